@@ -1,0 +1,2 @@
+//! Checks that the workspace keeps its own rules.
+fn main() {}

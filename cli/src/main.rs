@@ -1,0 +1,2 @@
+//! The transload program.
+fn main() {}

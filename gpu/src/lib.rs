@@ -1,0 +1,1 @@
+//! Holds the bytes of partitions in memory tiers.

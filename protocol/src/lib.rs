@@ -1,0 +1,1 @@
+//! The shared nouns of the cluster and their wire format.

@@ -1,0 +1,1 @@
+//! Runs SQL on the cluster: plans, stages, exchanges and operators.

@@ -1,0 +1,1 @@
+//! Does it: clocks, sockets, threads, partition store, client and local cluster.

@@ -1,0 +1,1 @@
+//! Pure state machine that decides where and when each task runs.

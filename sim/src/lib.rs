@@ -1,0 +1,1 @@
+//! Both pure machines under one seed: fake clock, fake network, faults.

@@ -1,0 +1,1 @@
+//! Moves partitions between processes behind one trait.

@@ -1,0 +1,1 @@
+//! Pure state machine that decides what a worker fetches, starts, spills and drops.
