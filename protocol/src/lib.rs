@@ -1,1 +1,35 @@
 //! The shared nouns of the cluster and their wire format.
+//!
+//! Every other crate names things with these types: ids, task graphs made of symbolic layers, partitions, resources,
+//! messages between client, scheduler and worker, events and errors. This crate deliberately knows no socket, thread or
+//! clock: [`Time`] is an argument wherever time matters.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+mod error;
+mod event;
+mod graph;
+mod ids;
+mod message;
+mod place;
+mod resources;
+mod version;
+
+pub use error::{TaskError, TaskErrorKind};
+pub use event::{Event, EventRecord};
+pub use graph::{
+    Arguments, CompiledGraph, Edges, ExplicitEdges, GraphError, InputRef, Layer, LayerInput,
+    MAX_TASKS_PER_GRAPH, Source, TaskGraph,
+};
+pub use ids::{
+    Attempt, ClientId, GraphId, LayerIndex, ParseIdError, PartitionId, TaskId, WorkerId,
+};
+pub use message::{
+    ClientHello, ClientMessage, ClusterInfo, Explanation, GraphOutcome, Hello, InputLocation,
+    LayerProgress, LayerSpec, OutputLocation, Role, SchedulerToClient, SchedulerToWorker,
+    TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad,
+    WorkerMessage,
+};
+pub use place::{Address, AddressError, Blob, Tier, Time};
+pub use resources::Resources;
+pub use version::{HelloError, PROTOCOL_VERSION, VersionMismatch, check_version, read_hello};

@@ -1,1 +1,9 @@
 //! Pure state machine that decides what a worker fetches, starts, spills and drops.
+//!
+//! `runtime` feeds it [`Input`]s and carries out its [`Action`]s; `sim` does the same under a fake clock and network. It
+//! knows sizes and tiers of partitions, never their bytes, and no socket or clock.
+#![forbid(unsafe_code)]
+
+mod api;
+
+pub use api::{Action, Config, Input};

@@ -1,0 +1,103 @@
+//! What happened, told once and read by many: logs, metrics, the command line, tests.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Attempt, GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
+
+/// Something that happened somewhere in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A worker joined the cluster.
+    WorkerJoined {
+        /// Which worker.
+        worker: WorkerId,
+    },
+    /// A worker left or died.
+    WorkerLost {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A graph was accepted.
+    GraphAccepted {
+        /// Which graph.
+        graph: GraphId,
+        /// How many tasks it has.
+        tasks: u32,
+    },
+    /// A graph ended: all outputs made, failed, or cancelled.
+    GraphEnded {
+        /// Which graph.
+        graph: GraphId,
+    },
+    /// A task was handed to a worker.
+    TaskAssigned {
+        /// Which task.
+        task: TaskId,
+        /// The attempt this is.
+        attempt: Attempt,
+        /// To which worker.
+        worker: WorkerId,
+    },
+    /// A task ended well.
+    TaskFinished {
+        /// Which task.
+        task: TaskId,
+        /// Where.
+        worker: WorkerId,
+        /// Bytes of all its outputs.
+        bytes: u64,
+    },
+    /// A task failed.
+    TaskFailed {
+        /// Which task.
+        task: TaskId,
+        /// Where.
+        worker: WorkerId,
+        /// Why, in words.
+        message: String,
+    },
+    /// A finished task must run again because its partitions were lost.
+    TaskRecomputed {
+        /// Which task.
+        task: TaskId,
+    },
+    /// A partition moved between workers.
+    PartitionFetched {
+        /// Which partition.
+        partition: PartitionId,
+        /// Its holder.
+        from: WorkerId,
+        /// Its new reader.
+        to: WorkerId,
+        /// Payload bytes.
+        bytes: u64,
+        /// Name of the transport that moved it.
+        transport: String,
+        /// From request to last byte.
+        micros: u64,
+    },
+    /// A partition moved down or up between the tiers of one worker.
+    PartitionMoved {
+        /// Which partition.
+        partition: PartitionId,
+        /// Where.
+        worker: WorkerId,
+        /// The tier it left.
+        from: Tier,
+        /// The tier it is in now.
+        to: Tier,
+        /// Its bytes.
+        bytes: u64,
+    },
+}
+
+/// An event and when it happened, on the clock of the process that tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub event: Event,
+}

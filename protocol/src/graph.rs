@@ -1,0 +1,775 @@
+//! Task graphs in symbolic form: layers of alike tasks whose edges are rules, computed when asked and never stored.
+//!
+//! A shuffle of `m x r` partitions is two layers and one rule, whatever `m` and `r` are. The only stored edges are those
+//! of [`Edges::Explicit`], for graphs with no regular shape.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Blob, LayerIndex, Resources};
+
+/// Most tasks that one graph may have.
+pub const MAX_TASKS_PER_GRAPH: u32 = 1 << 24;
+/// Most outputs that one task may have.
+const MAX_OUTPUTS_PER_TASK: u32 = 1 << 16;
+
+/// What a client submits: layers in topological order, and which of them it wants to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TaskGraph {
+    /// Shown to people: in progress bars, logs and errors.
+    pub name: String,
+    /// Layers; a layer reads only from layers before it.
+    pub layers: Vec<Layer>,
+    /// Layers whose partitions the client holds until it releases them. All others are freed when nobody needs them.
+    pub outputs: Vec<LayerIndex>,
+}
+
+/// Many alike tasks: the same operator, the same arguments, inputs by rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Shown to people.
+    pub name: String,
+    /// Name of a registered operator.
+    pub operator: String,
+    /// What the operator is told.
+    pub arguments: Arguments,
+    /// Number of tasks.
+    pub tasks: u32,
+    /// Partitions that each task makes, at least 1.
+    pub outputs: u32,
+    /// What each task reads, in the order in which the operator sees it.
+    pub inputs: Vec<LayerInput>,
+    /// What each task occupies while it runs.
+    pub resources: Resources,
+    /// Higher runs first. Ties: the earlier graph, then the deeper layer, then the lower task index.
+    pub priority: i32,
+    /// Further attempts after a retryable failure.
+    pub retries: u32,
+}
+
+/// Arguments of the tasks of one layer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Arguments {
+    /// The same for every task of the layer; sent once per worker.
+    pub common: Blob,
+    /// One for each task, or empty.
+    pub per_task: Vec<Blob>,
+}
+
+/// One input of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInput {
+    /// Where the partitions come from.
+    pub source: Source,
+    /// Which of them each task reads.
+    pub edges: Edges,
+}
+
+/// Where the partitions of an input come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// An earlier layer of the same graph.
+    Layer(LayerIndex),
+}
+
+/// The rule that says which partitions of its source task `i` of a layer reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Edges {
+    /// Output 0 of task `i`. Both layers have the same number of tasks.
+    OneToOne,
+    /// Output `i` of every task. The source's tasks have as many outputs as this layer has tasks.
+    Shuffle,
+    /// Output 0 of every task, for each task: a gather when this layer has one task, else a broadcast.
+    Broadcast,
+    /// Output 0 of tasks `[i * arity, (i + 1) * arity)`: one level of a tree reduction.
+    Tree {
+        /// Tasks reduced into one, at least 2.
+        arity: u32,
+    },
+    /// Listed one by one.
+    Explicit(ExplicitEdges),
+}
+
+/// Edges in compressed rows: task `i` reads `partitions[offsets[i]..offsets[i + 1]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExplicitEdges {
+    /// One more than the layer has tasks, never decreasing, from 0 to the number of partitions.
+    pub offsets: Vec<u32>,
+    /// Pairs of a task's position in the source layer and its output.
+    pub partitions: Vec<(u32, u32)>,
+}
+
+/// A partition as seen inside its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InputRef {
+    /// Position of the input in [`Layer::inputs`].
+    pub input: u32,
+    /// Index of the producing task in the graph.
+    pub task: u32,
+    /// Its output number.
+    pub output: u32,
+}
+
+/// A graph that cannot be run, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum GraphError {
+    /// A graph needs at least one layer, and a layer at least one task and one output.
+    #[error("graph `{graph}`: {what} is empty")]
+    Empty {
+        /// The graph's name.
+        graph: String,
+        /// What is empty.
+        what: String,
+    },
+    /// More tasks or outputs than the limit.
+    #[error("graph `{graph}`: {what} exceeds the limit of {limit}; split the graph")]
+    TooLarge {
+        /// The graph's name.
+        graph: String,
+        /// What is too large.
+        what: String,
+        /// The limit.
+        limit: u32,
+    },
+    /// A layer that breaks a rule.
+    #[error("graph `{graph}`, layer {layer} (`{name}`): {reason}")]
+    BadLayer {
+        /// The graph's name.
+        graph: String,
+        /// The layer's position.
+        layer: LayerIndex,
+        /// The layer's name.
+        name: String,
+        /// The rule it breaks.
+        reason: String,
+    },
+}
+
+/// A checked graph, with what is needed to walk its implicit edges both ways.
+///
+/// Memory is proportional to the number of layers and explicit edges, never to the implicit ones.
+#[derive(Debug, Clone)]
+pub struct CompiledGraph {
+    graph: TaskGraph,
+    /// First task index of each layer, and the total as the last entry.
+    first_task: Vec<u32>,
+    /// For each layer, who reads it.
+    consumers: Vec<Vec<Consumer>>,
+}
+
+#[derive(Debug, Clone)]
+struct Consumer {
+    layer: usize,
+    input: usize,
+    /// For explicit edges only: consuming task positions by source task, in compressed rows.
+    reverse: Option<(Vec<u32>, Vec<u32>)>,
+}
+
+impl Layer {
+    /// A layer of `tasks` tasks with one output each, one slot per task, no inputs and no arguments.
+    pub fn new(name: impl Into<String>, operator: impl Into<String>, tasks: u32) -> Self {
+        Self {
+            name: name.into(),
+            operator: operator.into(),
+            arguments: Arguments::default(),
+            tasks,
+            outputs: 1,
+            inputs: Vec::new(),
+            resources: Resources::default(),
+            priority: 0,
+            retries: 2,
+        }
+    }
+
+    /// The same layer with `common` as the argument of every task.
+    #[must_use]
+    pub fn with_common(mut self, common: impl Into<Blob>) -> Self {
+        self.arguments.common = common.into();
+        self
+    }
+
+    /// The same layer with one more argument for each task.
+    #[must_use]
+    pub fn with_per_task(mut self, per_task: Vec<Blob>) -> Self {
+        self.arguments.per_task = per_task;
+        self
+    }
+
+    /// The same layer with `outputs` partitions per task.
+    #[must_use]
+    pub fn with_outputs(mut self, outputs: u32) -> Self {
+        self.outputs = outputs;
+        self
+    }
+
+    /// The same layer with one more input.
+    #[must_use]
+    pub fn reading(mut self, source: LayerIndex, edges: Edges) -> Self {
+        self.inputs.push(LayerInput {
+            source: Source::Layer(source),
+            edges,
+        });
+        self
+    }
+}
+
+impl TaskGraph {
+    /// A graph with no layers yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            layers: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Adds a layer and returns its index.
+    pub fn push(&mut self, layer: Layer) -> LayerIndex {
+        self.layers.push(layer);
+        LayerIndex(u32::try_from(self.layers.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// Marks a layer's partitions as kept for the client.
+    pub fn keep(&mut self, layer: LayerIndex) {
+        self.outputs.push(layer);
+    }
+
+    /// Adds the levels of a tree reduction of `source` with the given operator; returns the layer with the single
+    /// result. A source of one task still gets one level, so that the operator always runs.
+    pub fn push_tree(
+        &mut self,
+        source: LayerIndex,
+        arity: u32,
+        name: &str,
+        operator: &str,
+        common: &Blob,
+    ) -> LayerIndex {
+        let arity = arity.max(2);
+        let mut below = source;
+        let mut width = self
+            .layers
+            .get(source.0 as usize)
+            .map_or(1, |layer| layer.tasks);
+        loop {
+            let tasks = width.div_ceil(arity).max(1);
+            let layer = Layer::new(format!("{name} {width} to {tasks}"), operator, tasks)
+                .with_common(common.clone())
+                .reading(below, Edges::Tree { arity });
+            below = self.push(layer);
+            width = tasks;
+            if width == 1 {
+                return below;
+            }
+        }
+    }
+
+    /// Checks every rule and prepares the graph for walking.
+    ///
+    /// # Errors
+    /// [`GraphError`] names the first layer that breaks a rule, and the rule.
+    pub fn compile(self) -> Result<CompiledGraph, GraphError> {
+        CompiledGraph::new(self)
+    }
+}
+
+impl CompiledGraph {
+    fn new(graph: TaskGraph) -> Result<Self, GraphError> {
+        if graph.layers.is_empty() {
+            return Err(GraphError::Empty {
+                graph: graph.name,
+                what: "the list of layers".to_owned(),
+            });
+        }
+        let mut first_task = vec![0_u32];
+        let mut total = 0_u64;
+        let mut consumers: Vec<Vec<Consumer>> = vec![Vec::new(); graph.layers.len()];
+        for (index, layer) in graph.layers.iter().enumerate() {
+            let bad = |reason: String| GraphError::BadLayer {
+                graph: graph.name.clone(),
+                layer: LayerIndex(u32::try_from(index).unwrap_or(u32::MAX)),
+                name: layer.name.clone(),
+                reason,
+            };
+            if layer.tasks == 0 || layer.outputs == 0 {
+                return Err(bad(
+                    "it has no tasks or no outputs; both must be at least 1".to_owned(),
+                ));
+            }
+            if layer.outputs > MAX_OUTPUTS_PER_TASK {
+                return Err(bad(format!(
+                    "{} outputs per task; the limit is {MAX_OUTPUTS_PER_TASK}",
+                    layer.outputs
+                )));
+            }
+            if !layer.arguments.per_task.is_empty()
+                && layer.arguments.per_task.len() != layer.tasks as usize
+            {
+                return Err(bad(format!(
+                    "{} per-task arguments for {} tasks; give one for each, or none",
+                    layer.arguments.per_task.len(),
+                    layer.tasks
+                )));
+            }
+            total += u64::from(layer.tasks);
+            if total > u64::from(MAX_TASKS_PER_GRAPH) {
+                return Err(GraphError::TooLarge {
+                    graph: graph.name.clone(),
+                    what: "the number of tasks".to_owned(),
+                    limit: MAX_TASKS_PER_GRAPH,
+                });
+            }
+            for (input_index, input) in layer.inputs.iter().enumerate() {
+                let Source::Layer(source) = input.source;
+                let source_index = source.0 as usize;
+                let Some(below) = graph
+                    .layers
+                    .get(source_index)
+                    .filter(|_| source_index < index)
+                else {
+                    return Err(bad(format!(
+                        "input {input_index} reads layer {source}, which is not before it"
+                    )));
+                };
+                check_edges(layer, below, &input.edges)
+                    .map_err(|reason| bad(format!("input {input_index}: {reason}")))?;
+                if let Some(of_source) = consumers.get_mut(source_index) {
+                    of_source.push(Consumer {
+                        layer: index,
+                        input: input_index,
+                        reverse: reverse_edges(&input.edges, below.tasks),
+                    });
+                }
+            }
+            first_task.push(u32::try_from(total).unwrap_or(u32::MAX));
+        }
+        for output in &graph.outputs {
+            if output.0 as usize >= graph.layers.len() {
+                return Err(GraphError::Empty {
+                    graph: graph.name,
+                    what: format!("output layer {output}"),
+                });
+            }
+        }
+        Ok(Self {
+            graph,
+            first_task,
+            consumers,
+        })
+    }
+
+    /// The graph as submitted.
+    pub fn graph(&self) -> &TaskGraph {
+        &self.graph
+    }
+
+    /// The layers, in order.
+    pub fn layers(&self) -> &[Layer] {
+        &self.graph.layers
+    }
+
+    /// Number of tasks in all layers.
+    pub fn task_count(&self) -> u32 {
+        self.first_task.last().copied().unwrap_or(0)
+    }
+
+    /// Index of the first task of a layer; `task_count()` for a layer past the end.
+    pub fn first_task(&self, layer: LayerIndex) -> u32 {
+        self.first_task
+            .get(layer.0 as usize)
+            .copied()
+            .unwrap_or_else(|| self.task_count())
+    }
+
+    /// Task indices of a layer.
+    pub fn tasks_of(&self, layer: LayerIndex) -> std::ops::Range<u32> {
+        self.first_task(layer)..self.first_task(LayerIndex(layer.0.saturating_add(1)))
+    }
+
+    /// The layer of a task, and the task's position in it; `None` when the index is past the end.
+    pub fn locate(&self, task: u32) -> Option<(LayerIndex, u32)> {
+        if task >= self.task_count() {
+            return None;
+        }
+        let layer = self.first_task.partition_point(|first| *first <= task) - 1;
+        Some((
+            LayerIndex(u32::try_from(layer).ok()?),
+            task - self.first_task.get(layer)?,
+        ))
+    }
+
+    /// The layer that a task belongs to.
+    pub fn layer_of(&self, task: u32) -> Option<&Layer> {
+        self.locate(task)
+            .and_then(|(layer, _)| self.graph.layers.get(layer.0 as usize))
+    }
+
+    /// Whether the client keeps the partitions of a layer.
+    pub fn is_kept(&self, layer: LayerIndex) -> bool {
+        self.graph.outputs.contains(&layer)
+    }
+
+    /// Calls `visit` for each partition that a task reads: by input, then by producing task.
+    pub fn for_each_input(&self, task: u32, mut visit: impl FnMut(InputRef)) {
+        let Some((layer_index, position)) = self.locate(task) else {
+            return;
+        };
+        let Some(layer) = self.graph.layers.get(layer_index.0 as usize) else {
+            return;
+        };
+        for (input_index, input) in (0_u32..).zip(&layer.inputs) {
+            let Source::Layer(source) = input.source;
+            let range = self.tasks_of(source);
+            let mut emit = |task: u32, output: u32| {
+                visit(InputRef {
+                    input: input_index,
+                    task,
+                    output,
+                })
+            };
+            match &input.edges {
+                Edges::OneToOne => emit(range.start + position, 0),
+                Edges::Shuffle => range.for_each(|task| emit(task, position)),
+                Edges::Broadcast => range.for_each(|task| emit(task, 0)),
+                Edges::Tree { arity } => {
+                    let start = range.start + position * arity;
+                    (start..range.end.min(start.saturating_add(*arity)))
+                        .for_each(|task| emit(task, 0));
+                }
+                Edges::Explicit(edges) => {
+                    for (source_task, output) in edges.of(position) {
+                        emit(range.start + source_task, *output);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` with the index of each task that reads any partition of `task`. A task that reads several of its
+    /// partitions through one input, or through several inputs, is visited once for each.
+    pub fn for_each_consumer(&self, task: u32, mut visit: impl FnMut(u32)) {
+        let Some((layer_index, position)) = self.locate(task) else {
+            return;
+        };
+        for consumer in self
+            .consumers
+            .get(layer_index.0 as usize)
+            .into_iter()
+            .flatten()
+        {
+            let Some(layer) = self.graph.layers.get(consumer.layer) else {
+                continue;
+            };
+            let Some(input) = layer.inputs.get(consumer.input) else {
+                continue;
+            };
+            let Some(first) = self.first_task.get(consumer.layer).copied() else {
+                continue;
+            };
+            match &input.edges {
+                Edges::OneToOne => visit(first + position),
+                Edges::Shuffle | Edges::Broadcast => {
+                    (first..first + layer.tasks).for_each(&mut visit)
+                }
+                Edges::Tree { arity } => visit(first + position / arity),
+                Edges::Explicit(_) => {
+                    let Some((offsets, tasks)) = &consumer.reverse else {
+                        continue;
+                    };
+                    for reader in row(offsets, tasks, position) {
+                        visit(first + reader);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many partitions a task reads.
+    pub fn input_count(&self, task: u32) -> u32 {
+        let mut count = 0;
+        self.for_each_input(task, |_| count += 1);
+        count
+    }
+
+    /// How many times a task is visited by [`CompiledGraph::for_each_consumer`].
+    pub fn consumer_count(&self, task: u32) -> u32 {
+        let mut count = 0;
+        self.for_each_consumer(task, |_| count += 1);
+        count
+    }
+}
+
+impl ExplicitEdges {
+    /// Edges from one list of partitions per task.
+    pub fn from_lists<'a>(lists: impl IntoIterator<Item = &'a [(u32, u32)]>) -> Self {
+        let mut edges = Self {
+            offsets: vec![0],
+            partitions: Vec::new(),
+        };
+        for list in lists {
+            edges.partitions.extend_from_slice(list);
+            edges
+                .offsets
+                .push(u32::try_from(edges.partitions.len()).unwrap_or(u32::MAX));
+        }
+        edges
+    }
+
+    fn of(&self, position: u32) -> &[(u32, u32)] {
+        row(&self.offsets, &self.partitions, position)
+    }
+}
+
+fn row<'a, T>(offsets: &[u32], values: &'a [T], position: u32) -> &'a [T] {
+    let at = |index: usize| offsets.get(index).map_or(0, |offset| *offset as usize);
+    values
+        .get(at(position as usize)..at(position as usize + 1))
+        .unwrap_or(&[])
+}
+
+fn check_edges(layer: &Layer, source: &Layer, edges: &Edges) -> Result<(), String> {
+    match edges {
+        Edges::OneToOne if layer.tasks != source.tasks => Err(format!(
+            "one-to-one needs as many tasks on both sides, not {} from {}",
+            layer.tasks, source.tasks
+        )),
+        Edges::Shuffle if layer.tasks != source.outputs => Err(format!(
+            "a shuffle into {} tasks needs as many outputs per source task, not {}",
+            layer.tasks, source.outputs
+        )),
+        Edges::Tree { arity } if *arity < 2 => Err("the arity of a tree is at least 2".to_owned()),
+        Edges::Tree { arity } if layer.tasks != source.tasks.div_ceil(*arity) => Err(format!(
+            "a tree level of arity {arity} over {} tasks has {} tasks, not {}",
+            source.tasks,
+            source.tasks.div_ceil(*arity),
+            layer.tasks
+        )),
+        Edges::Explicit(edges) => check_explicit(layer, source, edges),
+        Edges::OneToOne | Edges::Shuffle | Edges::Broadcast | Edges::Tree { .. } => Ok(()),
+    }
+}
+
+fn check_explicit(layer: &Layer, source: &Layer, edges: &ExplicitEdges) -> Result<(), String> {
+    let ends_match = edges.offsets.first() == Some(&0)
+        && edges.offsets.last().map(|last| *last as usize) == Some(edges.partitions.len());
+    if edges.offsets.len() != layer.tasks as usize + 1 || !ends_match || !edges.offsets.is_sorted()
+    {
+        return Err(format!(
+            "explicit edges need {} sorted offsets from 0 to the number of partitions",
+            u64::from(layer.tasks) + 1
+        ));
+    }
+    match edges
+        .partitions
+        .iter()
+        .find(|(task, output)| *task >= source.tasks || *output >= source.outputs)
+    {
+        Some((task, output)) => Err(format!(
+            "explicit edge to output {output} of task {task}, which its source lacks"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn reverse_edges(edges: &Edges, source_tasks: u32) -> Option<(Vec<u32>, Vec<u32>)> {
+    let Edges::Explicit(edges) = edges else {
+        return None;
+    };
+    let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(edges.partitions.len());
+    for position in 0..u32::try_from(edges.offsets.len().saturating_sub(1)).unwrap_or(0) {
+        pairs.extend(
+            edges
+                .of(position)
+                .iter()
+                .map(|(source_task, _)| (*source_task, position)),
+        );
+    }
+    pairs.sort_unstable();
+    let offsets = (0..=source_tasks)
+        .map(|task| {
+            u32::try_from(pairs.partition_point(|(source_task, _)| *source_task < task))
+                .unwrap_or(u32::MAX)
+        })
+        .collect();
+    Some((
+        offsets,
+        pairs.into_iter().map(|(_, reader)| reader).collect(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn explicit(lists: &[Vec<(u32, u32)>]) -> Edges {
+        Edges::Explicit(ExplicitEdges::from_lists(lists.iter().map(Vec::as_slice)))
+    }
+
+    fn inputs(graph: &CompiledGraph, task: u32) -> Vec<(u32, u32, u32)> {
+        let mut seen = Vec::new();
+        graph.for_each_input(task, |input| {
+            seen.push((input.input, input.task, input.output))
+        });
+        seen
+    }
+
+    #[test]
+    fn every_rule_names_the_partitions_it_promises() {
+        let mut graph = TaskGraph::new("rules");
+        let source = graph.push(Layer::new("source", "op", 5).with_outputs(3));
+        graph.push(Layer::new("map", "op", 5).reading(source, Edges::OneToOne));
+        graph.push(Layer::new("shuffle", "op", 3).reading(source, Edges::Shuffle));
+        graph.push(Layer::new("gather", "op", 1).reading(source, Edges::Broadcast));
+        graph.push(Layer::new("tree", "op", 3).reading(source, Edges::Tree { arity: 2 }));
+        graph.push(
+            Layer::new("explicit", "op", 2)
+                .reading(source, explicit(&[vec![(4, 2), (0, 1)], vec![]])),
+        );
+        let graph = graph.compile().expect("a valid graph");
+        assert_eq!(inputs(&graph, 5 + 2), [(0, 2, 0)]);
+        assert_eq!(
+            inputs(&graph, 10 + 1),
+            (0..5).map(|task| (0, task, 1)).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            inputs(&graph, 13),
+            (0..5).map(|task| (0, task, 0)).collect::<Vec<_>>()
+        );
+        assert_eq!(inputs(&graph, 14 + 2), [(0, 4, 0)]);
+        assert_eq!(inputs(&graph, 17), [(0, 4, 2), (0, 0, 1)]);
+        assert_eq!(inputs(&graph, 18), []);
+    }
+
+    #[test]
+    fn a_tree_ends_in_one_task() {
+        let mut graph = TaskGraph::new("tree");
+        let leaves = graph.push(Layer::new("leaves", "op", 100));
+        let root = graph.push_tree(leaves, 4, "sum", "op", &Blob::default());
+        assert_eq!(
+            graph
+                .layers
+                .iter()
+                .map(|layer| layer.tasks)
+                .collect::<Vec<_>>(),
+            [100, 25, 7, 2, 1]
+        );
+        assert_eq!(root, LayerIndex(4));
+        graph.compile().expect("a valid tree");
+    }
+
+    #[test]
+    fn a_large_shuffle_is_a_small_message() {
+        let mut graph = TaskGraph::new("shuffle");
+        let map = graph.push(Layer::new("map", "op", 2_000).with_outputs(2_000));
+        let reduce = graph.push(Layer::new("reduce", "op", 2_000).reading(map, Edges::Shuffle));
+        graph.keep(reduce);
+        assert!(crate::codec::encode(&graph).expect("encodes").len() < 1_000);
+        assert_eq!(graph.compile().expect("valid").input_count(2_000), 2_000);
+    }
+
+    #[test]
+    fn broken_rules_are_refused_by_name() {
+        let cases: Vec<(&str, Layer)> = vec![
+            (
+                "as many tasks",
+                Layer::new("bad", "op", 4).reading(LayerIndex(0), Edges::OneToOne),
+            ),
+            (
+                "as many outputs",
+                Layer::new("bad", "op", 4).reading(LayerIndex(0), Edges::Shuffle),
+            ),
+            (
+                "arity",
+                Layer::new("bad", "op", 4).reading(LayerIndex(0), Edges::Tree { arity: 1 }),
+            ),
+            (
+                "has 2 tasks",
+                Layer::new("bad", "op", 4).reading(LayerIndex(0), Edges::Tree { arity: 2 }),
+            ),
+            (
+                "not before",
+                Layer::new("bad", "op", 4).reading(LayerIndex(1), Edges::Broadcast),
+            ),
+            (
+                "not before",
+                Layer::new("bad", "op", 4).reading(LayerIndex(u32::MAX), Edges::Broadcast),
+            ),
+            (
+                "lacks",
+                Layer::new("bad", "op", 1).reading(LayerIndex(0), explicit(&[vec![(3, 0)]])),
+            ),
+            (
+                "offsets",
+                Layer::new("bad", "op", 2).reading(LayerIndex(0), explicit(&[vec![]])),
+            ),
+            ("no tasks", Layer::new("bad", "op", 0)),
+            (
+                "per-task",
+                Layer::new("bad", "op", 2).with_per_task(vec![Blob::default()]),
+            ),
+        ];
+        for (expected, layer) in cases {
+            let mut graph = TaskGraph::new("g");
+            graph.push(Layer::new("source", "op", 3).with_outputs(2));
+            graph.push(layer);
+            let text = graph.compile().expect_err(expected).to_string();
+            assert!(text.contains(expected) && text.contains("`bad`"), "{text}");
+        }
+    }
+
+    /// Random graphs of every kind of edge.
+    fn any_graph() -> impl Strategy<Value = TaskGraph> {
+        proptest::collection::vec((1_u32..6, 0_u8..5, any::<u64>()), 1..6).prop_map(|recipe| {
+            let mut graph = TaskGraph::new("random");
+            graph.push(Layer::new("root", "op", 4).with_outputs(3));
+            for (size, kind, bits) in recipe {
+                let source =
+                    LayerIndex(u32::try_from(bits % graph.layers.len() as u64).expect("small"));
+                let below = graph.layers[source.0 as usize].clone();
+                let (tasks, edges) = match kind {
+                    0 => (below.tasks, Edges::OneToOne),
+                    1 => (below.outputs, Edges::Shuffle),
+                    2 => (size, Edges::Broadcast),
+                    3 => (
+                        below.tasks.div_ceil(size + 1),
+                        Edges::Tree { arity: size + 1 },
+                    ),
+                    _ => {
+                        let lists: Vec<Vec<(u32, u32)>> = (0..size)
+                            .map(|row| {
+                                (0..below.tasks)
+                                    .filter(|task| (bits >> ((row * 7 + task) % 64)) & 1 == 1)
+                                    .map(|task| (task, task % below.outputs))
+                                    .collect()
+                            })
+                            .collect();
+                        (size, explicit(&lists))
+                    }
+                };
+                graph.push(
+                    Layer::new("layer", "op", tasks)
+                        .with_outputs(size)
+                        .reading(source, edges),
+                );
+            }
+            graph
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn edges_read_the_same_from_both_ends(graph in any_graph()) {
+            let graph = graph.compile().expect("built to be valid");
+            let mut forward = Vec::new();
+            let mut backward = Vec::new();
+            for task in 0..graph.task_count() {
+                graph.for_each_input(task, |input| forward.push((input.task, task)));
+                graph.for_each_consumer(task, |reader| backward.push((task, reader)));
+                let (layer, position) = graph.locate(task).expect("in range");
+                prop_assert_eq!(graph.first_task(layer) + position, task);
+            }
+            forward.sort_unstable();
+            backward.sort_unstable();
+            prop_assert_eq!(forward, backward);
+        }
+    }
+}

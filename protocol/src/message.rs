@@ -1,0 +1,455 @@
+//! What client, scheduler and worker say to each other.
+//!
+//! Each connection opens with a [`Hello`] from the side that connected and a [`Welcome`] from the scheduler; every later
+//! frame is one of the four message enums. Messages on one connection arrive in the order in which they were sent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Address, Arguments, Attempt, ClientId, EventRecord, GraphError, GraphId, LayerIndex,
+    PartitionId, Resources, TaskError, TaskGraph, TaskId, Tier, WorkerId,
+};
+
+/// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
+/// apart from every other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// Who connects.
+    pub role: Role,
+}
+
+/// Who connects to a scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// A client, which submits graphs.
+    Client(ClientHello),
+    /// A worker, which runs their tasks.
+    Worker(WorkerHello),
+}
+
+/// What a client says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientHello {
+    /// Shown to people, for example the program's name and process id.
+    pub name: String,
+}
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerHello {
+    /// Shown to people.
+    pub name: String,
+    /// Name of its machine.
+    pub host: String,
+    /// Process id on that machine.
+    pub process: u32,
+    /// What it offers to tasks.
+    pub resources: Resources,
+    /// Memory for stored partitions, in bytes.
+    pub memory_bytes: u64,
+    /// Where other workers and clients fetch its partitions, one address per transport, best first.
+    pub addresses: Vec<Address>,
+}
+
+/// The scheduler's answer to a [`Hello`]. `Refused` keeps its place and shape in every version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Welcome {
+    /// The connection ends here.
+    Refused {
+        /// Version of the scheduler.
+        version: u32,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A client is connected.
+    Client {
+        /// Its id from now on.
+        client: ClientId,
+    },
+    /// A worker is part of the cluster.
+    Worker {
+        /// Its id from now on.
+        worker: WorkerId,
+        /// It must send at least one message in each such interval, or it counts as lost.
+        heartbeat_ms: u32,
+    },
+}
+
+/// From client to scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientMessage {
+    /// Run this graph. `graph.client` must be the sender's id.
+    Submit {
+        /// The id the client chose.
+        graph: GraphId,
+        /// What to run.
+        tasks: TaskGraph,
+    },
+    /// Stop the graph's work and free its partitions. Ignored when it is unknown.
+    Cancel {
+        /// Which graph.
+        graph: GraphId,
+    },
+    /// The client needs these tasks' partitions no longer. When none is held any more, the graph is forgotten.
+    Release {
+        /// Tasks of kept layers.
+        tasks: Vec<TaskId>,
+    },
+    /// A held partition could not be fetched from the worker said to hold it; answered by a new `OutputReady` for the task.
+    Unreachable {
+        /// Which task.
+        task: TaskId,
+        /// The worker that did not serve it.
+        worker: WorkerId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Why is this task waiting? Answered by `Explained`.
+    Explain {
+        /// Which task.
+        task: TaskId,
+    },
+    /// Answered by `Info`.
+    Info,
+    /// Send every event from now on.
+    Subscribe,
+    /// Stop the scheduler and all its workers.
+    Shutdown,
+}
+
+/// From scheduler to client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SchedulerToClient {
+    /// The graph is accepted.
+    Accepted {
+        /// Which graph.
+        graph: GraphId,
+    },
+    /// The graph is refused; nothing of it was started.
+    Rejected {
+        /// Which graph.
+        graph: GraphId,
+        /// Why.
+        error: GraphError,
+    },
+    /// A task of a kept layer is done. Sent again with another location when it was recomputed.
+    OutputReady {
+        /// Where its partitions are.
+        output: OutputLocation,
+    },
+    /// A held partition is lost and is being made again; wait for another `OutputReady`.
+    OutputLost {
+        /// Which task.
+        task: TaskId,
+    },
+    /// The graph has ended.
+    Ended {
+        /// Which graph.
+        graph: GraphId,
+        /// How.
+        outcome: GraphOutcome,
+    },
+    /// How far a graph is; sent when something changed, at most a few times per second.
+    Progress {
+        /// Which graph.
+        graph: GraphId,
+        /// One entry per layer.
+        layers: Vec<LayerProgress>,
+    },
+    /// Answer to `Explain`.
+    Explained {
+        /// The task that was asked about.
+        task: TaskId,
+        /// The answer.
+        explanation: Explanation,
+    },
+    /// Answer to `Info`.
+    Info {
+        /// The cluster now.
+        info: ClusterInfo,
+    },
+    /// Events, to those who subscribed.
+    Events {
+        /// In the order in which they happened.
+        events: Vec<EventRecord>,
+    },
+    /// The scheduler is going away.
+    ShuttingDown,
+}
+
+/// How a graph ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GraphOutcome {
+    /// All tasks of all kept layers are done.
+    Finished,
+    /// A task failed for good; the rest was cancelled and freed.
+    Failed(TaskError),
+    /// The client cancelled it.
+    Cancelled,
+}
+
+/// Where the partitions of a finished task are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputLocation {
+    /// Which task.
+    pub task: TaskId,
+    /// The worker that holds all its outputs.
+    pub worker: WorkerId,
+    /// Where to fetch them.
+    pub addresses: Vec<Address>,
+    /// Bytes of each output.
+    pub bytes: Vec<u64>,
+}
+
+/// Progress of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LayerProgress {
+    /// Tasks in the layer.
+    pub total: u32,
+    /// Of these, done.
+    pub done: u32,
+    /// Of these, handed to a worker and not done.
+    pub running: u32,
+}
+
+/// Why a task is where it is, in words for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// One sentence.
+    pub summary: String,
+    /// Further facts, most important first.
+    pub details: Vec<String>,
+}
+
+/// From scheduler to worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SchedulerToWorker {
+    /// How to reach another worker. Precedes every message that names it.
+    Peer {
+        /// Its id.
+        worker: WorkerId,
+        /// Where to fetch its partitions.
+        addresses: Vec<Address>,
+    },
+    /// A worker is gone; fetches from it are pointless.
+    PeerLost {
+        /// Its id.
+        worker: WorkerId,
+    },
+    /// A layer that tasks will come from. Precedes the first of them.
+    Layer {
+        /// Its graph.
+        graph: GraphId,
+        /// Its position there.
+        layer: LayerIndex,
+        /// What the worker needs to know of it.
+        spec: LayerSpec,
+    },
+    /// Run this task when its inputs are there.
+    Assign {
+        /// The task and its inputs.
+        task: TaskAssignment,
+    },
+    /// Do not run, or stop running, this attempt. Answered by `Cancelled`, or by `Finished` when it came too late.
+    Cancel {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
+    /// Nobody needs the partitions of these tasks: drop them, own outputs and fetched copies alike.
+    Release {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
+    /// The graph is over: drop its layers, tasks and partitions.
+    Forget {
+        /// Which graph.
+        graph: GraphId,
+    },
+    /// Finish nothing more, clean up, and exit.
+    Shutdown,
+}
+
+/// What a worker needs to know of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerSpec {
+    /// Shown to people.
+    pub name: String,
+    /// Name of a registered operator.
+    pub operator: String,
+    /// What the operator is told.
+    pub arguments: Arguments,
+    /// Index of the layer's first task in its graph.
+    pub first_task: u32,
+    /// Partitions that each task makes.
+    pub outputs: u32,
+    /// Number of inputs of each task.
+    pub inputs: u32,
+    /// What each task occupies while it runs.
+    pub resources: Resources,
+}
+
+/// A task on its way to a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskAssignment {
+    /// Which task.
+    pub task: TaskId,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// Its layer, announced before.
+    pub layer: LayerIndex,
+    /// Lower runs first on this worker.
+    pub order: u64,
+    /// Every partition it reads: by input, then by producing task.
+    pub inputs: Vec<InputLocation>,
+}
+
+/// A partition that a task reads, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputLocation {
+    /// Position of the input in the layer.
+    pub input: u32,
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether tasks on several workers read it, so that a fetched copy is worth keeping until `Release`.
+    pub shared: bool,
+}
+
+/// From worker to scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkerMessage {
+    /// The task began to run.
+    Started {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
+    /// The task is done and its partitions are stored here.
+    Finished {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// Bytes of each output.
+        bytes: Vec<u64>,
+    },
+    /// The task failed.
+    Failed {
+        /// Which attempt.
+        attempt: Attempt,
+        /// The failure.
+        error: TaskError,
+    },
+    /// The task cannot run because these inputs are not where they were said to be. The worker has dropped the task.
+    MissingInputs {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// Partitions that could not be had, and from whom.
+        missing: Vec<(PartitionId, WorkerId)>,
+    },
+    /// The attempt was cancelled and will not run.
+    Cancelled {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
+    /// Partitions that this worker held are gone: unreadable on disk, for example.
+    Lost {
+        /// Tasks whose outputs are gone.
+        tasks: Vec<TaskId>,
+    },
+    /// Signs of life and load.
+    Heartbeat {
+        /// The load now.
+        load: WorkerLoad,
+    },
+    /// What happened on this worker since the last such message.
+    Events {
+        /// In the order in which they happened.
+        events: Vec<EventRecord>,
+    },
+    /// The worker leaves in good order; nothing more follows.
+    Goodbye,
+}
+
+/// Load of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkerLoad {
+    /// Tasks that run now.
+    pub running: Vec<TaskId>,
+    /// Tasks that wait for inputs, memory or a slot.
+    pub queued: u32,
+    /// Partitions stored, by tier.
+    pub tiers: Vec<TierUsage>,
+    /// Resident memory of the process, in bytes; 0 where the system does not say.
+    pub resident_bytes: u64,
+}
+
+/// Use of one tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierUsage {
+    /// Which tier.
+    pub tier: Tier,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes it may use; `u64::MAX` where there is no limit.
+    pub limit_bytes: u64,
+}
+
+/// The cluster at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClusterInfo {
+    /// Workers now in the cluster, by id.
+    pub workers: Vec<WorkerInfo>,
+    /// Clients now connected.
+    pub clients: u32,
+    /// Graphs accepted and not ended.
+    pub graphs_running: u32,
+    /// Tasks that are ready and wait for a worker.
+    pub tasks_ready: u32,
+    /// Bytes moved between workers since the scheduler's start, by pair.
+    pub transfers: Vec<Transfer>,
+}
+
+/// One worker in [`ClusterInfo`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Its id.
+    pub worker: WorkerId,
+    /// What it said of itself.
+    pub hello: WorkerHello,
+    /// Its last report.
+    pub load: WorkerLoad,
+    /// Tasks handed to it and not done.
+    pub assigned: u32,
+    /// Tasks it has finished.
+    pub finished: u64,
+    /// Bytes it has written to disk tiers.
+    pub spilled_bytes: u64,
+}
+
+/// Traffic from one worker to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Who held the partitions.
+    pub from: WorkerId,
+    /// Who read them.
+    pub to: WorkerId,
+    /// Partitions moved.
+    pub partitions: u64,
+    /// Payload bytes moved.
+    pub bytes: u64,
+    /// Name of the transport used last.
+    pub transport: String,
+}

@@ -1,0 +1,108 @@
+//! What goes into the scheduler and what comes out of it.
+
+use transload_protocol::{
+    ClientHello, ClientId, ClientMessage, EventRecord, SchedulerToClient, SchedulerToWorker,
+    WorkerHello, WorkerId, WorkerMessage,
+};
+
+/// Limits and habits of a scheduler. Every field has a default and can be configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Tasks handed to a worker beyond those that its slots can run, per slot, so that fetching overlaps with computing.
+    /// Default 1. More hides longer fetches and pins more memory.
+    pub queue_per_slot: u32,
+    /// A worker that sent nothing for so long counts as lost, in milliseconds. Default 10,000.
+    pub worker_timeout_ms: u32,
+    /// How many workers may die while running one task before that task is given up and named. Default 3.
+    pub worker_deaths_per_task: u32,
+    /// Shortest time between two progress messages about one graph, in milliseconds. Default 100.
+    pub progress_interval_ms: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            queue_per_slot: 1,
+            worker_timeout_ms: 10_000,
+            worker_deaths_per_task: 3,
+            progress_interval_ms: 100,
+        }
+    }
+}
+
+/// Something that happened outside. Ids of clients and workers are given out by the driver and never used twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A client said hello with the right version.
+    ClientConnected {
+        /// Its id.
+        client: ClientId,
+        /// What it said.
+        hello: ClientHello,
+    },
+    /// A client sent a message.
+    FromClient {
+        /// Who.
+        client: ClientId,
+        /// What.
+        message: ClientMessage,
+    },
+    /// A client's connection ended; its graphs are cancelled and its partitions freed.
+    ClientLost {
+        /// Who.
+        client: ClientId,
+    },
+    /// A worker said hello with the right version.
+    WorkerConnected {
+        /// Its id.
+        worker: WorkerId,
+        /// What it said.
+        hello: WorkerHello,
+    },
+    /// A worker sent a message.
+    FromWorker {
+        /// Who.
+        worker: WorkerId,
+        /// What.
+        message: WorkerMessage,
+    },
+    /// A worker's connection ended.
+    WorkerLost {
+        /// Who.
+        worker: WorkerId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Time has passed; see `Scheduler::next_deadline`.
+    Tick,
+}
+
+/// Something for the driver to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send to a client. Order per client is kept.
+    ToClient {
+        /// To whom.
+        client: ClientId,
+        /// What.
+        message: SchedulerToClient,
+    },
+    /// Send to a worker. Order per worker is kept.
+    ToWorker {
+        /// To whom.
+        worker: WorkerId,
+        /// What.
+        message: SchedulerToWorker,
+    },
+    /// Close a worker's connection: it counts as lost already.
+    DropWorker {
+        /// Whom.
+        worker: WorkerId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Tell the readers of events (logs, metrics). Subscribed clients get theirs through `ToClient`.
+    Emit(EventRecord),
+    /// A client asked for shutdown: all workers and clients have been told; end the process.
+    Stop,
+}
