@@ -26,6 +26,22 @@ pub struct Config {
     pub heartbeat_ms: u32,
 }
 
+impl Config {
+    /// The defaults named at each field, no limit on disk.
+    pub fn new(resources: Resources, memory_bytes: u64) -> Self {
+        Self {
+            resources,
+            memory_bytes,
+            disk_bytes: u64::MAX,
+            spill_above_percent: 70,
+            fetches_in_flight: 16,
+            disk_operations_in_flight: 4,
+            fetch_attempts: 2,
+            heartbeat_ms: 500,
+        }
+    }
+}
+
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -182,4 +198,3 @@ pub enum Action {
     /// Clean up and end the process.
     Exit,
 }
-

@@ -5,5 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod check;
+mod fetch;
+mod machine;
+mod memory;
+mod report;
+mod run;
+mod spill;
+mod store;
+mod tasks;
 
 pub use api::{Action, Config, Input};
+pub use machine::Worker;

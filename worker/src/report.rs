@@ -1,0 +1,101 @@
+//! What a worker tells the scheduler: answers, events in batches, heartbeats. Called by every part of `machine`.
+
+use transload_protocol::{
+    Attempt, Event, EventRecord, TaskError, TaskErrorKind, TaskId, Tier, TierUsage, Time,
+    WorkerLoad, WorkerMessage,
+};
+
+use crate::machine::{Link, Turn, Worker};
+use crate::tasks::Layer;
+use crate::{Action, Config};
+
+/// Events are sent with the next message, with the next heartbeat, or when there are so many.
+const EVENTS_PER_BATCH: usize = 256;
+
+impl Worker {
+    /// Sends a message, after the events that led to it.
+    pub(crate) fn tell(&mut self, message: WorkerMessage, turn: &mut Turn<'_>) {
+        self.flush_events(turn);
+        turn.out.push(Action::ToScheduler(message));
+    }
+
+    /// Reports the end of an attempt that failed.
+    pub(crate) fn tell_failed(
+        &mut self,
+        (task, attempt): (TaskId, Attempt),
+        layer: Option<&Layer>,
+        (kind, message): (TaskErrorKind, String),
+        turn: &mut Turn<'_>,
+    ) {
+        let error = TaskError {
+            task,
+            layer: layer.map(|layer| layer.name.clone()).unwrap_or_default(),
+            operator: layer
+                .map(|layer| layer.operator.clone())
+                .unwrap_or_default(),
+            worker: self.own_id(),
+            kind,
+            message,
+        };
+        self.tell(WorkerMessage::Failed { attempt, error }, turn);
+    }
+
+    pub(crate) fn note(&mut self, event: Event, turn: &mut Turn<'_>) {
+        self.events.push(EventRecord {
+            at: turn.now,
+            event,
+        });
+        if self.events.len() >= EVENTS_PER_BATCH {
+            self.flush_events(turn);
+        }
+    }
+
+    fn flush_events(&mut self, turn: &mut Turn<'_>) {
+        if !self.events.is_empty() {
+            let events = std::mem::take(&mut self.events);
+            turn.out
+                .push(Action::ToScheduler(WorkerMessage::Events { events }));
+        }
+    }
+
+    pub(crate) fn beat_if_due(&mut self, turn: &mut Turn<'_>) {
+        let Link::Connected { worker, beat_at } = self.link else {
+            return;
+        };
+        if turn.now >= beat_at {
+            let load = self.load();
+            self.tell(WorkerMessage::Heartbeat { load }, turn);
+            self.link = Link::Connected {
+                worker,
+                beat_at: next_beat(&self.config, turn.now),
+            };
+        }
+    }
+
+    /// The load now, as heartbeats report it.
+    pub fn load(&self) -> WorkerLoad {
+        let usage = self.store.usage();
+        WorkerLoad {
+            running: self.running.keys().copied().collect(),
+            queued: u32::try_from(self.queue.len()).unwrap_or(u32::MAX),
+            tiers: vec![
+                TierUsage {
+                    tier: Tier::Host,
+                    used_bytes: usage.host_bytes,
+                    limit_bytes: self.limits.host_bytes,
+                },
+                TierUsage {
+                    tier: Tier::Disk,
+                    used_bytes: usage.disk_bytes,
+                    limit_bytes: self.limits.disk_bytes,
+                },
+            ],
+            resident_bytes: self.resident_bytes,
+        }
+    }
+}
+
+/// When the heartbeat after one at `now` is due.
+pub(crate) fn next_beat(config: &Config, now: Time) -> Time {
+    now.after_micros(u64::from(config.heartbeat_ms.max(1)) * 1_000)
+}

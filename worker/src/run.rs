@@ -1,0 +1,267 @@
+//! Which tasks start, and what their ends mean; the plan that is made after every input. Part of `machine`.
+
+use std::collections::btree_map::Entry;
+use std::ops::Bound::{Excluded, Unbounded};
+
+use transload_protocol::{Attempt, PartitionId, Resources, TaskErrorKind, TaskId, WorkerMessage};
+
+use crate::Action;
+use crate::machine::{Turn, Worker};
+use crate::memory::{Pressure, Shortage};
+use crate::store::{Claim, Record, State};
+use crate::tasks::{Phase, Place, Running};
+
+/// Whether memory allows a task to start whose inputs are all there.
+enum Permission {
+    Start,
+    Wait,
+    Refuse,
+}
+
+impl Worker {
+    /// Brings decisions up to date: evict what is too much, start what can start, ask for what is missing.
+    pub(crate) fn plan(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            self.spill_excess(turn);
+            self.start_tasks(turn);
+            let before = self.pressure;
+            self.pressure = self.request_inputs(turn);
+            let is_over = before != Pressure::Calm && self.pressure == Pressure::Calm;
+            // Tasks that did not start for the sake of a starved one may start when it is no longer starved.
+            if !self.relieve(turn) && !is_over {
+                return;
+            }
+        }
+    }
+
+    /// The next in the queue after `place`.
+    pub(crate) fn place_after(&self, place: Option<Place>) -> Option<Place> {
+        let start = place.map_or(Unbounded, Excluded);
+        let mut rest = self.queue.range((start, Unbounded));
+        rest.next().map(|(place, _)| *place)
+    }
+
+    fn start_tasks(&mut self, turn: &mut Turn<'_>) {
+        let mut free = self.free.clone();
+        let mut cursor = None;
+        while let Some(place) = self.place_after(cursor) {
+            cursor = Some(place);
+            if !self.store.is_ready(place) {
+                match self.pressure {
+                    Pressure::Starved { head, .. } | Pressure::Overcommitted { head }
+                        if head == place =>
+                    {
+                        return;
+                    }
+                    Pressure::Starved { .. } | Pressure::Overcommitted { .. } | Pressure::Calm => {
+                        continue;
+                    }
+                }
+            }
+            if self.is_output_in_the_way(place.task) {
+                continue;
+            }
+            let Some(queued) = self.queue.get(&place) else {
+                continue;
+            };
+            if !free.take(&queued.layer.resources) {
+                // What it waits for is kept for it, so that smaller tasks behind it cannot starve it.
+                set_aside(&mut free, &queued.layer.resources);
+                continue;
+            }
+            let is_source = queued.inputs.is_empty();
+            match self.permission(is_source) {
+                Permission::Start => self.start(place, turn),
+                Permission::Wait => return,
+                Permission::Refuse => self.fail_for_lack_of_disk(place, turn),
+            }
+        }
+    }
+
+    /// An earlier attempt of the task runs, or something of its outputs is not gone yet.
+    fn is_output_in_the_way(&self, task: TaskId) -> bool {
+        self.running.contains_key(&task) || !self.store.of_task(task).is_empty()
+    }
+
+    /// While memory is overfull, the next task starts only when nothing that runs or moves can relieve it.
+    fn permission(&self, is_source: bool) -> Permission {
+        let usage = self.store.usage();
+        if usage.host_bytes <= self.limits.host_bytes {
+            return Permission::Start;
+        }
+        if !self.running.is_empty() || usage.disk_operations > 0 {
+            return Permission::Wait;
+        }
+        // A task with inputs may start: it ends their use. One without would only add to the excess.
+        match &self.obstacle {
+            Some(obstacle) if is_source && obstacle.is_charged => Permission::Wait,
+            Some(_) if is_source => Permission::Refuse,
+            Some(_) | None => Permission::Start,
+        }
+    }
+
+    fn start(&mut self, place: Place, turn: &mut Turn<'_>) {
+        let Some(queued) = self.queue.remove(&place) else {
+            return;
+        };
+        let task = place.task;
+        self.places.remove(&task);
+        let inputs = queued.distinct_inputs();
+        for partition in &inputs {
+            self.store.pin(*partition);
+            self.store.remove_need(*partition, place);
+        }
+        self.free.take(&queued.layer.resources);
+        let attempt = queued.attempt;
+        turn.out.push(Action::Start {
+            task,
+            attempt,
+            layer: queued.layer_index,
+            inputs: queued.inputs_by_position(),
+        });
+        let running = Running {
+            attempt,
+            layer: queued.layer,
+            inputs,
+            phase: Phase::Wanted,
+        };
+        self.running.insert(task, running);
+        self.tell(WorkerMessage::Started { task, attempt }, turn);
+    }
+
+    /// Takes an ended task out and gives back what it held, if that attempt runs here.
+    fn end(&mut self, task: TaskId, attempt: Attempt) -> Option<Running> {
+        let Entry::Occupied(entry) = self.running.entry(task) else {
+            return None;
+        };
+        if entry.get().attempt != attempt {
+            return None;
+        }
+        let running = entry.remove();
+        self.free.give_back(&running.layer.resources);
+        for partition in &running.inputs {
+            self.store.unpin(*partition);
+        }
+        Some(running)
+    }
+
+    pub(crate) fn on_task_done(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        bytes: Vec<u64>,
+        turn: &mut Turn<'_>,
+    ) {
+        let outputs = (0..).zip(&bytes).map(|(output, bytes)| {
+            let partition = PartitionId { task, output };
+            (partition, *bytes)
+        });
+        let Some(running) = self.end(task, attempt) else {
+            // Not ours. What it left in the driver's store must not stay there.
+            let strays = outputs.map(|(partition, _)| partition);
+            for partition in strays.filter(|partition| self.store.get(*partition).is_none()) {
+                turn.out.push(Action::Drop { partition });
+            }
+            return;
+        };
+        match running.phase {
+            Phase::Wanted | Phase::Cancelled => {
+                for (partition, bytes) in outputs {
+                    self.store_output(partition, bytes);
+                }
+                let message = WorkerMessage::Finished {
+                    task,
+                    attempt,
+                    bytes,
+                };
+                self.tell(message, turn);
+            }
+            Phase::Disowned => {
+                for (partition, _) in outputs {
+                    turn.out.push(Action::Drop { partition });
+                }
+                self.tell(WorkerMessage::Cancelled { task, attempt }, turn);
+            }
+        }
+        self.settle_all(running, turn);
+    }
+
+    pub(crate) fn on_task_failed(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        error: (TaskErrorKind, String),
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(running) = self.end(task, attempt) else {
+            return;
+        };
+        match running.phase {
+            Phase::Wanted => {
+                self.tell_failed((task, attempt), Some(&running.layer), error, turn);
+            }
+            Phase::Cancelled | Phase::Disowned => {
+                self.tell(WorkerMessage::Cancelled { task, attempt }, turn);
+            }
+        }
+        self.settle_all(running, turn);
+    }
+
+    fn settle_all(&mut self, running: Running, turn: &mut Turn<'_>) {
+        for partition in running.inputs {
+            self.settle(partition, turn);
+        }
+    }
+
+    /// An output is in memory. A record that exists is of a queued task that expected it from elsewhere.
+    fn store_output(&mut self, partition: PartitionId, bytes: u64) {
+        if self.store.get(partition).is_none() {
+            let record = Record {
+                bytes: 0,
+                claim: Claim::Output,
+                state: State::Absent { failed: 0 },
+                needs: Default::default(),
+            };
+            self.store.insert(partition, record);
+        }
+        self.store.set_claim(partition, Claim::Output);
+        self.store.set_bytes(partition, bytes);
+        self.store.set_state(partition, State::Host { pins: 0 });
+    }
+
+    /// Ends a standstill that the shortage of memory caused. Returns whether it did something.
+    fn relieve(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Pressure::Starved { head, cause } = self.pressure else {
+            return false;
+        };
+        if !self.running.is_empty() || self.store.usage().is_in_flight() {
+            return false;
+        }
+        match cause {
+            Shortage::NothingToEvict => {
+                self.pressure = Pressure::Overcommitted { head };
+                true
+            }
+            Shortage::DiskRefuses => {
+                let is_charged = self
+                    .obstacle
+                    .as_ref()
+                    .is_none_or(|obstacle| obstacle.is_charged);
+                if !is_charged {
+                    self.fail_for_lack_of_disk(head, turn);
+                }
+                !is_charged
+            }
+        }
+    }
+}
+
+/// Takes as much of `request` out of `free` as is there.
+fn set_aside(free: &mut Resources, request: &Resources) {
+    free.slots = free.slots.saturating_sub(request.slots);
+    for (name, amount) in &request.named {
+        if let Some(left) = free.named.get_mut(name) {
+            *left = left.saturating_sub(*amount);
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Records of the partitions that are here, on their way here, or needed here, and the indexes over them.
+//!
+//! Called by the parts of `machine`. Every change of a record goes through [`Store::edit`], which keeps the accounting of
+//! memory, the order of eviction and the progress of every queued task in step with it. Knows no policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use transload_protocol::{GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
+
+use crate::memory::Usage;
+use crate::tasks::Place;
+
+/// Larger sizes are accounted as this much, so that no sum overflows: 256 TiB.
+pub(crate) const MAX_PARTITION_BYTES: u64 = 1 << 48;
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Its size in memory; expected while it is not here, known once it is.
+    pub(crate) bytes: u64,
+    pub(crate) claim: Claim,
+    pub(crate) state: State,
+    /// Queued tasks that read it.
+    pub(crate) needs: BTreeMap<Place, Need>,
+}
+
+/// Why a partition is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// A task made it here; kept until the scheduler releases it.
+    Output,
+    /// Fetched from its holder; dropped when no task here reads it any more.
+    Copy,
+    /// Fetched from its holder; kept until the scheduler releases it or memory is short.
+    SharedCopy,
+    /// Was an output. Dropped as soon as no running task reads it and no operation on it is in flight.
+    Released,
+}
+
+/// Where a partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not here, and may be asked for now.
+    Absent {
+        /// Fetches that failed since the last success.
+        failed: u32,
+    },
+    /// Not here; a fetch failed a moment ago.
+    Paused {
+        /// As in `Absent`.
+        failed: u32,
+        /// When it may be asked for again.
+        until: Time,
+    },
+    /// Asked for; the driver will answer.
+    Fetching {
+        /// From whom.
+        from: WorkerId,
+        /// As in `Absent`.
+        failed: u32,
+    },
+    /// In memory.
+    Host {
+        /// Running tasks that read it.
+        pins: u32,
+    },
+    /// In memory, on its way to disk; the driver will answer.
+    Spilling,
+    /// On disk.
+    Disk {
+        /// Size of its file.
+        file_bytes: u64,
+    },
+    /// On disk, on its way to memory; the driver will answer.
+    Loading {
+        /// Size of its file.
+        file_bytes: u64,
+    },
+}
+
+/// What one queued task knows of one of its inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Who holds it, says the scheduler.
+    pub(crate) from: WorkerId,
+    /// Whether tasks elsewhere read it too.
+    pub(crate) shared: bool,
+}
+
+/// Where a wanted partition can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    Disk,
+    Peer(WorkerId),
+}
+
+/// How far the inputs of one queued task are. No entry means that all are in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Progress {
+    /// Inputs that cannot be read now.
+    pub(crate) missing: u32,
+    /// Of these, the ones that nobody has asked for yet.
+    pub(crate) wanted: BTreeMap<Source, BTreeSet<PartitionId>>,
+}
+
+/// When a partition in memory is needed here again; the greatest is evicted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NextUse {
+    /// By the queued task at this place, and by none before it.
+    At(Place),
+    /// By no task that is queued here; it has to be spilled.
+    NoneOutput,
+    /// By no task that is queued here; it can be dropped.
+    NoneCopy,
+}
+
+/// Key in the order of eviction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Victim {
+    pub(crate) next_use: NextUse,
+    pub(crate) bytes: u64,
+    pub(crate) partition: PartitionId,
+}
+
+/// What follows from the records; rebuilt and compared by `check`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Indexes {
+    pub(crate) usage: Usage,
+    /// Partitions that may be evicted now: in memory, unpinned, not empty.
+    pub(crate) victims: BTreeSet<Victim>,
+    pub(crate) progress: BTreeMap<Place, Progress>,
+    pub(crate) retries: BTreeSet<(Time, PartitionId)>,
+}
+
+/// All partitions that the machine knows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Store {
+    records: BTreeMap<PartitionId, Record>,
+    indexes: Indexes,
+}
+
+impl State {
+    /// The tier whose bytes it occupies, if it is stored at all.
+    pub(crate) fn tier(&self) -> Option<Tier> {
+        match self {
+            Self::Absent { .. } | Self::Paused { .. } | Self::Fetching { .. } => None,
+            Self::Host { .. } | Self::Spilling => Some(Tier::Host),
+            Self::Disk { .. } | Self::Loading { .. } => Some(Tier::Disk),
+        }
+    }
+
+    /// The edges of the state diagram.
+    fn may_become(&self, next: &Self) -> bool {
+        match self {
+            // `Host`: a task that ran here made it.
+            Self::Absent { .. } => matches!(next, Self::Fetching { .. } | Self::Host { .. }),
+            Self::Paused { .. } => matches!(next, Self::Absent { .. } | Self::Host { .. }),
+            Self::Fetching { .. } => matches!(
+                next,
+                Self::Host { .. } | Self::Absent { .. } | Self::Paused { .. }
+            ),
+            // `Absent`: dropped, but needed later.
+            Self::Host { pins } => match next {
+                Self::Host { .. } => true,
+                Self::Spilling | Self::Absent { .. } => *pins == 0,
+                _ => false,
+            },
+            Self::Spilling => matches!(next, Self::Disk { .. } | Self::Host { .. }),
+            Self::Disk { .. } => matches!(next, Self::Loading { .. } | Self::Absent { .. }),
+            Self::Loading { .. } => matches!(next, Self::Host { .. } | Self::Absent { .. }),
+        }
+    }
+}
+
+impl Record {
+    /// A queued task can read it now.
+    fn is_readable(&self) -> bool {
+        matches!(self.state, State::Host { .. }) && self.claim != Claim::Released
+    }
+
+    /// Where `need` can have it from, if somebody has to ask for it first.
+    fn source(&self, need: &Need) -> Option<Source> {
+        match self.state {
+            State::Absent { .. } => Some(Source::Peer(need.from)),
+            State::Disk { .. } if self.claim != Claim::Released => Some(Source::Disk),
+            State::Disk { .. }
+            | State::Paused { .. }
+            | State::Fetching { .. }
+            | State::Host { .. }
+            | State::Spilling
+            | State::Loading { .. } => None,
+        }
+    }
+
+    fn victim(&self, partition: PartitionId) -> Option<Victim> {
+        if self.bytes == 0 || self.state != (State::Host { pins: 0 }) {
+            return None;
+        }
+        let next_use = match (self.needs.first_key_value(), self.claim) {
+            (_, Claim::Released) => return None,
+            (Some((place, _)), Claim::Output | Claim::Copy | Claim::SharedCopy) => {
+                NextUse::At(*place)
+            }
+            (None, Claim::Output) => NextUse::NoneOutput,
+            (None, Claim::Copy | Claim::SharedCopy) => NextUse::NoneCopy,
+        };
+        Some(Victim {
+            next_use,
+            bytes: self.bytes,
+            partition,
+        })
+    }
+
+    /// What a copy of it is to be, if it is fetched for those who need it now.
+    pub(crate) fn claim_of_copy(&self) -> Claim {
+        if self.needs.values().any(|need| need.shared) {
+            Claim::SharedCopy
+        } else {
+            Claim::Copy
+        }
+    }
+}
+
+impl Indexes {
+    fn enter(&mut self, id: PartitionId, record: &Record) {
+        self.usage.add(record);
+        self.victims.extend(record.victim(id));
+        if let State::Paused { until, .. } = record.state {
+            self.retries.insert((until, id));
+        }
+        if record.is_readable() {
+            return;
+        }
+        for (place, need) in &record.needs {
+            let progress = self.progress.entry(*place).or_default();
+            progress.missing += 1;
+            if let Some(source) = record.source(need) {
+                progress.wanted.entry(source).or_default().insert(id);
+            }
+        }
+    }
+
+    fn leave(&mut self, id: PartitionId, record: &Record) {
+        self.usage.subtract(record);
+        if let Some(victim) = record.victim(id) {
+            self.victims.remove(&victim);
+        }
+        if let State::Paused { until, .. } = record.state {
+            self.retries.remove(&(until, id));
+        }
+        if record.is_readable() {
+            return;
+        }
+        for (place, need) in &record.needs {
+            let Some(progress) = self.progress.get_mut(place) else {
+                continue;
+            };
+            progress.missing = progress.missing.saturating_sub(1);
+            if let Some(source) = record.source(need)
+                && let Some(wanted) = progress.wanted.get_mut(&source)
+            {
+                wanted.remove(&id);
+                if wanted.is_empty() {
+                    progress.wanted.remove(&source);
+                }
+            }
+            if progress.missing == 0 {
+                self.progress.remove(place);
+            }
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn get(&self, id: PartitionId) -> Option<&Record> {
+        self.records.get(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PartitionId, &Record)> {
+        self.records.iter().map(|(id, record)| (*id, record))
+    }
+
+    pub(crate) fn indexes(&self) -> &Indexes {
+        &self.indexes
+    }
+
+    pub(crate) fn usage(&self) -> &Usage {
+        &self.indexes.usage
+    }
+
+    /// All inputs of the task at `place` are in memory.
+    pub(crate) fn is_ready(&self, place: Place) -> bool {
+        !self.indexes.progress.contains_key(&place)
+    }
+
+    /// Partitions of one task that have a record here.
+    pub(crate) fn of_task(&self, task: TaskId) -> Vec<PartitionId> {
+        let id = |output| PartitionId { task, output };
+        self.keys_between(id(0), id(u32::MAX))
+    }
+
+    /// Partitions of one graph that have a record here.
+    pub(crate) fn of_graph(&self, graph: GraphId) -> Vec<PartitionId> {
+        let id = |index, output| PartitionId {
+            task: TaskId { graph, index },
+            output,
+        };
+        self.keys_between(id(0, 0), id(u32::MAX, u32::MAX))
+    }
+
+    fn keys_between(&self, first: PartitionId, last: PartitionId) -> Vec<PartitionId> {
+        let range = self.records.range(first..=last);
+        range.map(|(id, _)| *id).collect()
+    }
+
+    /// Adds a record that does not exist yet, or changes the one that does.
+    pub(crate) fn insert(&mut self, id: PartitionId, record: Record) {
+        if let Some(old) = self.records.remove(&id) {
+            self.indexes.leave(id, &old);
+        }
+        self.indexes.enter(id, &record);
+        self.records.insert(id, record);
+    }
+
+    /// Forgets a record.
+    pub(crate) fn remove(&mut self, id: PartitionId) {
+        if let Some(record) = self.records.remove(&id) {
+            self.indexes.leave(id, &record);
+        }
+    }
+
+    /// The only way to change a record: its share in every index is taken out before and put back after.
+    fn edit(&mut self, id: PartitionId, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.records.get_mut(&id) {
+            self.indexes.leave(id, record);
+            change(record);
+            self.indexes.enter(id, record);
+        }
+    }
+
+    /// The one function that changes the state of a partition.
+    pub(crate) fn set_state(&mut self, id: PartitionId, next: State) {
+        self.edit(id, |record| {
+            debug_assert!(
+                record.state.may_become(&next),
+                "{id}: {:?} -> {next:?}",
+                record.state
+            );
+            record.state = next;
+        });
+    }
+
+    pub(crate) fn set_claim(&mut self, id: PartitionId, claim: Claim) {
+        self.edit(id, |record| record.claim = claim);
+    }
+
+    pub(crate) fn set_bytes(&mut self, id: PartitionId, bytes: u64) {
+        self.edit(id, |record| record.bytes = bytes.min(MAX_PARTITION_BYTES));
+    }
+
+    /// A queued task reads it. Makes a record where there is none.
+    pub(crate) fn add_need(&mut self, id: PartitionId, place: Place, need: Need, bytes: u64) {
+        if !self.records.contains_key(&id) {
+            let record = Record {
+                bytes: bytes.min(MAX_PARTITION_BYTES),
+                claim: Claim::Copy,
+                state: State::Absent { failed: 0 },
+                needs: BTreeMap::new(),
+            };
+            self.insert(id, record);
+        }
+        self.edit(id, |record| {
+            record.needs.insert(place, need);
+            record.claim = match record.claim {
+                Claim::Copy if need.shared => Claim::SharedCopy,
+                claim @ (Claim::Copy | Claim::SharedCopy | Claim::Output | Claim::Released) => {
+                    claim
+                }
+            };
+        });
+    }
+
+    pub(crate) fn remove_need(&mut self, id: PartitionId, place: Place) {
+        self.edit(id, |record| {
+            record.needs.remove(&place);
+        });
+    }
+
+    /// One more running task reads it.
+    pub(crate) fn pin(&mut self, id: PartitionId) {
+        if let Some(State::Host { pins }) = self.get(id).map(|record| record.state) {
+            self.set_state(id, State::Host { pins: pins + 1 });
+        }
+    }
+
+    /// One running task fewer reads it.
+    pub(crate) fn unpin(&mut self, id: PartitionId) {
+        if let Some(State::Host { pins }) = self.get(id).map(|record| record.state) {
+            let pins = pins.saturating_sub(1);
+            self.set_state(id, State::Host { pins });
+        }
+    }
+
+    /// The indexes as they follow from the records alone.
+    pub(crate) fn rebuilt_indexes(&self) -> Indexes {
+        let mut indexes = Indexes::default();
+        for (id, record) in &self.records {
+            indexes.enter(*id, record);
+        }
+        indexes
+    }
+}
