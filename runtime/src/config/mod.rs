@@ -1,0 +1,316 @@
+//! Configuration: every limit and habit of the runtime, documented once in [`SETTINGS`] and read from a TOML file, the environment
+//! and flags, later ones winning.
+//!
+//! Called by the command line and by whoever embeds the runtime. The structs here hold what was configured; `None` means "found
+//! out at the start", from the machine.
+
+mod error;
+mod flags;
+mod kind;
+mod load;
+mod machine;
+mod markdown;
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use transload_protocol::Resources;
+use transload_transport_tcp::TcpOptions;
+
+use crate::RuntimeError;
+use crate::control::SendLimits;
+use crate::scheduler_server::SchedulerFile;
+
+pub use error::ConfigError;
+pub use flags::{SchedulerFlags, SqlFlags, WorkerFlags};
+pub use kind::{format_bytes, parse_bytes};
+pub use load::{CONFIG_FILE, CONFIG_VARIABLE, Sources};
+pub(crate) use machine::resident_bytes;
+pub use machine::{machine_memory_bytes, machine_slots};
+pub use markdown::markdown_table;
+pub use table::{Command, SETTINGS, Setting};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// The scheduler.
+    pub scheduler: SchedulerConfig,
+    /// Each worker.
+    pub worker: WorkerConfig,
+    /// Clients.
+    pub client: ClientConfig,
+}
+
+/// What a scheduler is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchedulerConfig {
+    /// Where it listens: a host name or address.
+    pub host: String,
+    /// The port; 0 for a free one.
+    pub port: u16,
+    /// A file that tells others where it listens; removed when it ends.
+    pub file: Option<PathBuf>,
+    /// Most connections at once; further ones are closed at once.
+    pub connections: u32,
+    /// See [`transload_scheduler::Config::queue_per_slot`].
+    pub queue_per_slot: u32,
+    /// See [`transload_scheduler::Config::worker_timeout_ms`].
+    pub worker_timeout: Duration,
+    /// See [`transload_scheduler::Config::worker_deaths_per_task`].
+    pub worker_deaths_per_task: u32,
+    /// See [`transload_scheduler::Config::progress_interval_ms`].
+    pub progress_interval: Duration,
+    /// Its control connections.
+    pub control: ControlConfig,
+}
+
+/// What a worker is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerConfig {
+    /// `HOST:PORT` of the scheduler. Needed unless `scheduler_file` is given.
+    pub scheduler: Option<String>,
+    /// The file that the scheduler wrote.
+    pub scheduler_file: Option<PathBuf>,
+    /// Shown to people; `None` for host and process id.
+    pub name: Option<String>,
+    /// Tasks that run at once; `None` for one per CPU of this machine.
+    pub slots: Option<u32>,
+    /// Further named resources that tasks can ask for.
+    pub resources: BTreeMap<String, u32>,
+    /// Memory for partitions and operators together, in bytes; `None` for a share of this machine's.
+    pub memory_bytes: Option<u64>,
+    /// Percentage of it for stored partitions; the rest is for running operators.
+    pub storage_percent: u8,
+    /// See [`transload_worker::Config::spill_above_percent`].
+    pub spill_above_percent: u8,
+    /// Where spilled partitions and temporary files go; `None` for the system's temporary folder.
+    pub spill_dir: Option<PathBuf>,
+    /// Most bytes of spilled partitions; `u64::MAX` for no limit.
+    pub disk_bytes: u64,
+    /// See [`transload_worker::Config::disk_operations_in_flight`].
+    pub disk_operations_in_flight: u32,
+    /// Spilled partitions that are read back at once to serve other workers.
+    pub served_loads: u32,
+    /// See [`transload_worker::Config::fetches_in_flight`].
+    pub fetches_in_flight: u32,
+    /// See [`transload_worker::Config::fetch_attempts`].
+    pub fetch_attempts: u32,
+    /// See [`transload_worker::Config::heartbeat_ms`].
+    pub heartbeat: Duration,
+    /// Host on which it serves partitions; `None` for the address from which this machine reaches the scheduler.
+    pub data_host: Option<String>,
+    /// Port on which it serves partitions; 0 for a free one.
+    pub data_port: u16,
+    /// How long it tries to reach the scheduler.
+    pub connect_timeout: Duration,
+    /// How long running operators may take to stop when the worker ends.
+    pub stop_timeout: Duration,
+    /// Its data connections.
+    pub tcp: TcpOptions,
+    /// Its control connection.
+    pub control: ControlConfig,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientConfig {
+    /// How long it tries to reach the scheduler.
+    pub connect_timeout: Duration,
+    /// Most partitions fetched at once.
+    pub fetches_in_flight: u32,
+    /// Attempts to fetch one partition from one worker before the scheduler is told that it is unreachable.
+    pub fetch_attempts: u32,
+    /// Its data connections.
+    pub tcp: TcpOptions,
+    /// Its control connection.
+    pub control: ControlConfig,
+}
+
+/// Limits of control connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// How long a peer may take for the handshake.
+    pub handshake_timeout: Duration,
+    /// Longest time in which a peer with messages waiting reads nothing.
+    pub send_timeout: Duration,
+    /// Most bytes of messages that wait for one peer.
+    pub backlog_bytes: u64,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        let machine = transload_scheduler::Config::default();
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 8790,
+            file: None,
+            connections: 4_096,
+            queue_per_slot: machine.queue_per_slot,
+            worker_timeout: millis(machine.worker_timeout_ms),
+            worker_deaths_per_task: machine.worker_deaths_per_task,
+            progress_interval: millis(machine.progress_interval_ms),
+            control: ControlConfig::default(),
+        }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            scheduler: None,
+            scheduler_file: None,
+            name: None,
+            slots: None,
+            resources: BTreeMap::new(),
+            memory_bytes: None,
+            storage_percent: 50,
+            spill_above_percent: 70,
+            spill_dir: None,
+            disk_bytes: u64::MAX,
+            disk_operations_in_flight: 4,
+            served_loads: 4,
+            fetches_in_flight: 16,
+            fetch_attempts: 2,
+            heartbeat: Duration::from_millis(500),
+            data_host: None,
+            data_port: 0,
+            connect_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(5),
+            tcp: TcpOptions::default(),
+            control: ControlConfig::default(),
+        }
+    }
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            fetches_in_flight: 16,
+            fetch_attempts: 2,
+            tcp: TcpOptions::default(),
+            control: ControlConfig::default(),
+        }
+    }
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            send_timeout: Duration::from_secs(30),
+            backlog_bytes: 1 << 30,
+        }
+    }
+}
+
+impl ControlConfig {
+    /// When a peer counts as one that does not read.
+    pub fn send_limits(&self) -> SendLimits {
+        SendLimits {
+            backlog_bytes: usize::try_from(self.backlog_bytes).unwrap_or(usize::MAX),
+            stall: self.send_timeout,
+        }
+    }
+}
+
+impl SchedulerConfig {
+    /// The part that the machine decides by.
+    pub fn machine(&self) -> transload_scheduler::Config {
+        transload_scheduler::Config {
+            queue_per_slot: self.queue_per_slot,
+            worker_timeout_ms: as_millis(self.worker_timeout),
+            worker_deaths_per_task: self.worker_deaths_per_task,
+            progress_interval_ms: as_millis(self.progress_interval),
+        }
+    }
+}
+
+impl WorkerConfig {
+    /// This configuration for one of `workers` workers on this machine: slots and memory that were left open become its share.
+    #[must_use]
+    pub fn share_of(mut self, workers: u32) -> Self {
+        let workers = workers.max(1);
+        self.slots
+            .get_or_insert_with(|| (machine_slots() / workers).max(1));
+        self.memory_bytes
+            .get_or_insert_with(|| default_memory_bytes() / u64::from(workers));
+        self
+    }
+
+    /// Slots, as configured or found.
+    pub fn slots(&self) -> u32 {
+        self.slots.unwrap_or_else(machine_slots)
+    }
+
+    /// Memory for stored and fetched partitions, in bytes.
+    pub fn storage_bytes(&self) -> u64 {
+        let percent = u128::from(self.storage_percent.min(100));
+        u64::try_from(u128::from(self.total_bytes()) * percent / 100).unwrap_or(u64::MAX)
+    }
+
+    /// Memory for running operators, in bytes.
+    pub fn execution_bytes(&self) -> u64 {
+        self.total_bytes() - self.storage_bytes()
+    }
+
+    /// Where spill files and scratch files go: a folder under which each worker makes its own.
+    pub fn spill_parent(&self) -> PathBuf {
+        self.spill_dir
+            .clone()
+            .unwrap_or_else(|| std::env::temp_dir().join("transload"))
+    }
+
+    /// Where the scheduler listens.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoScheduler`], or [`RuntimeError::File`] when the scheduler file cannot be read.
+    pub fn scheduler_address(&self) -> Result<String, RuntimeError> {
+        match (&self.scheduler, &self.scheduler_file) {
+            (Some(address), _) => Ok(address.clone()),
+            (None, Some(file)) => Ok(SchedulerFile::read(file)?.address),
+            (None, None) => Err(RuntimeError::NoScheduler),
+        }
+    }
+
+    /// What it offers to tasks.
+    pub fn resources(&self) -> Resources {
+        Resources {
+            slots: self.slots(),
+            named: self.resources.clone(),
+        }
+    }
+
+    /// The part that the machine decides by. `silence` is the time after which the scheduler gives a silent worker up.
+    pub fn machine(&self, silence: Duration) -> transload_worker::Config {
+        transload_worker::Config {
+            resources: self.resources(),
+            memory_bytes: self.storage_bytes(),
+            disk_bytes: self.disk_bytes,
+            spill_above_percent: self.spill_above_percent,
+            fetches_in_flight: self.fetches_in_flight,
+            disk_operations_in_flight: self.disk_operations_in_flight,
+            fetch_attempts: self.fetch_attempts,
+            heartbeat_ms: as_millis(self.heartbeat.min(silence / 4)).max(1),
+        }
+    }
+
+    fn total_bytes(&self) -> u64 {
+        self.memory_bytes.unwrap_or_else(default_memory_bytes)
+    }
+}
+
+/// What workers may use of this machine when nothing is configured: three quarters of its memory, all workers together.
+fn default_memory_bytes() -> u64 {
+    machine_memory_bytes() / 4 * 3
+}
+
+fn millis(millis: u32) -> Duration {
+    Duration::from_millis(millis.into())
+}
+
+fn as_millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,253 @@
+//! The table of settings: each one's name, kind, flag, place and documentation, written once.
+
+use std::fmt;
+
+use super::Config;
+use super::kind;
+
+/// A command that takes flags for settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Command {
+    /// `transload scheduler`.
+    Scheduler,
+    /// `transload worker`.
+    Worker,
+    /// `transload sql`, which is a client and may start a local cluster.
+    Sql,
+}
+
+/// One setting.
+pub struct Setting {
+    /// Its name in the file, as `section.key`.
+    pub name: &'static str,
+    /// What its values look like.
+    pub kind: &'static str,
+    /// Its flag, without the dashes; no two settings share one.
+    pub flag: &'static str,
+    /// Commands that have the flag. File and environment work for all.
+    pub commands: &'static [Command],
+    /// What it does.
+    pub what: &'static str,
+    /// What a larger value costs.
+    pub cost: &'static str,
+    /// When to change it.
+    pub change: &'static str,
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    pub(super) get: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// The environment variable, `TRANSLOAD_SECTION_KEY`.
+    pub fn variable(&self) -> String {
+        format!("TRANSLOAD_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// The value when nothing is configured, as text.
+    pub fn default_value(&self) -> String {
+        (self.get)(&Config::default())
+    }
+
+    /// The value in `config`, as text that reads back as the same.
+    pub fn value(&self, config: &Config) -> String {
+        (self.get)(config)
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Setting`] that lives at one or several places of [`Config`] at once.
+macro_rules! setting {
+    ($name:literal, $kind:ident, --$flag:literal on [$($command:ident),*] at $first:ident $(.$first_rest:ident)+ $(, and $place:ident $(.$place_rest:ident)+)*;
+     what: $what:literal, cost: $cost:literal, change: $change:literal) => {
+        Setting {
+            name: $name,
+            kind: kind::$kind.name,
+            flag: $flag,
+            commands: &[$(Command::$command),*],
+            what: $what,
+            cost: $cost,
+            change: $change,
+            set: |config, text| {
+                let value = (kind::$kind.parse)(text)?;
+                $(config.$place$(.$place_rest)+ = value.clone();)*
+                config.$first$(.$first_rest)+ = value;
+                Ok(())
+            },
+            get: |config| (kind::$kind.print)(&config.$first$(.$first_rest)+),
+        }
+    };
+}
+
+/// Every setting, in the order in which the README lists them.
+pub static SETTINGS: &[Setting] = &[
+    setting!("scheduler.host", TEXT, --"host" on [Scheduler] at scheduler.host;
+        what: "Address on which the scheduler listens.",
+        cost: "There is no authentication yet: whoever reaches the port can run work.",
+        change: "0.0.0.0 for a cluster of several machines on a trusted network."),
+    setting!("scheduler.port", PORT, --"port" on [Scheduler] at scheduler.port;
+        what: "Port on which the scheduler listens; 0 for a free one.",
+        cost: "None.",
+        change: "When the port is taken."),
+    setting!("scheduler.file", OPTIONAL_PATH, --"scheduler-file" on [Scheduler, Worker, Sql] at scheduler.file, and worker.scheduler_file;
+        what: "File in which the scheduler says where it listens, and where workers and clients look for it; `auto` for none.",
+        cost: "The folder must be visible on every machine.",
+        change: "On batch systems, where nobody knows beforehand which machine the scheduler will run on."),
+    setting!("scheduler.connections", COUNT, --"connections" on [Scheduler] at scheduler.connections;
+        what: "Most connections of workers and clients at once.",
+        cost: "Memory and file descriptors per connection.",
+        change: "For clusters of thousands of workers; raise the limit of open files with it."),
+    setting!("scheduler.queue_per_slot", NUMBER, --"queue-per-slot" on [Scheduler, Sql] at scheduler.queue_per_slot;
+        what: "Tasks handed to a worker beyond those that run, per slot, so that fetching overlaps with computing.",
+        cost: "More memory pinned by inputs that wait, and less freedom to place tasks late.",
+        change: "2 or 3 where inputs take longer to fetch than a task takes to run."),
+    setting!("scheduler.worker_timeout", DURATION, --"worker-timeout" on [Scheduler, Sql] at scheduler.worker_timeout;
+        what: "A worker that sent nothing for so long counts as lost.",
+        cost: "Longer until work of a machine that vanished runs elsewhere.",
+        change: "Longer where machines are suspended or swap."),
+    setting!("scheduler.worker_deaths_per_task", COUNT, --"worker-deaths-per-task" on [Scheduler, Sql] at scheduler.worker_deaths_per_task;
+        what: "Workers that may die while running one task before the task is given up and named.",
+        cost: "More workers lost to a task that kills them.",
+        change: "Higher on machines that are taken away at any time."),
+    setting!("scheduler.progress_interval", DURATION, --"progress-interval" on [Scheduler, Sql] at scheduler.progress_interval;
+        what: "Shortest time between two progress messages about one graph.",
+        cost: "None; a shorter one costs messages.",
+        change: "Rarely."),
+    setting!("worker.name", OPTIONAL_TEXT, --"name" on [Worker] at worker.name;
+        what: "Name shown to people; `auto` for host and process id.",
+        cost: "None.",
+        change: "To recognise a worker in logs."),
+    setting!("worker.slots", OPTIONAL_COUNT, --"slots" on [Worker, Sql] at worker.slots;
+        what: "Tasks that run at once on a worker; `auto` for one per CPU, shared out among the workers of a local cluster.",
+        cost: "Each running task needs memory.",
+        change: "Fewer to leave CPUs to others, more where tasks wait for disks or networks."),
+    setting!("worker.resources", AMOUNTS, --"resources" on [Worker, Sql] at worker.resources;
+        what: "Further countable resources that tasks can ask for, as in gpu=1,licence=2.",
+        cost: "None.",
+        change: "When tasks of a graph ask for named resources."),
+    setting!("worker.memory", OPTIONAL_BYTES, --"memory" on [Worker, Sql] at worker.memory_bytes;
+        what: "Memory for a worker's partitions and operators; `auto` for three quarters of the machine's, shared out among the workers of a local cluster.",
+        cost: "The process itself needs some hundred MiB more.",
+        change: "When other programs run on the machine, or several workers."),
+    setting!("worker.storage_percent", PERCENT, --"storage-percent" on [Worker, Sql] at worker.storage_percent;
+        what: "Share of that memory for stored partitions; the rest is for running operators.",
+        cost: "Less for operators: joins and sorts spill or fail sooner.",
+        change: "Higher for graphs that keep much and compute little."),
+    setting!("worker.spill_above_percent", PERCENT, --"spill-above-percent" on [Worker, Sql] at worker.spill_above_percent;
+        what: "Spilling starts when stored partitions exceed this share of their memory.",
+        cost: "A higher share spills later and leaves less room for what arrives meanwhile.",
+        change: "Lower where spilling is slow and partitions are large."),
+    setting!("worker.spill_dir", OPTIONAL_PATH, --"spill-dir" on [Worker, Sql] at worker.spill_dir;
+        what: "Folder under which each worker makes one of its own for spilled partitions and temporary files; `auto` for `transload` in the system's temporary folder.",
+        cost: "Disk space.",
+        change: "To a fast local disk; the temporary folder is often small or in memory."),
+    setting!("worker.disk", LIMIT_BYTES, --"disk" on [Worker, Sql] at worker.disk_bytes;
+        what: "Most bytes of spilled partitions per worker.",
+        cost: "Disk space.",
+        change: "When the disk is shared."),
+    setting!("worker.disk_operations_in_flight", COUNT, --"disk-operations" on [Worker, Sql] at worker.disk_operations_in_flight;
+        what: "Most spills and loads at once.",
+        cost: "Memory of partitions on their way, and seeks on spinning disks.",
+        change: "Higher for NVMe disks."),
+    setting!("worker.served_loads", COUNT, --"served-loads" on [Worker, Sql] at worker.served_loads;
+        what: "Most spilled partitions read back at once to serve other workers.",
+        cost: "Memory beyond the budget while they are sent.",
+        change: "Higher for NVMe disks and fast networks."),
+    setting!("worker.fetches_in_flight", COUNT, --"fetches" on [Worker, Sql] at worker.fetches_in_flight;
+        what: "Most partitions that a worker fetches at once.",
+        cost: "Memory of partitions on their way.",
+        change: "Higher on networks with long round trips."),
+    setting!("worker.fetch_attempts", COUNT, --"fetch-attempts" on [Worker, Sql] at worker.fetch_attempts;
+        what: "Attempts to fetch one partition before its task is given back to the scheduler.",
+        cost: "Longer until a partition behind a broken link is made again.",
+        change: "Higher on unreliable networks."),
+    setting!("worker.heartbeat", DURATION, --"heartbeat" on [Worker, Sql] at worker.heartbeat;
+        what: "A worker tells its load at least so often; never less often than four times per scheduler.worker_timeout.",
+        cost: "A shorter one costs messages.",
+        change: "Longer for thousands of workers."),
+    setting!("worker.data_host", OPTIONAL_TEXT, --"data-host" on [Worker] at worker.data_host;
+        what: "Address on which a worker serves partitions; `auto` for the one from which it reaches the scheduler.",
+        cost: "None.",
+        change: "On machines with several networks: the fastest."),
+    setting!("worker.data_port", PORT, --"data-port" on [Worker] at worker.data_port;
+        what: "Port on which a worker serves partitions; 0 for a free one.",
+        cost: "A fixed port serves one worker per machine.",
+        change: "Behind firewalls."),
+    setting!("worker.connect_timeout", DURATION, --"worker-connect-timeout" on [Worker, Sql] at worker.connect_timeout;
+        what: "How long a worker tries to reach the scheduler.",
+        cost: "Longer until a wrong address is reported.",
+        change: "Longer where workers start long before the scheduler."),
+    setting!("worker.stop_timeout", DURATION, --"stop-timeout" on [Worker, Sql] at worker.stop_timeout;
+        what: "How long running operators may take to stop when a worker ends; then they are cut off.",
+        cost: "Longer until a worker whose operators do not listen has ended.",
+        change: "Longer for operators that must clean up."),
+    setting!("client.connect_timeout", DURATION, --"connect-timeout" on [Sql] at client.connect_timeout;
+        what: "How long a client tries to reach the scheduler.",
+        cost: "Longer until a wrong address is reported.",
+        change: "Longer where the scheduler may still be starting."),
+    setting!("client.fetches_in_flight", COUNT, --"client-fetches" on [Sql] at client.fetches_in_flight;
+        what: "Most partitions that a client fetches at once.",
+        cost: "Memory of partitions on their way.",
+        change: "Lower for clients with little memory."),
+    setting!("client.fetch_attempts", COUNT, --"client-fetch-attempts" on [Sql] at client.fetch_attempts;
+        what: "Attempts to fetch one partition from one worker before it is made again elsewhere.",
+        cost: "Longer until a partition behind a broken link is made again.",
+        change: "Higher on unreliable networks."),
+    setting!("control.handshake_timeout", DURATION, --"handshake-timeout" on [Scheduler, Worker, Sql]
+        at scheduler.control.handshake_timeout, and worker.control.handshake_timeout, and client.control.handshake_timeout;
+        what: "How long a peer may take to say hello.",
+        cost: "Strangers that say nothing hold a connection for longer.",
+        change: "Longer on very slow networks."),
+    setting!("control.send_timeout", DURATION, --"send-timeout" on [Scheduler, Worker, Sql]
+        at scheduler.control.send_timeout, and worker.control.send_timeout, and client.control.send_timeout;
+        what: "A peer that has messages waiting and reads nothing for so long is given up.",
+        cost: "Longer until a peer that hangs is noticed.",
+        change: "Longer for clients that stop in a debugger."),
+    setting!("control.backlog", BYTES, --"backlog" on [Scheduler, Worker, Sql]
+        at scheduler.control.backlog_bytes, and worker.control.backlog_bytes, and client.control.backlog_bytes;
+        what: "Most bytes of messages that wait for one peer before it is given up.",
+        cost: "Memory for peers that read slowly.",
+        change: "Higher for graphs whose description is larger than a few hundred MiB."),
+    setting!("tcp.connect_timeout", DURATION, --"tcp-connect-timeout" on [Worker, Sql] at worker.tcp.connect_timeout, and client.tcp.connect_timeout;
+        what: "Time in which a worker must accept a data connection.",
+        cost: "Longer until a broken link is noticed.",
+        change: "Longer on slow networks."),
+    setting!("tcp.stall_timeout", DURATION, --"tcp-stall-timeout" on [Worker, Sql] at worker.tcp.stall_timeout, and client.tcp.stall_timeout;
+        what: "Silence on a data connection in use after which the peer counts as dead.",
+        cost: "Longer until a broken link is noticed.",
+        change: "Longer where one partition takes longer to read from disk."),
+    setting!("tcp.requests_per_connection", COUNT, --"tcp-requests" on [Worker, Sql]
+        at worker.tcp.max_requests_per_connection, and client.tcp.max_requests_per_connection;
+        what: "Most requests in flight on one data connection; further ones wait.",
+        cost: "About 200 B each.",
+        change: "Rarely."),
+    setting!("tcp.open_per_connection", COUNT, --"tcp-open" on [Worker, Sql]
+        at worker.tcp.max_open_per_connection, and client.tcp.max_open_per_connection;
+        what: "Partitions that a worker opens at once for one data connection; further requests wait.",
+        cost: "Memory for those that must be read from disk.",
+        change: "Higher for many small spilled partitions."),
+    setting!("tcp.bytes_in_flight", BYTES, --"tcp-bytes-in-flight" on [Worker, Sql]
+        at worker.tcp.max_bytes_in_flight_per_connection, and client.tcp.max_bytes_in_flight_per_connection;
+        what: "Bytes of the partitions that a worker sends at once on one data connection.",
+        cost: "Memory at the receiver.",
+        change: "Higher on networks with long round trips."),
+    setting!("tcp.partition_max", BYTES, --"tcp-partition-max" on [Worker, Sql]
+        at worker.tcp.max_partition_bytes, and client.tcp.max_partition_bytes;
+        what: "Largest partition accepted from a peer.",
+        cost: "A wrong size in a broken header is noticed later.",
+        change: "Rarely."),
+    setting!("tcp.chunk", CHUNK_BYTES, --"tcp-chunk" on [Worker, Sql] at worker.tcp.chunk_bytes, and client.tcp.chunk_bytes;
+        what: "Partitions are sent in pieces of this size, between which others get their turn.",
+        cost: "Larger is a little faster, smaller is fairer.",
+        change: "Rarely."),
+    setting!("tcp.connections", COUNT, --"tcp-connections" on [Worker, Sql] at worker.tcp.max_connections, and client.tcp.max_connections;
+        what: "Most data connections that a worker accepts.",
+        cost: "Two small buffers and a file descriptor each.",
+        change: "For clusters of thousands of workers; raise the limit of open files with it."),
+];

@@ -1,0 +1,190 @@
+//! Frames over a TCP connection: many in, many out, nothing allocated for bytes that have not arrived.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use transload_protocol::codec::{self, CodecError, MAX_FRAME_BYTES};
+
+use super::ControlError;
+
+const LENGTH_BYTES: usize = 4;
+/// Asked of the socket at a time. The buffer grows with the bytes that arrive, never with the length that a frame claims.
+const READ_BYTES: usize = 64 << 10;
+/// A buffer that a large message has blown up beyond this is given back.
+const KEPT_BUFFER_BYTES: usize = 1 << 20;
+
+/// The reading half of a control connection.
+#[derive(Debug)]
+pub struct FrameReader {
+    half: OwnedReadHalf,
+    buffer: BytesMut,
+    limit: usize,
+    peer: Arc<str>,
+}
+
+impl FrameReader {
+    /// A reader that refuses frames of more than `limit` bytes.
+    pub(crate) fn new(half: OwnedReadHalf, limit: usize, peer: Arc<str>) -> Self {
+        Self {
+            half,
+            buffer: BytesMut::new(),
+            limit,
+            peer,
+        }
+    }
+
+    /// Accepts frames of any size that the protocol allows from now on.
+    pub(crate) fn lift_limit(&mut self) {
+        self.limit = MAX_FRAME_BYTES;
+    }
+
+    /// Who is at the other end, for people.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Waits for at least one message and appends every whole one that has arrived, in order. Dropping the future loses
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`ControlError::Closed`] when the peer closed the connection between two frames; [`ControlError::Frame`] for a frame that is too
+    /// large or makes no sense; [`ControlError::Io`].
+    pub async fn read_many<T: DeserializeOwned>(
+        &mut self,
+        messages: &mut Vec<T>,
+    ) -> Result<(), ControlError> {
+        loop {
+            let before = messages.len();
+            while let Some(frame) = self.buffered_frame()? {
+                messages.push(codec::decode(&frame).map_err(|source| self.bad_frame(source))?);
+            }
+            if messages.len() > before {
+                return Ok(());
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Waits for one frame and returns its bytes, undecoded.
+    ///
+    /// # Errors
+    /// As [`FrameReader::read_many`].
+    pub async fn read_frame(&mut self) -> Result<BytesMut, ControlError> {
+        loop {
+            if let Some(frame) = self.buffered_frame()? {
+                return Ok(frame);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads and forgets until the peer closes.
+    pub(crate) async fn drain(&mut self) {
+        loop {
+            self.buffer.clear();
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn buffered_frame(&mut self) -> Result<Option<BytesMut>, ControlError> {
+        let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*prefix) as usize;
+        if length > self.limit {
+            return Err(self.bad_frame(CodecError::TooLarge { bytes: length }));
+        }
+        if self.buffer.len() < LENGTH_BYTES + length {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH_BYTES);
+        Ok(Some(self.buffer.split_to(length)))
+    }
+
+    async fn fill(&mut self) -> Result<(), ControlError> {
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BUFFER_BYTES {
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(READ_BYTES);
+        match self.half.read_buf(&mut self.buffer).await {
+            Ok(0) if self.buffer.is_empty() => Err(ControlError::Closed {
+                peer: self.peer.to_string(),
+            }),
+            Ok(0) => Err(ControlError::Io {
+                peer: self.peer.to_string(),
+                source: std::io::ErrorKind::UnexpectedEof.into(),
+            }),
+            Ok(_) => Ok(()),
+            Err(source) => Err(ControlError::Io {
+                peer: self.peer.to_string(),
+                source,
+            }),
+        }
+    }
+
+    fn bad_frame(&self, source: CodecError) -> ControlError {
+        ControlError::Frame {
+            peer: self.peer.to_string(),
+            source,
+        }
+    }
+}
+
+/// The writing half of a control connection: messages are collected and go out in one write per flush.
+#[derive(Debug)]
+pub struct FrameWriter {
+    pub(super) half: OwnedWriteHalf,
+    pub(super) peer: Arc<str>,
+    buffer: Vec<u8>,
+}
+
+impl FrameWriter {
+    pub(crate) fn new(half: OwnedWriteHalf, peer: Arc<str>) -> Self {
+        Self {
+            half,
+            peer,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Appends one message to what the next [`FrameWriter::flush`] sends. On an error nothing was appended.
+    ///
+    /// # Errors
+    /// [`ControlError::Frame`] when the message is too large.
+    pub fn push<T: Serialize>(&mut self, message: &T) -> Result<(), ControlError> {
+        codec::encode_frame(message, &mut self.buffer).map_err(|source| ControlError::Frame {
+            peer: self.peer.to_string(),
+            source,
+        })
+    }
+
+    /// Sends everything pushed since the last flush. Must not be dropped half-way: the peer would see half a frame.
+    ///
+    /// # Errors
+    /// [`ControlError::Io`].
+    pub async fn flush(&mut self) -> Result<(), ControlError> {
+        let sent = self.half.write_all(&self.buffer).await;
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BUFFER_BYTES);
+        sent.map_err(|source| ControlError::Io {
+            peer: self.peer.to_string(),
+            source,
+        })
+    }
+
+    /// Tells the peer that nothing more follows; it may still send.
+    pub(super) async fn finish(&mut self) {
+        let _ = self.half.shutdown().await;
+    }
+
+    /// What was pushed and not flushed yet.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+}

@@ -1,0 +1,149 @@
+//! Operators: what tasks run. Named, registered implementations; called by the worker process's executor.
+//!
+//! An operator knows its arguments and its inputs' bytes; it does not know where they came from or who reads its outputs.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use transload_gpu::{OutOfBudget, Partition};
+use transload_protocol::{Attempt, LayerSpec, TaskErrorKind, TaskId};
+
+use crate::WorkerEnvironment;
+
+/// A named implementation of a task kind.
+pub trait Operator: Send + Sync + 'static {
+    /// The name that layers refer to.
+    fn name(&self) -> &str;
+
+    /// Runs one task and returns its partitions, exactly as many as its layer has outputs. The future runs on a slot thread of
+    /// its own and may compute without yielding; it is dropped at an await point, or should look at `cancelled`, when the task is stopped.
+    ///
+    /// # Errors
+    /// [`OperatorError`], whose kind decides whether the task is tried again. A panic is caught and becomes
+    /// [`TaskErrorKind::Panic`].
+    fn run(&self, task: TaskContext) -> BoxFuture<'static, Result<Vec<Partition>, OperatorError>>;
+}
+
+/// What an operator gets to see of its task.
+#[derive(Clone)]
+pub struct TaskContext {
+    /// Which task.
+    pub task: TaskId,
+    /// Which attempt at it.
+    pub attempt: Attempt,
+    /// Position of the task in its layer, from 0.
+    pub position: u32,
+    /// The layer.
+    pub layer: Arc<LayerSpec>,
+    /// For each input of the layer, its partitions in order.
+    pub inputs: Vec<Vec<Partition>>,
+    /// Cancelled when the task is to stop.
+    pub cancelled: CancellationToken,
+    /// The worker that runs it.
+    pub environment: Arc<WorkerEnvironment>,
+}
+
+impl fmt::Debug for TaskContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskContext")
+            .field("task", &self.task)
+            .field("attempt", &self.attempt)
+            .field("layer", &self.layer.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TaskContext {
+    /// The argument that every task of the layer gets.
+    pub fn common_argument(&self) -> &Bytes {
+        &self.layer.arguments.common.0
+    }
+
+    /// The argument of this task alone; `None` when its layer has none.
+    pub fn own_argument(&self) -> Option<&Bytes> {
+        self.layer
+            .arguments
+            .per_task
+            .get(self.position as usize)
+            .map(|argument| &argument.0)
+    }
+}
+
+/// Why an operator failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct OperatorError {
+    /// The class; decides whether another attempt can help.
+    pub kind: TaskErrorKind,
+    /// The cause in words, with its remedy where one is known.
+    pub message: String,
+}
+
+impl OperatorError {
+    /// A deterministic failure of the operator itself.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            kind: TaskErrorKind::Operator,
+            message: message.into(),
+        }
+    }
+
+    /// The task needs more memory than there is.
+    pub fn out_of_memory(message: impl Into<String>) -> Self {
+        Self {
+            kind: TaskErrorKind::OutOfMemory,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<OutOfBudget> for OperatorError {
+    fn from(error: OutOfBudget) -> Self {
+        Self::out_of_memory(error.to_string())
+    }
+}
+
+/// The operators of one worker, by name.
+#[derive(Clone, Default)]
+pub struct OperatorRegistry {
+    operators: HashMap<String, Arc<dyn Operator>>,
+}
+
+/// Makes the operators of a worker when it starts, from its environment.
+pub type OperatorFactory = Arc<dyn Fn(&Arc<WorkerEnvironment>) -> OperatorRegistry + Send + Sync>;
+
+impl OperatorRegistry {
+    /// A registry with no operators.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an operator under its own name; one of the same name is replaced.
+    pub fn register(&mut self, operator: Arc<dyn Operator>) {
+        self.operators.insert(operator.name().to_owned(), operator);
+    }
+
+    /// The operator of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Operator>> {
+        self.operators.get(name).cloned()
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.operators.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl fmt::Debug for OperatorRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OperatorRegistry")
+            .field(&self.names())
+            .finish()
+    }
+}

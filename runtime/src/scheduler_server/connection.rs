@@ -1,0 +1,171 @@
+//! One control connection at the scheduler: handshake, then a reader and a writer until one of them ends.
+//!
+//! Knows who is at the other end and nothing about what the messages ask for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use transload_protocol::{ClientId, Role, SchedulerToClient, SchedulerToWorker, Welcome, WorkerId};
+
+use super::core::{Arrival, PeerId};
+use crate::config::{ControlConfig, SchedulerConfig};
+use crate::control::{self, ControlError, FrameReader, FrameWriter};
+
+/// How long a peer may take to read the last messages after the scheduler has closed its side.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A message to a peer of either kind.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Outgoing {
+    /// To a client.
+    Client(SchedulerToClient),
+    /// To a worker.
+    Worker(SchedulerToWorker),
+}
+
+/// Messages on their way to one peer, in order. Dropping it closes the connection once they are sent.
+pub(super) type Outbox = mpsc::UnboundedSender<Vec<Outgoing>>;
+
+/// What every connection needs.
+#[derive(Debug)]
+pub(super) struct Door {
+    control: ControlConfig,
+    worker_timeout_ms: u32,
+    arrivals: mpsc::Sender<Arrival>,
+    abort: CancellationToken,
+    next_client: AtomicU32,
+    next_worker: AtomicU32,
+}
+
+impl Door {
+    pub(super) fn new(
+        config: &SchedulerConfig,
+        arrivals: mpsc::Sender<Arrival>,
+        abort: CancellationToken,
+    ) -> Self {
+        Self {
+            control: config.control.clone(),
+            worker_timeout_ms: config.machine().worker_timeout_ms,
+            arrivals,
+            abort,
+            // 0 is the scheduler's own client, which asks for shutdown.
+            next_client: AtomicU32::new(1),
+            next_worker: AtomicU32::new(1),
+        }
+    }
+
+    /// Serves one connection until it ends.
+    pub(super) async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+        tokio::select! {
+            biased;
+            () = self.abort.cancelled() => {}
+            () = self.talk(stream, address) => {}
+        }
+    }
+
+    async fn talk(&self, stream: TcpStream, address: SocketAddr) {
+        let peer: Arc<str> = address.to_string().into();
+        let patience = self.control.handshake_timeout;
+        let (role, reader, mut writer) = match control::answer(stream, peer, patience).await {
+            Ok(accepted) => accepted,
+            Err(ControlError::Closed { peer }) => {
+                tracing::debug!(%peer, "connection closed before it said hello");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(peer = %address, %error, "connection refused");
+                return;
+            }
+        };
+        let (outbox, queue) = mpsc::unbounded_channel();
+        let (id, welcome, joined) = self.admit(role, outbox);
+        // The welcome is small, and so fits in a frame; it leaves before anything from the queue.
+        if writer.push(&welcome).is_err() || self.arrivals.send(joined).await.is_err() {
+            return;
+        }
+        let reason = match id {
+            PeerId::Client(client) => {
+                self.exchange(reader, writer, queue, |messages| {
+                    Arrival::FromClient(client, messages)
+                })
+                .await
+            }
+            PeerId::Worker(worker) => {
+                self.exchange(reader, writer, queue, |messages| {
+                    Arrival::FromWorker(worker, messages)
+                })
+                .await
+            }
+        };
+        if let Err(error) = reason {
+            // A scheduler that has ended takes no arrivals.
+            let _ = self
+                .arrivals
+                .send(Arrival::Lost(id, error.to_string()))
+                .await;
+        }
+    }
+
+    fn admit(&self, role: Role, outbox: Outbox) -> (PeerId, Welcome, Arrival) {
+        match role {
+            Role::Client(hello) => {
+                let client = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));
+                (
+                    PeerId::Client(client),
+                    Welcome::Client { client },
+                    Arrival::ClientJoined(client, hello, outbox),
+                )
+            }
+            Role::Worker(hello) => {
+                let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed));
+                let welcome = Welcome::Worker {
+                    worker,
+                    heartbeat_ms: self.worker_timeout_ms,
+                };
+                (
+                    PeerId::Worker(worker),
+                    welcome,
+                    Arrival::WorkerJoined(worker, hello, outbox),
+                )
+            }
+        }
+    }
+
+    /// Reads and writes until the peer is lost (an error) or the scheduler has closed its side (ok).
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        mut reader: FrameReader,
+        writer: FrameWriter,
+        queue: mpsc::UnboundedReceiver<Vec<Outgoing>>,
+        arrival: impl Fn(Vec<T>) -> Arrival,
+    ) -> Result<(), ControlError> {
+        let sending = writer.send_all(queue, self.control.send_limits());
+        tokio::pin!(sending);
+        loop {
+            let mut messages = Vec::new();
+            tokio::select! {
+                sent = &mut sending => {
+                    sent?;
+                    // Closing while unread input waits would make the system throw away what the peer has not read yet.
+                    let _ = tokio::time::timeout(LINGER, reader.drain()).await;
+                    return Ok(());
+                }
+                read = reader.read_many(&mut messages) => {
+                    // What arrived whole before a bad frame still counts.
+                    if !messages.is_empty() && self.arrivals.send(arrival(messages)).await.is_err() {
+                        return Ok(());
+                    }
+                    read?;
+                }
+            }
+        }
+    }
+}

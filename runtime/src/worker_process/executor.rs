@@ -1,0 +1,158 @@
+//! Runs operators on slot threads of their own, catches their panics, and stops them.
+//!
+//! Called by the driver, which knows what may run; sockets and disks are on other threads.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use transload_gpu::Partition;
+use transload_protocol::{Attempt, LayerSpec, TaskErrorKind, TaskId};
+
+use super::driver::Completion;
+use crate::{
+    Operator, OperatorError, OperatorRegistry, RuntimeError, TaskContext, WorkerEnvironment,
+};
+
+/// Deep expressions and plans recurse deeply.
+const STACK_BYTES: usize = 16 << 20;
+
+/// The slot threads and what runs on them.
+pub(super) struct Executor {
+    runtime: Runtime,
+    operators: OperatorRegistry,
+    environment: Arc<WorkerEnvironment>,
+    running: HashMap<(TaskId, Attempt), CancellationToken>,
+}
+
+impl Executor {
+    pub(super) fn start(
+        environment: &Arc<WorkerEnvironment>,
+        operators: OperatorRegistry,
+    ) -> Result<Self, RuntimeError> {
+        let number = AtomicU32::new(0);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(environment.slots.max(1) as usize)
+            .thread_name_fn(move || format!("slot-{}", number.fetch_add(1, Ordering::Relaxed)))
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(|source| RuntimeError::Threads {
+                what: "the slot threads",
+                source,
+            })?;
+        Ok(Self {
+            runtime,
+            operators,
+            environment: Arc::clone(environment),
+            running: HashMap::new(),
+        })
+    }
+
+    /// Starts a task; its end arrives at `completions`.
+    pub(super) fn run(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        layer: Arc<LayerSpec>,
+        inputs: Vec<Vec<Partition>>,
+        completions: &mpsc::UnboundedSender<Completion>,
+    ) {
+        let cancelled = CancellationToken::new();
+        self.running.insert((task, attempt), cancelled.clone());
+        let operator = self.operators.get(&layer.operator);
+        let names = self.operators.names().join(", ");
+        let context = TaskContext {
+            task,
+            attempt,
+            position: task.index.saturating_sub(layer.first_task),
+            layer,
+            inputs,
+            cancelled,
+            environment: Arc::clone(&self.environment),
+        };
+        let completions = completions.clone();
+        self.runtime.spawn(async move {
+            let result = match operator {
+                Some(operator) => run_operator(operator, context).await,
+                None => Err(OperatorError {
+                    kind: TaskErrorKind::UnknownOperator,
+                    message: format!(
+                        "this worker has no operator `{}`, only {names}; start workers from the same program as the client",
+                        context.layer.operator
+                    ),
+                }),
+            };
+            // A worker that is ending listens no more.
+            let _ = completions.send(Completion::Task { task, attempt, result });
+        });
+    }
+
+    /// Asks a task to stop. It still ends by a completion.
+    pub(super) fn cancel(&self, task: TaskId, attempt: Attempt) {
+        if let Some(cancelled) = self.running.get(&(task, attempt)) {
+            cancelled.cancel();
+        }
+    }
+
+    /// To be called when a task's completion has arrived.
+    pub(super) fn forget(&mut self, task: TaskId, attempt: Attempt) {
+        self.running.remove(&(task, attempt));
+    }
+
+    /// Stops all tasks and waits for the slot threads, but no longer than `patience`.
+    pub(super) async fn stop(self, patience: Duration) {
+        self.running.values().for_each(CancellationToken::cancel);
+        let Self {
+            runtime,
+            operators,
+            environment,
+            running: _,
+        } = self;
+        drop((operators, environment));
+        // A runtime waits for its threads, which must not happen on a thread of another one.
+        let waiting = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience));
+        let _ = waiting.await;
+    }
+}
+
+async fn run_operator(
+    operator: Arc<dyn Operator>,
+    context: TaskContext,
+) -> Result<Vec<Partition>, OperatorError> {
+    let cancelled = context.cancelled.clone();
+    let outputs = context.layer.outputs as usize;
+    let running = async move {
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(OperatorError::new("the task was stopped")),
+            result = async { operator.run(context).await } => result,
+        }
+    };
+    match AssertUnwindSafe(running).catch_unwind().await {
+        Ok(Ok(made)) if made.len() != outputs => Err(OperatorError::new(format!(
+            "the operator made {} partitions; its layer has {outputs} outputs",
+            made.len()
+        ))),
+        Ok(result) => result,
+        Err(panic) => Err(OperatorError {
+            kind: TaskErrorKind::Panic,
+            message: format!("the operator panicked: {}", panic_message(panic.as_ref())),
+        }),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,194 @@
+//! The worker process: sockets, clock, threads, memory and disk around the pure [`transload_worker::Worker`].
+//!
+//! Called by the command line and, for workers in threads, by the local cluster. Decides nothing: what to fetch, start, spill
+//! and drop comes from the machine.
+
+mod disk;
+mod driver;
+mod executor;
+mod store;
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use transload_gpu::{Budget, SpillDirectory};
+use transload_protocol::{Role, Welcome, WorkerHello, WorkerId};
+use transload_transport::{Listener, Transport};
+use transload_transport_tcp::{TcpOptions, TcpTransport};
+
+use self::driver::{Driver, Parts};
+use self::executor::Executor;
+use self::store::PartitionStore;
+use crate::config::WorkerConfig;
+use crate::control::{self, ControlError, Dialed};
+use crate::fetcher::Fetcher;
+use crate::process;
+use crate::{OperatorFactory, RuntimeError, WorkerEnvironment};
+
+/// Runs a worker until the scheduler says so, `stop` is cancelled, or the connection to the scheduler ends. However it ends, its
+/// running operators are stopped and its spill directory is removed before this returns. Needs a tokio runtime.
+///
+/// # Errors
+/// [`RuntimeError`]; [`RuntimeError::SchedulerLost`] when the connection ended and nobody asked for it.
+pub async fn run_worker(
+    config: WorkerConfig,
+    operators: OperatorFactory,
+    stop: CancellationToken,
+) -> Result<(), RuntimeError> {
+    let address = config.scheduler_address()?;
+    let dialed = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        dialed = control::dial(&address, config.connect_timeout) => dialed?,
+    };
+    let name = config
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
+    let spill = Arc::new(make_spill_directory(&config)?);
+    let environment = Arc::new(WorkerEnvironment {
+        name: name.clone(),
+        slots: config.slots(),
+        execution_memory: Budget::new("memory for operators", config.execution_bytes()),
+        scratch_dir: make_scratch_directory(spill.path())?,
+    });
+    let executor = Executor::start(&environment, operators(&environment))?;
+    let store = Arc::new(PartitionStore::new(
+        config.storage_bytes(),
+        config.served_loads,
+    ));
+    let published = process::publish(store.source());
+    let data = listen(&config, &dialed, &store).await?;
+    let hello = WorkerHello {
+        name: name.clone(),
+        host: host_name(),
+        process: std::process::id(),
+        resources: config.resources(),
+        memory_bytes: config.storage_bytes(),
+        addresses: vec![published.address().clone(), data.listener.address().clone()],
+    };
+    let handshake = control::greet(
+        dialed,
+        Role::Worker(hello),
+        config.control.handshake_timeout,
+    );
+    let connected = tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            executor.stop(Duration::ZERO).await;
+            return Ok(());
+        }
+        connected = handshake => connected?,
+    };
+    let (id, silence) = welcomed(&connected.welcome, &address)?;
+    tracing::info!(
+        worker = %id, %name, scheduler = %address, data = %data.listener.address(),
+        slots = environment.slots, spill = %spill.path().display(), "worker joined"
+    );
+    let driver = Driver::new(Parts {
+        id,
+        machine: config.machine(silence),
+        scheduler: address,
+        executor,
+        store,
+        spill,
+        fetcher: Arc::new(Fetcher::new(vec![data.transport])),
+        stop_timeout: config.stop_timeout,
+    });
+    let ended = driver
+        .run(connected, config.control.send_limits(), stop)
+        .await;
+    drop(published);
+    drop(data.listener);
+    match &ended {
+        Ok(()) => tracing::info!(worker = %id, "worker ended"),
+        Err(error) => tracing::warn!(worker = %id, %error, "worker ended"),
+    }
+    ended
+}
+
+/// What serves partitions to others, and fetches from them.
+struct Data {
+    listener: Box<dyn Listener>,
+    transport: Arc<dyn Transport>,
+}
+
+async fn listen(
+    config: &WorkerConfig,
+    dialed: &Dialed,
+    store: &Arc<PartitionStore>,
+) -> Result<Data, RuntimeError> {
+    // The address from which this machine reaches the scheduler is one that others reach, too.
+    let outward = dialed.stream.local_addr().map(|address| address.ip());
+    let host = match (&config.data_host, &outward) {
+        (Some(host), _) => host.clone(),
+        (None, Ok(ip)) => ip.to_string(),
+        (None, Err(_)) => "127.0.0.1".to_owned(),
+    };
+    let everywhere = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+    let options = TcpOptions {
+        advertised_host: outward.ok().filter(|_| everywhere).map(|ip| ip.to_string()),
+        ..config.tcp.clone()
+    };
+    let bind = match host.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, config.data_port).to_string(),
+        Err(_) => format!("{host}:{}", config.data_port),
+    };
+    let transport: Arc<dyn Transport> = Arc::new(TcpTransport::new(options));
+    let listener = transport
+        .listen(&bind, store.source())
+        .await
+        .map_err(|source| RuntimeError::Listen {
+            address: bind.clone(),
+            source,
+        })?;
+    Ok(Data {
+        listener,
+        transport,
+    })
+}
+
+fn make_spill_directory(config: &WorkerConfig) -> Result<SpillDirectory, RuntimeError> {
+    let path = config.spill_parent();
+    SpillDirectory::create(&path).map_err(|source| RuntimeError::SpillDirectory { path, source })
+}
+
+/// Inside the spill directory, so that it is removed with it, also when this process is killed and another one sweeps.
+fn make_scratch_directory(spill: &Path) -> Result<std::path::PathBuf, RuntimeError> {
+    let path = spill.join("scratch");
+    match fs::create_dir(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(RuntimeError::File {
+            what: "cannot make scratch folder",
+            path,
+            source,
+        }),
+    }
+}
+
+fn welcomed(welcome: &Welcome, address: &str) -> Result<(WorkerId, Duration), RuntimeError> {
+    match welcome {
+        Welcome::Worker {
+            worker,
+            heartbeat_ms,
+        } => Ok((*worker, Duration::from_millis((*heartbeat_ms).into()))),
+        Welcome::Client { .. } | Welcome::Refused { .. } => Err(ControlError::NotTransload {
+            peer: address.to_owned(),
+            reason: "it answered a worker's hello with something else".to_owned(),
+        }
+        .into()),
+    }
+}
+
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

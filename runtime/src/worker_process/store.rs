@@ -1,0 +1,187 @@
+//! The partition store: what this worker holds, by id, in memory or on disk.
+//!
+//! Filled and emptied by the driver as the machine says; read by the servers of partitions at the same time. A partition is
+//! immutable and shared, so that serving one and spilling it do not disturb each other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
+use transload_gpu::{
+    Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, SpilledPartition,
+};
+use transload_protocol::PartitionId;
+use transload_transport::{Destination, PartitionSource};
+
+/// Where a partition is.
+#[derive(Clone)]
+pub(super) enum Held {
+    /// In host memory.
+    Host(Partition),
+    /// In a file.
+    Disk(Arc<SpilledPartition>),
+}
+
+/// All partitions of one worker.
+pub(super) struct PartitionStore {
+    held: Mutex<HashMap<PartitionId, Held>>,
+    /// Counts what is stored. The machine decides what may be stored, and overbooks for a task that needs more than there is.
+    memory: Budget,
+    /// Counts what is read back only to be sent, which is bounded by `loads`.
+    serving: Budget,
+    loads: Semaphore,
+}
+
+impl PartitionStore {
+    pub(super) fn new(memory_bytes: u64, served_loads: u32) -> Self {
+        Self {
+            held: Mutex::default(),
+            memory: Budget::new("memory for stored partitions", memory_bytes),
+            serving: Budget::new("memory for spilled partitions being sent", u64::MAX),
+            loads: Semaphore::new(served_loads.max(1) as usize),
+        }
+    }
+
+    /// The store as the servers of partitions see it.
+    pub(super) fn source(self: &Arc<Self>) -> Arc<dyn PartitionSource> {
+        Arc::new(Source(Arc::clone(self)))
+    }
+
+    /// Keeps an output that an operator made.
+    pub(super) fn insert_output(&self, id: PartitionId, partition: Partition) {
+        let reservation = self.memory.reserve_over(partition.bytes());
+        self.insert(id, partition.attach_reservation(reservation));
+    }
+
+    /// Keeps a partition whose memory is accounted for already.
+    pub(super) fn insert(&self, id: PartitionId, partition: Partition) {
+        self.held().insert(id, Held::Host(partition));
+    }
+
+    pub(super) fn get(&self, id: PartitionId) -> Option<Held> {
+        self.held().get(&id).cloned()
+    }
+
+    /// The partition, if it is in host memory.
+    pub(super) fn in_memory(&self, id: PartitionId) -> Option<Partition> {
+        match self.held().get(&id) {
+            Some(Held::Host(partition)) => Some(partition.clone()),
+            Some(Held::Disk(_)) | None => None,
+        }
+    }
+
+    /// Swaps the tier of a partition that is still here. Gives `held` back when it is not.
+    pub(super) fn replace(&self, id: PartitionId, held: Held) -> Result<(), Held> {
+        match self.held().get_mut(&id) {
+            Some(place) => {
+                *place = held;
+                Ok(())
+            }
+            None => Err(held),
+        }
+    }
+
+    pub(super) fn remove(&self, id: PartitionId) -> Option<Held> {
+        self.held().remove(&id)
+    }
+
+    pub(super) fn clear(&self) {
+        let all = std::mem::take(&mut *self.held());
+        drop(all);
+    }
+
+    /// Memory for a partition that is brought here because the machine decided so.
+    pub(super) fn destination(&self, expected_bytes: u64) -> Arc<dyn Destination> {
+        Arc::new(Expected {
+            memory: self.memory.clone(),
+            bytes: expected_bytes,
+        })
+    }
+
+    /// The budget of stored partitions.
+    pub(super) fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<PartitionId, Held>> {
+        // Nothing that holds this lock can leave the map half-changed.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes memory for a payload and its metadata, beyond the limit if need be: somebody has decided that it shall be there.
+pub(super) fn overbook(
+    budget: &Budget,
+    header: &PartitionHeader,
+) -> Result<HostBuffer, OutOfBudget> {
+    buffer(header, budget.reserve_over(memory_of(header)))
+}
+
+/// Memory that a partition takes when it is received: its payload with padding, and its metadata.
+fn memory_of(header: &PartitionHeader) -> u64 {
+    header
+        .payload_bytes()
+        .saturating_add(header.metadata.0.len() as u64)
+}
+
+fn buffer(
+    header: &PartitionHeader,
+    reservation: transload_gpu::Reservation,
+) -> Result<HostBuffer, OutOfBudget> {
+    let bytes = usize::try_from(header.payload_bytes()).map_err(|_| OutOfBudget {
+        budget: "address space".to_owned(),
+        requested_bytes: header.payload_bytes(),
+        used_bytes: 0,
+        limit_bytes: usize::MAX as u64,
+    })?;
+    Ok(HostBuffer::zeroed(bytes, reservation))
+}
+
+/// A fetch whose size the machine has accounted for.
+struct Expected {
+    memory: Budget,
+    bytes: u64,
+}
+
+impl Destination for Expected {
+    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        if header.bytes() <= self.bytes {
+            return overbook(&self.memory, header);
+        }
+        // Larger than announced, because it was made again or because the peer is wrong: only as far as the memory goes.
+        buffer(header, self.memory.try_reserve(memory_of(header))?)
+    }
+}
+
+struct Source(Arc<PartitionStore>);
+
+impl PartitionSource for Source {
+    fn open(&self, partition: PartitionId) -> BoxFuture<'_, Result<Option<Partition>, String>> {
+        async move {
+            match self.0.get(partition) {
+                None => Ok(None),
+                Some(Held::Host(partition)) => Ok(Some(partition)),
+                // Read for this one reader; where the store keeps it is the machine's decision.
+                Some(Held::Disk(spilled)) => self.0.read_to_serve(spilled).await.map(Some),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl PartitionStore {
+    async fn read_to_serve(&self, spilled: Arc<SpilledPartition>) -> Result<Partition, String> {
+        let _permit = self
+            .loads
+            .acquire()
+            .await
+            .map_err(|error| error.to_string())?;
+        let budget = self.serving.clone();
+        tokio::task::spawn_blocking(move || spilled.load_into(|header| overbook(&budget, header)))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
+    }
+}
