@@ -5,5 +5,23 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod bits;
+mod check;
+mod clients;
+mod ending;
+mod explain;
+mod graph;
+mod info;
+mod lineage;
+mod machine;
+mod members;
+mod place;
+mod ready;
+mod reports;
+mod slab;
+mod task;
+mod transition;
+mod worker;
 
 pub use api::{Action, Config, Input};
+pub use machine::Scheduler;

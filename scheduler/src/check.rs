@@ -1,0 +1,392 @@
+//! Every invariant of the machine, recomputed from scratch and compared with what is kept.
+//!
+//! Called after each step by tests and by `sim`. Slow on purpose: it walks all tasks and edges.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use transload_protocol::{LayerProgress, Resources};
+
+use crate::graph::{Graph, Phase, Progress};
+use crate::machine::Scheduler;
+use crate::slab::{GraphSlot, TaskAt, WorkerSlot};
+use crate::task::TaskState;
+use crate::worker::Reach;
+
+/// What workers should be found with.
+#[derive(Debug, Default)]
+struct Expected {
+    assigned: BTreeMap<WorkerSlot, BTreeSet<TaskAt>>,
+    used: BTreeMap<WorkerSlot, Resources>,
+    stored: BTreeMap<WorkerSlot, u32>,
+    cancelling: BTreeMap<WorkerSlot, u32>,
+    preferred: BTreeMap<WorkerSlot, BTreeSet<TaskAt>>,
+    open: u32,
+}
+
+/// What a graph's counters should be found with.
+#[derive(Debug, Default)]
+struct Counted {
+    layers: Vec<LayerProgress>,
+    ready: Vec<BTreeSet<u32>>,
+    goals_left: u32,
+    held: u32,
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl Scheduler {
+    /// Whether everything that is kept agrees with everything else.
+    ///
+    /// # Errors
+    /// The first thing that does not, in words. Always a bug of ours.
+    pub fn check(&self) -> Result<(), String> {
+        if self.stopped {
+            return Ok(());
+        }
+        let mut expected = Expected::default();
+        for (slot, graph) in self.graphs.slab.iter() {
+            self.check_graph(slot, graph, &mut expected)
+                .map_err(|error| format!("graph {}: {error}", graph.id))?;
+        }
+        self.check_cancels(&mut expected)?;
+        self.check_workers(&expected)?;
+        self.check_queues(&expected)?;
+        self.check_maps()
+    }
+
+    fn check_graph(
+        &self,
+        slot: GraphSlot,
+        graph: &Graph,
+        expected: &mut Expected,
+    ) -> Result<(), String> {
+        let mut counted = Counted {
+            layers: vec![LayerProgress::default(); graph.layers.len()],
+            ready: vec![BTreeSet::new(); graph.layers.len()],
+            ..Counted::default()
+        };
+        for index in 0..graph.compiled.task_count() {
+            let at = TaskAt { graph: slot, index };
+            self.check_task(at, graph, expected, &mut counted)
+                .map_err(|error| format!("task {index}: {error}"))?;
+        }
+        for (layer, record) in graph.layers.iter().enumerate() {
+            let (counts, ready) = (&counted.layers[layer], &counted.ready[layer]);
+            ensure(record.counts == *counts, || {
+                format!("layer {layer} counts {:?}, not {counts:?}", record.counts)
+            })?;
+            ensure(record.ready.iter().eq(ready.iter().copied()), || {
+                format!("layer {layer} queues {:?}, not {ready:?}", record.ready)
+            })?;
+            ensure(
+                self.ready.layers.contains(&record.rank) != ready.is_empty(),
+                || {
+                    format!(
+                        "layer {layer} is queued although it has nothing ready, or not although it has"
+                    )
+                },
+            )?;
+            for told in record.told.iter() {
+                ensure(self.workers.slab.get(WorkerSlot(told)).is_some(), || {
+                    format!("layer {layer} was told to worker slot {told}, which is empty")
+                })?;
+            }
+        }
+        ensure(
+            (graph.goals_left, graph.held) == (counted.goals_left, counted.held),
+            || {
+                format!(
+                    "{} goals left and {} held, not {} and {}",
+                    graph.goals_left, graph.held, counted.goals_left, counted.held
+                )
+            },
+        )?;
+        match graph.phase {
+            Phase::Running => ensure(graph.goals_left > 0, || "it should have ended".to_owned())?,
+            Phase::Finished => ensure(graph.held > 0, || "it should be forgotten".to_owned())?,
+        }
+        let due = match graph.progress {
+            Progress::Told { .. } => None,
+            Progress::Due { at } => Some(at),
+        };
+        ensure(
+            due.is_none_or(|at| self.progress_due.contains(&(at, slot))),
+            || "its progress is due, but not in the list".to_owned(),
+        )
+    }
+
+    fn check_task(
+        &self,
+        at: TaskAt,
+        graph: &Graph,
+        expected: &mut Expected,
+        counted: &mut Counted,
+    ) -> Result<(), String> {
+        let task = &graph.tasks[at.index as usize];
+        let layer = task.layer as usize;
+        let record = &graph.layers[layer];
+        let mut readers = 0;
+        graph.compiled.for_each_consumer(at.index, |reader| {
+            readers += u32::from(graph.tasks[reader as usize].state.is_to_do());
+        });
+        ensure(task.readers == readers, || {
+            format!("{} readers, not {readers}", task.readers)
+        })?;
+        let mut undone = u32::from(self.cancels.contains_key(&graph.task_id(at.index)));
+        let mut freed = 0;
+        graph.compiled.for_each_input(at.index, |input| {
+            match graph.tasks[input.task as usize].state {
+                TaskState::Done { .. } => {}
+                TaskState::Culled | TaskState::Released => {
+                    freed += 1;
+                    undone += 1;
+                }
+                TaskState::Waiting { .. }
+                | TaskState::Ready { .. }
+                | TaskState::Assigned { .. } => {
+                    undone += 1;
+                }
+            }
+        });
+        let needed = task.held || task.readers > 0;
+        if task.state.is_to_do() {
+            ensure(freed == 0, || format!("{freed} of its inputs are freed"))?;
+        }
+        let counts = &mut counted.layers[layer];
+        counts.total += u32::from(task.state != TaskState::Culled);
+        counted.held += u32::from(task.held);
+        counted.goals_left += u32::from(record.goal && !task.state.is_settled());
+        let alive = |worker: WorkerSlot| {
+            ensure(self.workers.slab.get(worker).is_some(), || {
+                format!("{} on a worker that is gone", task.state.name())
+            })
+        };
+        match &task.state {
+            TaskState::Culled => ensure(!needed, || "culled but needed".to_owned()),
+            TaskState::Waiting { missing } => {
+                ensure(needed, || "waiting though nobody needs it".to_owned())?;
+                ensure(*missing == undone && undone > 0, || {
+                    format!("misses {missing}, not {undone}")
+                })
+            }
+            TaskState::Ready { prefers } => {
+                ensure(needed, || "ready though nobody needs it".to_owned())?;
+                ensure(undone == 0, || format!("ready, but misses {undone}"))?;
+                match prefers {
+                    Some(worker) => {
+                        alive(*worker)?;
+                        expected.preferred.entry(*worker).or_default().insert(at);
+                    }
+                    None => {
+                        expected.open += 1;
+                        counted.ready[layer].insert(at.index - record.first_task);
+                    }
+                }
+                Ok(())
+            }
+            TaskState::Assigned { worker, .. } => {
+                ensure(needed, || "assigned though nobody needs it".to_owned())?;
+                alive(*worker)?;
+                ensure(record.told.contains(worker.0), || {
+                    "assigned to a worker that does not know its layer".to_owned()
+                })?;
+                counts.running += 1;
+                expected.assigned.entry(*worker).or_default().insert(at);
+                expected.used(*worker).give_back(&record.resources);
+                Ok(())
+            }
+            TaskState::Done { worker, bytes, .. } => {
+                ensure(needed, || "stored though nobody needs it".to_owned())?;
+                alive(*worker)?;
+                let outputs = graph.submitted_layer_of(at.index).outputs as usize;
+                ensure(bytes.as_slice().len() == outputs, || {
+                    format!("{} output sizes, not {outputs}", bytes.as_slice().len())
+                })?;
+                counts.done += 1;
+                *expected.stored.entry(*worker).or_default() += 1;
+                Ok(())
+            }
+            TaskState::Released => {
+                counts.done += 1;
+                ensure(!needed, || "freed but needed".to_owned())
+            }
+        }
+    }
+
+    fn check_cancels(&self, expected: &mut Expected) -> Result<(), String> {
+        for (task, cancel) in &self.cancels {
+            ensure(self.workers.slab.get(cancel.worker).is_some(), || {
+                format!("task {task} is being cancelled on a worker that is gone")
+            })?;
+            *expected.cancelling.entry(cancel.worker).or_default() += 1;
+            expected.used(cancel.worker).give_back(&cancel.resources);
+            if let Some(at) = self.graphs.find(*task) {
+                let state = &self.graphs.slab[at.graph].tasks[at.index as usize].state;
+                let idle = match state {
+                    TaskState::Waiting { .. } | TaskState::Released => true,
+                    TaskState::Culled
+                    | TaskState::Ready { .. }
+                    | TaskState::Assigned { .. }
+                    | TaskState::Done { .. } => false,
+                };
+                ensure(idle, || {
+                    format!(
+                        "task {task} is {} while an attempt is being cancelled",
+                        state.name()
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_workers(&self, expected: &Expected) -> Result<(), String> {
+        let mut open = BTreeSet::new();
+        for (slot, worker) in self.workers.slab.iter() {
+            let id = worker.id;
+            ensure(!worker.leaving, || {
+                format!("worker {id} has left and is still here")
+            })?;
+            ensure(worker.releases.is_empty(), || {
+                format!("worker {id} was not told all releases")
+            })?;
+            let assigned: BTreeSet<TaskAt> = worker.assigned.iter().copied().collect();
+            let should = expected.assigned.get(&slot).cloned().unwrap_or_default();
+            ensure(
+                assigned == should && worker.assigned.len() == should.len(),
+                || format!("worker {id} is said to have {assigned:?}, tasks say {should:?}"),
+            )?;
+            let mut used = worker.used.clone();
+            used.named.retain(|_, amount| *amount > 0);
+            let mut should = expected
+                .used
+                .get(&slot)
+                .cloned()
+                .unwrap_or_else(|| Resources::slots(0));
+            should.named.retain(|_, amount| *amount > 0);
+            ensure(used == should, || {
+                format!("worker {id} uses {used}, its tasks ask for {should}")
+            })?;
+            let stored = expected.stored.get(&slot).copied().unwrap_or(0);
+            let cancelling = expected.cancelling.get(&slot).copied().unwrap_or(0);
+            ensure(
+                (worker.stored, worker.cancelling) == (stored, cancelling),
+                || {
+                    format!(
+                        "worker {id} stores {} and cancels {}, not {stored} and {cancelling}",
+                        worker.stored, worker.cancelling
+                    )
+                },
+            )?;
+            let preferred = expected.preferred.get(&slot).cloned().unwrap_or_default();
+            let queued: BTreeSet<TaskAt> = worker
+                .preferred
+                .iter()
+                .map(|entry| TaskAt {
+                    graph: entry.0.0.graph,
+                    index: entry.0.1,
+                })
+                .collect();
+            ensure(
+                worker.preferred_live as usize == preferred.len() && preferred.is_subset(&queued),
+                || format!("worker {id} queues {queued:?}, tasks that prefer it are {preferred:?}"),
+            )?;
+            ensure(
+                preferred.iter().all(|at| {
+                    let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
+                    !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
+                }),
+                || format!("worker {id} is idle while tasks wait for it"),
+            )?;
+            open.extend(self.workers.listing(slot).map(|fullness| (fullness, slot)));
+        }
+        ensure(open == self.workers.open, || {
+            format!(
+                "workers with room are {open:?}, not {:?}",
+                self.workers.open
+            )
+        })
+    }
+
+    fn check_queues(&self, expected: &Expected) -> Result<(), String> {
+        let preferring: usize = expected.preferred.values().map(BTreeSet::len).sum();
+        ensure(
+            (self.ready.open, self.ready.preferring as usize) == (expected.open, preferring),
+            || {
+                format!(
+                    "{} and {} tasks are ready, not {} and {preferring}",
+                    self.ready.open, self.ready.preferring, expected.open
+                )
+            },
+        )?;
+        for rank in &self.ready.layers {
+            let serial = self.graphs.slab.get(rank.graph).map(|graph| graph.serial);
+            ensure(serial == Some(rank.graph_serial), || {
+                "a forgotten graph is still queued".to_owned()
+            })?;
+        }
+        for (at, slot) in &self.progress_due {
+            let progress = self.graphs.slab.get(*slot).map(|graph| graph.progress);
+            ensure(progress == Some(Progress::Due { at: *at }), || {
+                "progress is due for a graph that has none".to_owned()
+            })?;
+        }
+        ensure(
+            self.events.is_empty()
+                && self.releasing.is_empty()
+                && self.unneeded.is_empty()
+                && self.with_room.is_empty(),
+            || "a step left something undone".to_owned(),
+        )
+    }
+
+    fn check_maps(&self) -> Result<(), String> {
+        let graphs: Vec<_> = self.graphs.by_id.iter().collect();
+        ensure(
+            graphs.len() == self.graphs.slab.len()
+                && graphs.iter().all(|(id, slot)| {
+                    self.graphs
+                        .slab
+                        .get(**slot)
+                        .is_some_and(|graph| graph.id == **id)
+                        && self
+                            .clients
+                            .get(&id.client)
+                            .is_some_and(|client| client.graphs.contains(id))
+                }),
+            || "graphs, their ids and their clients do not agree".to_owned(),
+        )?;
+        let of_clients: usize = self
+            .clients
+            .values()
+            .map(|client| client.graphs.len())
+            .sum();
+        ensure(of_clients == graphs.len(), || {
+            "a client is said to own a graph that is gone".to_owned()
+        })?;
+        ensure(
+            self.workers.by_id.len() == self.workers.slab.len()
+                && self.workers.by_id.iter().all(|(id, slot)| {
+                    self.workers
+                        .slab
+                        .get(*slot)
+                        .is_some_and(|worker| worker.id == *id)
+                }),
+            || "workers and their ids do not agree".to_owned(),
+        )?;
+        ensure(
+            self.workers.slab.is_empty() || self.liveness_check.is_some(),
+            || "nobody watches whether workers are alive".to_owned(),
+        )
+    }
+}
+
+impl Expected {
+    fn used(&mut self, worker: WorkerSlot) -> &mut Resources {
+        self.used
+            .entry(worker)
+            .or_insert_with(|| Resources::slots(0))
+    }
+}

@@ -1,0 +1,227 @@
+//! What clients ask for: submit, cancel, release, and questions.
+//!
+//! Called by `machine`. Whatever a client sends, only its own graphs are touched.
+
+use transload_protocol::{
+    ClientId, ClientMessage, Event, GraphError, GraphId, GraphOutcome, LayerIndex,
+    SchedulerToClient, SchedulerToWorker, TaskGraph, TaskId, WorkerId,
+};
+
+use crate::api::Action;
+use crate::graph::{Graph, Phase};
+use crate::machine::Scheduler;
+use crate::slab::{GraphSlot, TaskAt};
+use crate::task::TaskState;
+
+impl Scheduler {
+    pub(crate) fn on_client_message(
+        &mut self,
+        client: ClientId,
+        message: ClientMessage,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.clients.contains_key(&client) {
+            return;
+        }
+        let mut answer = |message| out.push(Action::ToClient { client, message });
+        match message {
+            ClientMessage::Submit { graph, tasks } => self.on_submit(client, graph, tasks, out),
+            ClientMessage::Cancel { graph } => self.on_cancel(client, graph, out),
+            ClientMessage::Release { tasks } => self.on_release(client, &tasks, out),
+            ClientMessage::Unreachable {
+                task,
+                worker,
+                reason,
+            } => self.on_unreachable(client, task, worker, &reason, out),
+            ClientMessage::Explain { task } => answer(SchedulerToClient::Explained {
+                task,
+                explanation: self.explain(task),
+            }),
+            ClientMessage::Info => answer(SchedulerToClient::Info { info: self.info() }),
+            ClientMessage::Subscribe => self.on_subscribe(client),
+            ClientMessage::Shutdown => self.on_shutdown(out),
+        }
+    }
+
+    pub(crate) fn on_client_lost(&mut self, client: ClientId, out: &mut Vec<Action>) {
+        let Some(record) = self.clients.remove(&client) else {
+            return;
+        };
+        if record.subscribed {
+            self.subscribers -= 1;
+        }
+        for id in record.graphs {
+            if let Some(slot) = self.graphs.by_id.get(&id).copied() {
+                self.end_early(slot, None, out);
+            }
+        }
+    }
+
+    fn on_submit(
+        &mut self,
+        client: ClientId,
+        id: GraphId,
+        tasks: TaskGraph,
+        out: &mut Vec<Action>,
+    ) {
+        let refused = self
+            .misused_id(client, id)
+            .map(|reason| GraphError::BadLayer {
+                graph: tasks.name.clone(),
+                layer: LayerIndex(0),
+                name: tasks
+                    .layers
+                    .first()
+                    .map_or_else(String::new, |layer| layer.name.clone()),
+                reason,
+            });
+        let compiled = match refused.map_or_else(|| tasks.compile(), Err) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                let message = SchedulerToClient::Rejected { graph: id, error };
+                out.push(Action::ToClient { client, message });
+                return;
+            }
+        };
+        let slot = self.graphs.slab.next_slot();
+        let graph = Graph::new(id, self.accepted, slot, compiled);
+        self.accepted = self.accepted.wrapping_add(1);
+        self.graphs.slab.insert(graph);
+        self.graphs.by_id.insert(id, slot);
+        if let Some(record) = self.clients.get_mut(&client) {
+            record.graphs.insert(id);
+        }
+        out.push(Action::ToClient {
+            client,
+            message: SchedulerToClient::Accepted { graph: id },
+        });
+        let tasks = self.graphs.slab[slot].compiled.task_count();
+        self.emit(Event::GraphAccepted { graph: id, tasks }, out);
+        self.start_roots(slot);
+    }
+
+    fn misused_id(&self, client: ClientId, id: GraphId) -> Option<String> {
+        let first = TaskId {
+            graph: id,
+            index: 0,
+        };
+        let unanswered = self
+            .cancels
+            .range(first..)
+            .next()
+            .is_some_and(|(task, _)| task.graph == id);
+        if id.client != client {
+            Some(format!(
+                "graph id {id} belongs to another client than {client}"
+            ))
+        } else if unanswered || self.graphs.by_id.contains_key(&id) {
+            Some(format!("graph id {id} is in use; count up for each graph"))
+        } else {
+            None
+        }
+    }
+
+    fn start_roots(&mut self, slot: GraphSlot) {
+        let tasks = self.graphs.slab[slot].compiled.task_count();
+        for index in 0..tasks {
+            if self.graphs.slab[slot].tasks[index as usize].state
+                == (TaskState::Waiting { missing: 0 })
+            {
+                self.make_ready(TaskAt { graph: slot, index });
+            }
+        }
+    }
+
+    /// The graph, if this client owns it.
+    fn owned(&self, client: ClientId, id: GraphId) -> Option<GraphSlot> {
+        (id.client == client)
+            .then(|| self.graphs.by_id.get(&id).copied())
+            .flatten()
+    }
+
+    fn on_cancel(&mut self, client: ClientId, id: GraphId, out: &mut Vec<Action>) {
+        if let Some(slot) = self.owned(client, id) {
+            let outcome = match self.graphs.slab[slot].phase {
+                Phase::Running => Some(GraphOutcome::Cancelled),
+                // It has been told how the graph ended.
+                Phase::Finished => None,
+            };
+            self.end_early(slot, outcome, out);
+        }
+    }
+
+    fn on_release(&mut self, client: ClientId, tasks: &[TaskId], out: &mut Vec<Action>) {
+        for id in tasks {
+            let Some(at) = self
+                .owned(client, id.graph)
+                .and_then(|_| self.graphs.find(*id))
+            else {
+                continue;
+            };
+            let graph = &mut self.graphs.slab[at.graph];
+            if !graph.layer_of(at.index).kept || !graph.tasks[at.index as usize].held {
+                continue;
+            }
+            graph.let_go(at.index);
+            self.unneeded.push(at.index);
+            self.drop_unneeded(at.graph, out);
+            self.end_if_done(at.graph, out);
+        }
+    }
+
+    fn on_unreachable(
+        &mut self,
+        client: ClientId,
+        id: TaskId,
+        worker: WorkerId,
+        reason: &str,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(at) = self
+            .owned(client, id.graph)
+            .and_then(|_| self.graphs.find(id))
+        else {
+            return;
+        };
+        let graph = &self.graphs.slab[at.graph];
+        let task = &graph.tasks[at.index as usize];
+        let TaskState::Done { worker: holder, .. } = task.state else {
+            // It is being made again: the client will hear of it.
+            return;
+        };
+        if !task.held || !graph.layer_of(at.index).kept {
+            return;
+        }
+        if self.workers.slab[holder].id == worker {
+            self.on_out_of_reach(at, holder, None, reason, out);
+        } else {
+            self.announce(at, out);
+        }
+    }
+
+    fn on_subscribe(&mut self, client: ClientId) {
+        if let Some(record) = self.clients.get_mut(&client)
+            && !record.subscribed
+        {
+            record.subscribed = true;
+            self.subscribers += 1;
+        }
+    }
+
+    fn on_shutdown(&mut self, out: &mut Vec<Action>) {
+        for worker in self.workers.by_id.keys() {
+            out.push(Action::ToWorker {
+                worker: *worker,
+                message: SchedulerToWorker::Shutdown,
+            });
+        }
+        for client in self.clients.keys() {
+            out.push(Action::ToClient {
+                client: *client,
+                message: SchedulerToClient::ShuttingDown,
+            });
+        }
+        out.push(Action::Stop);
+        self.stopped = true;
+    }
+}

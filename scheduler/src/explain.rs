@@ -1,0 +1,187 @@
+//! Why a task is where it is, in words for a person.
+//!
+//! Called for `ClientMessage::Explain` and by the command line. Reads everything, changes nothing.
+
+use transload_protocol::{Explanation, TaskId};
+
+use crate::graph::Graph;
+use crate::machine::Scheduler;
+use crate::slab::{TaskAt, WorkerSlot};
+use crate::task::TaskState;
+
+/// So many tasks or workers are named before the rest is only counted.
+const NAMED: usize = 5;
+
+impl Scheduler {
+    /// Why the task is where it is.
+    pub fn explain(&self, task: TaskId) -> Explanation {
+        let Some(at) = self.graphs.find(task) else {
+            return Explanation {
+                summary: format!(
+                    "task {task} is unknown: its graph has ended and was forgotten, or was never submitted"
+                ),
+                details: Vec::new(),
+            };
+        };
+        let graph = &self.graphs.slab[at.graph];
+        let layer = graph.submitted_layer_of(at.index);
+        let mut details = Vec::new();
+        let what = match &graph.tasks[at.index as usize].state {
+            TaskState::Culled => "never runs: no output that its client keeps needs it".to_owned(),
+            TaskState::Waiting { missing } => self.explain_waiting(at, *missing, &mut details),
+            TaskState::Ready { prefers } => self.explain_ready(at, *prefers, &mut details),
+            TaskState::Assigned {
+                worker, started, ..
+            } => {
+                let worker = self.worker_name(*worker);
+                if *started {
+                    format!("runs on {worker}")
+                } else {
+                    format!(
+                        "was handed to {worker}, which fetches its inputs or has no free slot yet"
+                    )
+                }
+            }
+            TaskState::Done { worker, bytes, .. } => {
+                self.explain_done(at, &mut details);
+                format!(
+                    "is done: {} B on {}",
+                    bytes.total(),
+                    self.worker_name(*worker)
+                )
+            }
+            TaskState::Released => {
+                "is over: nobody needs its partitions, so they were freed or never made".to_owned()
+            }
+        };
+        details.push(format!(
+            "layer {} (`{}`), operator `{}`, attempt {}",
+            graph.tasks[at.index as usize].layer,
+            layer.name,
+            layer.operator,
+            graph.tasks[at.index as usize].attempt
+        ));
+        if let Some(history) = graph.history.get(&at.index) {
+            details.push(format!(
+                "{} failures, {} deaths of its worker, {} losses of its partitions; last: {}",
+                history.failures, history.deaths, history.losses, history.last
+            ));
+        }
+        Explanation {
+            summary: format!("task {task} {what}"),
+            details,
+        }
+    }
+
+    fn explain_waiting(&self, at: TaskAt, missing: u32, details: &mut Vec<String>) -> String {
+        let graph = &self.graphs.slab[at.graph];
+        let mut sources = Vec::new();
+        let mut reads = 0;
+        graph.compiled.for_each_input(at.index, |input| {
+            reads += 1;
+            if !matches!(
+                graph.tasks[input.task as usize].state,
+                TaskState::Done { .. }
+            ) && sources.last() != Some(&input.task)
+            {
+                sources.push(input.task);
+            }
+        });
+        details.extend(
+            sources
+                .iter()
+                .take(NAMED)
+                .map(|source| self.describe_source(graph, *source)),
+        );
+        if sources.len() > NAMED {
+            details.push(format!("and {} more", sources.len() - NAMED));
+        }
+        if let Some(cancel) = self.cancels.get(&graph.task_id(at.index)) {
+            details.insert(
+                0,
+                format!(
+                    "{} has not yet answered that it stopped attempt {}",
+                    self.worker_name(cancel.worker),
+                    cancel.attempt.0
+                ),
+            );
+        }
+        format!("waits for {missing} of the {reads} partitions that it reads")
+    }
+
+    fn describe_source(&self, graph: &Graph, source: u32) -> String {
+        let layer = &graph.submitted_layer_of(source).name;
+        let id = graph.task_id(source);
+        match &graph.tasks[source as usize].state {
+            TaskState::Assigned { worker, .. } => {
+                format!(
+                    "task {id} (`{layer}`) is with {}",
+                    self.worker_name(*worker)
+                )
+            }
+            TaskState::Culled
+            | TaskState::Waiting { .. }
+            | TaskState::Ready { .. }
+            | TaskState::Done { .. }
+            | TaskState::Released => format!(
+                "task {id} (`{layer}`) is {}",
+                graph.tasks[source as usize].state.name()
+            ),
+        }
+    }
+
+    fn explain_ready(
+        &self,
+        at: TaskAt,
+        prefers: Option<WorkerSlot>,
+        details: &mut Vec<String>,
+    ) -> String {
+        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
+        details.push(format!("it asks for {resources}"));
+        if self.workers.slab.is_empty() {
+            return "is ready, but no worker has joined".to_owned();
+        }
+        if !self.workers.any_covers(resources, None) {
+            return format!(
+                "asks for {resources}, which no worker can ever offer ({})",
+                self.largest_offers()
+            );
+        }
+        if let Some(worker) = prefers {
+            details.push(format!(
+                "most of what it reads is on {}",
+                self.worker_name(worker)
+            ));
+        }
+        details.push(format!("{} tasks are ready in all", self.ready.len()));
+        for (slot, worker) in self.workers.slab.iter().take(NAMED) {
+            details.push(format!(
+                "{} has {} tasks for {}",
+                self.worker_name(slot),
+                worker.assigned.len() + worker.cancelling as usize,
+                worker.hello.resources
+            ));
+        }
+        "is ready and waits for room on a worker".to_owned()
+    }
+
+    fn explain_done(&self, at: TaskAt, details: &mut Vec<String>) {
+        let graph = &self.graphs.slab[at.graph];
+        let task = &graph.tasks[at.index as usize];
+        if task.readers > 0 {
+            details.push(format!("{} reads of it are still to come", task.readers));
+        }
+        if task.held {
+            let name = self
+                .clients
+                .get(&graph.id.client)
+                .map_or("?", |client| client.name.as_str());
+            details.push(format!("client {} (`{name}`) holds it", graph.id.client));
+        }
+    }
+
+    fn worker_name(&self, slot: WorkerSlot) -> String {
+        let worker = &self.workers.slab[slot];
+        format!("worker {} (`{}`)", worker.id, worker.hello.name)
+    }
+}

@@ -1,0 +1,280 @@
+//! The record of one graph: its rules, its tasks, and counters per layer.
+//!
+//! Made when a client submits; written by `transition` and `lineage`. Edges are computed from the rules, never stored.
+//! Knows nothing of workers but the slots that its tasks name.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use transload_protocol::{
+    CompiledGraph, Edges, GraphId, Layer, LayerIndex, LayerProgress, LayerSpec, Resources, Source,
+    TaskId, Time, WorkerId,
+};
+
+use crate::bits::BitSet;
+use crate::ready::Rank;
+use crate::slab::GraphSlot;
+use crate::task::{Task, TaskState};
+
+/// What the scheduler remembers of a graph.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub(crate) id: GraphId,
+    /// Counts accepted graphs.
+    pub(crate) serial: u32,
+    pub(crate) compiled: Arc<CompiledGraph>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) layers: Vec<LayerRecord>,
+    pub(crate) phase: Phase,
+    /// Goals that are not settled: the graph ends when there are none.
+    pub(crate) goals_left: u32,
+    /// Tasks with `held` set.
+    pub(crate) held: u32,
+    /// What went wrong with tasks, for those few with which something did.
+    pub(crate) history: BTreeMap<u32, History>,
+    pub(crate) progress: Progress,
+}
+
+/// Where a graph stands. One that failed, was cancelled or was released has no record any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not all of its goals are reached.
+    Running,
+    /// They were reached, the client knows, and still holds some of them.
+    Finished,
+}
+
+/// When the client hears of the graph's progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It knows everything.
+    Told {
+        /// Since when; `None` when it has heard nothing yet.
+        at: Option<Time>,
+    },
+    /// Something changed; it will be told then.
+    Due {
+        /// When.
+        at: Time,
+    },
+}
+
+/// What the scheduler remembers of a layer.
+#[derive(Debug)]
+pub(crate) struct LayerRecord {
+    pub(crate) rank: Rank,
+    pub(crate) first_task: u32,
+    pub(crate) resources: Resources,
+    /// The client keeps its partitions.
+    pub(crate) kept: bool,
+    /// Its tasks are what the graph is run for: kept, or run for their effect where nothing is kept.
+    pub(crate) goal: bool,
+    /// Several tasks of one layer read the same partition, so that workers keep copies until they are told to drop them.
+    pub(crate) broadcast: bool,
+    /// Partitions that each task reads, roughly.
+    pub(crate) inputs_hint: u32,
+    pub(crate) counts: LayerProgress,
+    /// Positions of ready tasks that prefer no worker.
+    pub(crate) ready: BitSet,
+    /// Worker slots that were sent the layer.
+    pub(crate) told: BitSet,
+}
+
+/// What went wrong with a task so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct History {
+    /// Retryable failures.
+    pub(crate) failures: u32,
+    /// Workers that died while they ran it.
+    pub(crate) deaths: u32,
+    /// Times that its partitions could not be had from a living worker.
+    pub(crate) losses: u32,
+    /// The worker of the last of these, to be avoided.
+    pub(crate) avoid: Option<WorkerId>,
+    /// The last of these, in words.
+    pub(crate) last: String,
+}
+
+impl Graph {
+    /// A graph whose needed tasks all wait: those that miss nothing are for the caller to make ready.
+    pub(crate) fn new(id: GraphId, serial: u32, slot: GraphSlot, compiled: CompiledGraph) -> Self {
+        let layers = layer_records(&compiled, serial, slot);
+        let mut graph = Self {
+            id,
+            serial,
+            tasks: Vec::with_capacity(compiled.task_count() as usize),
+            compiled: Arc::new(compiled),
+            layers,
+            phase: Phase::Running,
+            goals_left: 0,
+            held: 0,
+            history: BTreeMap::new(),
+            progress: Progress::Told { at: None },
+        };
+        graph.cull();
+        graph
+    }
+
+    /// Walks back from the goals and makes every task that one of them needs wait for what it reads.
+    fn cull(&mut self) {
+        for (layer, record) in (0_u32..).zip(&self.layers) {
+            for _ in self.compiled.tasks_of(LayerIndex(layer)) {
+                self.tasks.push(Task {
+                    state: TaskState::Culled,
+                    attempt: 0,
+                    readers: 0,
+                    layer,
+                    held: record.goal,
+                });
+            }
+        }
+        let compiled = Arc::clone(&self.compiled);
+        // Layers read only earlier layers, so every reader of a task has been seen before it.
+        for index in (0..compiled.task_count()).rev() {
+            let task = &self.tasks[index as usize];
+            if !task.held && task.readers == 0 {
+                continue;
+            }
+            let record = &mut self.layers[task.layer as usize];
+            record.counts.total += 1;
+            if task.held {
+                self.goals_left += 1;
+                self.held += 1;
+            }
+            let mut missing = 0;
+            compiled.for_each_input(index, |input| {
+                missing += 1;
+                self.tasks[input.task as usize].readers += 1;
+            });
+            self.tasks[index as usize].state = TaskState::Waiting { missing };
+        }
+    }
+
+    pub(crate) fn task_id(&self, index: u32) -> TaskId {
+        TaskId {
+            graph: self.id,
+            index,
+        }
+    }
+
+    /// The record of a task's layer.
+    pub(crate) fn layer_of(&self, index: u32) -> &LayerRecord {
+        &self.layers[self.tasks[index as usize].layer as usize]
+    }
+
+    /// The layer of a task as submitted.
+    pub(crate) fn submitted_layer_of(&self, index: u32) -> &Layer {
+        &self.compiled.layers()[self.tasks[index as usize].layer as usize]
+    }
+
+    /// Whether anyone wants the task's partitions.
+    pub(crate) fn is_needed(&self, index: u32) -> bool {
+        let task = &self.tasks[index as usize];
+        task.held || task.readers > 0
+    }
+
+    /// Nobody holds the task any more.
+    pub(crate) fn let_go(&mut self, index: u32) {
+        let task = &mut self.tasks[index as usize];
+        if task.held {
+            task.held = false;
+            self.held -= 1;
+        }
+    }
+
+    /// Bytes of all that a task reads, as far as it is stored.
+    pub(crate) fn input_bytes(&self, index: u32) -> u64 {
+        let mut sum = 0_u64;
+        self.compiled.for_each_input(index, |input| {
+            if let TaskState::Done { bytes, .. } = &self.tasks[input.task as usize].state {
+                sum = sum.saturating_add(bytes.of(input.output));
+            }
+        });
+        sum
+    }
+
+    /// What a worker needs to know of a layer.
+    pub(crate) fn layer_spec(&self, layer: u32) -> LayerSpec {
+        let submitted = &self.compiled.layers()[layer as usize];
+        LayerSpec {
+            name: submitted.name.clone(),
+            operator: submitted.operator.clone(),
+            arguments: submitted.arguments.clone(),
+            first_task: self.layers[layer as usize].first_task,
+            outputs: submitted.outputs,
+            inputs: u32::try_from(submitted.inputs.len()).unwrap_or(u32::MAX),
+            resources: submitted.resources.clone(),
+        }
+    }
+
+    /// Slots of all workers that know any of its layers.
+    pub(crate) fn told(&self) -> BitSet {
+        let mut all = BitSet::default();
+        for slot in self.layers.iter().flat_map(|layer| layer.told.iter()) {
+            all.insert(slot);
+        }
+        all
+    }
+}
+
+/// Whether several tasks of `reader` read the same partition through this input.
+pub(crate) fn is_shared(reader: &Layer, edges: &Edges) -> bool {
+    match edges {
+        Edges::Broadcast => reader.tasks > 1,
+        Edges::OneToOne | Edges::Shuffle | Edges::Tree { .. } | Edges::Explicit(_) => false,
+    }
+}
+
+fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<LayerRecord> {
+    let layers = compiled.layers();
+    let mut read = vec![false; layers.len()];
+    let mut broadcast = vec![false; layers.len()];
+    for layer in layers {
+        for input in &layer.inputs {
+            let Source::Layer(source) = input.source;
+            read[source.0 as usize] = true;
+            broadcast[source.0 as usize] |= is_shared(layer, &input.edges);
+        }
+    }
+    let keeps_nothing = compiled.graph().outputs.is_empty();
+    (0_u32..)
+        .zip(layers)
+        .map(|(index, layer)| {
+            let kept = compiled.is_kept(LayerIndex(index));
+            LayerRecord {
+                rank: Rank {
+                    priority: Reverse(layer.priority),
+                    graph_serial: serial,
+                    layer: Reverse(index),
+                    graph: slot,
+                },
+                first_task: compiled.first_task(LayerIndex(index)),
+                resources: layer.resources.clone(),
+                kept,
+                goal: kept || (keeps_nothing && !read[index as usize]),
+                broadcast: broadcast[index as usize],
+                inputs_hint: layer
+                    .inputs
+                    .iter()
+                    .map(|input| inputs_hint(compiled, &input.source, &input.edges))
+                    .sum(),
+                counts: LayerProgress::default(),
+                ready: BitSet::default(),
+                told: BitSet::default(),
+            }
+        })
+        .collect()
+}
+
+fn inputs_hint(compiled: &CompiledGraph, source: &Source, edges: &Edges) -> u32 {
+    let Source::Layer(source) = source;
+    match edges {
+        Edges::OneToOne | Edges::Explicit(_) => 1,
+        Edges::Shuffle | Edges::Broadcast => compiled
+            .layers()
+            .get(source.0 as usize)
+            .map_or(0, |layer| layer.tasks),
+        Edges::Tree { arity } => (*arity).min(64),
+    }
+}

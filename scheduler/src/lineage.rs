@@ -1,0 +1,333 @@
+//! What one task's fate means for others: finished, no longer needed, lost, given back.
+//!
+//! Called for every message that ends an attempt and for lost workers. Decides by readers and holders; sends only what
+//! follows for partitions. Knows nothing of placement.
+
+use std::sync::Arc;
+
+use transload_protocol::{
+    Attempt, Event, OutputLocation, SchedulerToClient, SchedulerToWorker, TaskErrorKind, TaskId,
+};
+
+use crate::api::Action;
+use crate::machine::{OpenCancel, Scheduler};
+use crate::slab::{GraphSlot, TaskAt, WorkerSlot};
+use crate::task::{OutputBytes, TaskState};
+
+/// How often the partitions of one task may turn out to be out of reach on a living worker before the graph is given up.
+const MAX_LOSSES_PER_TASK: u32 = 8;
+
+impl Scheduler {
+    /// An assigned task is done and stored.
+    pub(crate) fn on_task_done(
+        &mut self,
+        at: TaskAt,
+        worker: WorkerSlot,
+        bytes: OutputBytes,
+        out: &mut Vec<Action>,
+    ) {
+        let compiled = Arc::clone(&self.graphs.slab[at.graph].compiled);
+        let total = bytes.total();
+        self.set_state(
+            at,
+            TaskState::Done {
+                worker,
+                serial: self.assignments,
+                bytes,
+            },
+        );
+        self.workers.slab[worker].finished += 1;
+        self.emit(
+            Event::TaskFinished {
+                task: self.graphs.slab[at.graph].task_id(at.index),
+                worker: self.workers.slab[worker].id,
+                bytes: total,
+            },
+            out,
+        );
+        self.announce(at, out);
+        compiled.for_each_consumer(at.index, |reader| {
+            self.one_missing_less(TaskAt {
+                graph: at.graph,
+                index: reader,
+            });
+        });
+        let mut unneeded = std::mem::take(&mut self.unneeded);
+        let graph = &mut self.graphs.slab[at.graph];
+        compiled.for_each_input(at.index, |input| {
+            let source = &mut graph.tasks[input.task as usize];
+            source.readers -= 1;
+            if source.readers == 0 && !source.held {
+                unneeded.push(input.task);
+            }
+        });
+        if !graph.layer_of(at.index).kept {
+            // Held by the graph itself, until it has run once for its effect.
+            graph.let_go(at.index);
+        }
+        if !graph.is_needed(at.index) {
+            unneeded.push(at.index);
+        }
+        self.unneeded = unneeded;
+        self.drop_unneeded(at.graph, out);
+    }
+
+    /// Tells the client where the partitions of a kept task are.
+    pub(crate) fn announce(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        let graph = &self.graphs.slab[at.graph];
+        let task = &graph.tasks[at.index as usize];
+        if !task.held || !graph.layer_of(at.index).kept {
+            return;
+        }
+        if let TaskState::Done { worker, bytes, .. } = &task.state {
+            let worker = &self.workers.slab[*worker];
+            out.push(Action::ToClient {
+                client: graph.id.client,
+                message: SchedulerToClient::OutputReady {
+                    output: OutputLocation {
+                        task: graph.task_id(at.index),
+                        worker: worker.id,
+                        addresses: worker.hello.addresses.clone(),
+                        bytes: bytes.as_slice().to_vec(),
+                    },
+                },
+            });
+        }
+    }
+
+    /// Frees or calls off every task listed in `self.unneeded` that nobody needs, and then what only they needed.
+    pub(crate) fn drop_unneeded(&mut self, graph: GraphSlot, out: &mut Vec<Action>) {
+        let mut unneeded = std::mem::take(&mut self.unneeded);
+        while let Some(index) = unneeded.pop() {
+            let at = TaskAt { graph, index };
+            if self.graphs.slab[graph].is_needed(index) {
+                continue;
+            }
+            match self.graphs.slab[graph].tasks[index as usize].state {
+                TaskState::Culled | TaskState::Released => continue,
+                TaskState::Done { worker, .. } => {
+                    self.release_at(at, worker);
+                    self.set_state(at, TaskState::Released);
+                    continue;
+                }
+                TaskState::Waiting { .. } | TaskState::Ready { .. } => {
+                    self.set_state(at, TaskState::Released);
+                }
+                TaskState::Assigned { .. } => {
+                    self.cancel_assignment(at, out);
+                    self.set_state(at, TaskState::Released);
+                }
+            }
+            let graph = &mut self.graphs.slab[graph];
+            let compiled = Arc::clone(&graph.compiled);
+            compiled.for_each_input(index, |input| {
+                let source = &mut graph.tasks[input.task as usize];
+                source.readers -= 1;
+                if source.readers == 0 && !source.held {
+                    unneeded.push(input.task);
+                }
+            });
+        }
+        self.unneeded = unneeded;
+    }
+
+    /// Nobody needs a stored task: its holder drops it, and so does everyone who kept a shared copy.
+    fn release_at(&mut self, at: TaskAt, holder: WorkerSlot) {
+        let graph = &self.graphs.slab[at.graph];
+        let id = graph.task_id(at.index);
+        if graph.layer_of(at.index).broadcast {
+            for (_, worker) in self.workers.slab.iter_mut() {
+                worker.releases.push(id);
+            }
+            self.releasing.extend(self.workers.by_id.values());
+        } else {
+            self.release_on(holder, id);
+        }
+    }
+
+    /// One worker drops what it has of a task.
+    pub(crate) fn release_on(&mut self, worker: WorkerSlot, task: TaskId) {
+        self.workers.slab[worker].releases.push(task);
+        self.releasing.push(worker);
+    }
+
+    /// Sends what was collected for release. Before new assignments, so that none of them is hit.
+    pub(crate) fn flush_releases(&mut self, out: &mut Vec<Action>) {
+        for slot in self.releasing.drain(..) {
+            // A worker that left in this step needs no telling.
+            if let Some(worker) = self.workers.slab.get_mut(slot)
+                && !worker.releases.is_empty()
+                && !worker.leaving
+            {
+                out.push(Action::ToWorker {
+                    worker: worker.id,
+                    message: SchedulerToWorker::Release {
+                        tasks: std::mem::take(&mut worker.releases),
+                    },
+                });
+            }
+        }
+    }
+
+    /// Tells the worker of an assigned task to stop it. Until it answers, the task occupies the worker and runs nowhere else.
+    pub(crate) fn cancel_assignment(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        let graph = &self.graphs.slab[at.graph];
+        let task = &graph.tasks[at.index as usize];
+        let TaskState::Assigned { worker, .. } = task.state else {
+            return;
+        };
+        if self.workers.slab[worker].leaving {
+            return;
+        }
+        let id = graph.task_id(at.index);
+        let attempt = Attempt(task.attempt);
+        let resources = graph.layer_of(at.index).resources.clone();
+        self.workers.open_cancel(worker, &resources);
+        self.cancels.insert(
+            id,
+            OpenCancel {
+                worker,
+                attempt,
+                resources,
+            },
+        );
+        out.push(Action::ToWorker {
+            worker: self.workers.slab[worker].id,
+            message: SchedulerToWorker::Cancel { task: id, attempt },
+        });
+    }
+
+    /// A cancelled attempt is answered, or its worker is gone: the worker has room again, and the task may run again where it is
+    /// needed after all.
+    pub(crate) fn close_cancel(&mut self, id: TaskId) {
+        let Some(cancel) = self.cancels.remove(&id) else {
+            return;
+        };
+        self.workers.close_cancel(cancel.worker, &cancel.resources);
+        self.with_room.push(cancel.worker);
+        if let Some(at) = self.graphs.find(id) {
+            self.one_missing_less(at);
+        }
+    }
+
+    /// The partitions of a finished task are gone although someone needs them: it runs again, and so does what it reads
+    /// as far as that was freed, back to what is still stored.
+    pub(crate) fn lose(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        if !matches!(
+            self.graphs.slab[at.graph].tasks[at.index as usize].state,
+            TaskState::Done { .. }
+        ) {
+            return;
+        }
+        let compiled = Arc::clone(&self.graphs.slab[at.graph].compiled);
+        let mut lost = vec![at.index];
+        while let Some(index) = lost.pop() {
+            let at = TaskAt {
+                graph: at.graph,
+                index,
+            };
+            let graph = &mut self.graphs.slab[at.graph];
+            let id = graph.task_id(index);
+            let was_stored = match graph.tasks[index as usize].state {
+                TaskState::Done { .. } => true,
+                TaskState::Released => false,
+                TaskState::Culled
+                | TaskState::Waiting { .. }
+                | TaskState::Ready { .. }
+                | TaskState::Assigned { .. } => continue,
+            };
+            let mut missing = u32::from(self.cancels.contains_key(&id));
+            compiled.for_each_input(index, |input| {
+                let source = &mut graph.tasks[input.task as usize];
+                source.readers += 1;
+                match source.state {
+                    TaskState::Done { .. } => {}
+                    TaskState::Released => {
+                        missing += 1;
+                        lost.push(input.task);
+                    }
+                    TaskState::Culled
+                    | TaskState::Waiting { .. }
+                    | TaskState::Ready { .. }
+                    | TaskState::Assigned { .. } => missing += 1,
+                }
+            });
+            let tell = graph.tasks[index as usize].held && graph.layer_of(index).kept;
+            let client = graph.id.client;
+            if missing == 0 {
+                self.make_ready(at);
+            } else {
+                self.set_state(at, TaskState::Waiting { missing });
+            }
+            if was_stored {
+                compiled.for_each_consumer(index, |reader| {
+                    self.one_missing_more(TaskAt {
+                        graph: at.graph,
+                        index: reader,
+                    });
+                });
+                if tell {
+                    out.push(Action::ToClient {
+                        client,
+                        message: SchedulerToClient::OutputLost { task: id },
+                    });
+                }
+            }
+            self.emit(Event::TaskRecomputed { task: id }, out);
+        }
+    }
+
+    /// An assigned task comes back undone: it waits for what it misses, or is ready at once.
+    pub(crate) fn take_back(&mut self, at: TaskAt) {
+        let graph = &self.graphs.slab[at.graph];
+        let mut missing = 0;
+        graph.compiled.for_each_input(at.index, |input| {
+            match graph.tasks[input.task as usize].state {
+                TaskState::Done { .. } => {}
+                TaskState::Culled
+                | TaskState::Waiting { .. }
+                | TaskState::Ready { .. }
+                | TaskState::Assigned { .. }
+                | TaskState::Released => missing += 1,
+            }
+        });
+        if missing == 0 {
+            self.make_ready(at);
+        } else {
+            self.set_state(at, TaskState::Waiting { missing });
+        }
+    }
+
+    /// Someone could not get a stored task's partitions from its living holder: they count as lost there. Nothing happens when
+    /// they are no longer where the report says, or were made after `since`.
+    pub(crate) fn on_out_of_reach(
+        &mut self,
+        at: TaskAt,
+        holder: WorkerSlot,
+        since: Option<u32>,
+        reason: &str,
+        out: &mut Vec<Action>,
+    ) {
+        let graph = &mut self.graphs.slab[at.graph];
+        let TaskState::Done { worker, serial, .. } = graph.tasks[at.index as usize].state else {
+            return;
+        };
+        let is_newer = |since: u32| serial.wrapping_sub(since) < u32::MAX / 2;
+        if worker != holder || since.is_some_and(is_newer) {
+            return;
+        }
+        let id = graph.task_id(at.index);
+        let holder_id = self.workers.slab[holder].id;
+        let history = graph.history.entry(at.index).or_default();
+        history.losses += 1;
+        history.avoid = Some(holder_id);
+        history.last = format!("its partitions could not be had from worker {holder_id}: {reason}");
+        if history.losses > MAX_LOSSES_PER_TASK {
+            let message = format!("{} times; last: {}", history.losses, history.last);
+            self.fail_task(at, Some(holder), TaskErrorKind::WorkersLost, message, out);
+            return;
+        }
+        self.release_on(holder, id);
+        self.lose(at, out);
+    }
+}

@@ -1,0 +1,174 @@
+//! The machine itself: its records, and which part of it handles which input.
+//!
+//! Called by the driver in `runtime` and by `sim`. Knows nothing of sockets, bytes and clocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use transload_protocol::{
+    Attempt, ClientHello, ClientId, EventRecord, GraphId, Resources, TaskId, Time, Transfer,
+    WorkerId,
+};
+
+use crate::api::{Action, Config, Input};
+use crate::graph::Graph;
+use crate::ready::ReadyQueue;
+use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
+use crate::worker::Workers;
+
+/// Decides where and when each task of each graph runs.
+///
+/// Feed it with [`Scheduler::handle`] and carry out the actions in order. It never blocks and never fails: what peers do wrong
+/// ends in actions, too.
+#[derive(Debug)]
+pub struct Scheduler {
+    pub(crate) config: Config,
+    /// The time of the step.
+    pub(crate) now: Time,
+    /// A client asked for shutdown: nothing is handled any more.
+    pub(crate) stopped: bool,
+    pub(crate) clients: BTreeMap<ClientId, Client>,
+    pub(crate) workers: Workers,
+    pub(crate) graphs: Graphs,
+    pub(crate) ready: ReadyQueue,
+    /// Cancelled attempts that their workers have not answered. They outlive their graphs.
+    pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
+    pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Transfer>,
+    /// Graphs about which their clients are to be told something, by time.
+    pub(crate) progress_due: BTreeSet<(Time, GraphSlot)>,
+    /// No worker can have been silent for too long before this.
+    pub(crate) liveness_check: Option<Time>,
+    /// Counts assignments, to tell reports from before and after.
+    pub(crate) assignments: u32,
+    /// Counts accepted graphs.
+    pub(crate) accepted: u32,
+    /// Events of this step, for subscribed clients.
+    pub(crate) events: Vec<EventRecord>,
+    pub(crate) subscribers: u32,
+    /// Workers that got room, or a task in their own queue, in this step.
+    pub(crate) with_room: Vec<WorkerSlot>,
+    /// Workers with something to release in this step.
+    pub(crate) releasing: Vec<WorkerSlot>,
+    /// Scratch: tasks that may have become unneeded.
+    pub(crate) unneeded: Vec<u32>,
+    /// Scratch of `place`: bytes by worker slot, valid where `weighed` equals `weighing`.
+    pub(crate) weights: Vec<u64>,
+    pub(crate) weighed: Vec<u32>,
+    pub(crate) weighing: u32,
+    pub(crate) holders: Vec<WorkerSlot>,
+}
+
+/// What the scheduler remembers of a client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) name: String,
+    pub(crate) subscribed: bool,
+    /// Its graphs that have a record.
+    pub(crate) graphs: BTreeSet<GraphId>,
+}
+
+/// An attempt that was cancelled and whose end its worker has not reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenCancel {
+    pub(crate) worker: WorkerSlot,
+    pub(crate) attempt: Attempt,
+    /// What it occupies until then.
+    pub(crate) resources: Resources,
+}
+
+/// All graphs that have a record.
+#[derive(Debug)]
+pub(crate) struct Graphs {
+    pub(crate) slab: Slab<GraphSlot, Graph>,
+    pub(crate) by_id: BTreeMap<GraphId, GraphSlot>,
+}
+
+impl Graphs {
+    /// The task, if its graph has a record and so many tasks.
+    pub(crate) fn find(&self, id: TaskId) -> Option<TaskAt> {
+        let graph = *self.by_id.get(&id.graph)?;
+        ((id.index as usize) < self.slab[graph].tasks.len()).then_some(TaskAt {
+            graph,
+            index: id.index,
+        })
+    }
+}
+
+impl Scheduler {
+    /// A scheduler that knows nobody.
+    pub fn new(config: Config) -> Self {
+        Self {
+            workers: Workers::new(config.queue_per_slot),
+            config,
+            now: Time::default(),
+            stopped: false,
+            clients: BTreeMap::new(),
+            graphs: Graphs {
+                slab: Slab::new(),
+                by_id: BTreeMap::new(),
+            },
+            ready: ReadyQueue::default(),
+            cancels: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            progress_due: BTreeSet::new(),
+            liveness_check: None,
+            assignments: 0,
+            accepted: 0,
+            events: Vec::new(),
+            subscribers: 0,
+            with_room: Vec::new(),
+            releasing: Vec::new(),
+            unneeded: Vec::new(),
+            weights: Vec::new(),
+            weighed: Vec::new(),
+            weighing: 1,
+            holders: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened at `now` and appends what is to be done about it, in order.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Action>) {
+        if self.stopped {
+            return;
+        }
+        self.now = self.now.max(now);
+        match input {
+            Input::ClientConnected { client, hello } => self.on_client_connected(client, hello),
+            Input::FromClient { client, message } => self.on_client_message(client, message, out),
+            Input::ClientLost { client } => self.on_client_lost(client, out),
+            Input::WorkerConnected { worker, hello } => {
+                self.on_worker_connected(worker, hello, out)
+            }
+            Input::FromWorker { worker, message } => self.on_worker_message(worker, message, out),
+            Input::WorkerLost { worker, reason } => self.on_worker_lost(worker, &reason, out),
+            Input::Tick => self.on_tick(out),
+        }
+        if self.stopped {
+            return;
+        }
+        self.flush_releases(out);
+        self.place(out);
+        self.flush_releases(out);
+        self.flush_progress(out);
+        self.flush_events(out);
+    }
+
+    /// When an [`Input::Tick`] is wanted, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let progress = self.progress_due.first().map(|(due, _)| *due);
+        [self.liveness_check, progress].into_iter().flatten().min()
+    }
+
+    fn on_client_connected(&mut self, client: ClientId, hello: ClientHello) {
+        self.clients.entry(client).or_insert(Client {
+            name: hello.name,
+            subscribed: false,
+            graphs: BTreeSet::new(),
+        });
+    }
+
+    fn on_tick(&mut self, out: &mut Vec<Action>) {
+        if self.liveness_check.is_some_and(|at| at <= self.now) {
+            self.drop_silent_workers(out);
+        }
+    }
+}

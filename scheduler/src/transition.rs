@@ -1,0 +1,156 @@
+//! The one function that changes a task's state, and what follows from a change alone: counters, queues, resources.
+//!
+//! Called by `lineage` and `place`, which decide what the next state is. Knows nothing of messages.
+
+use std::cmp::Reverse;
+use std::mem;
+
+use tracing::trace;
+
+use crate::graph::Progress;
+use crate::machine::Scheduler;
+use crate::slab::{TaskAt, WorkerSlot};
+use crate::task::TaskState;
+
+impl Scheduler {
+    /// Moves a task to its next state and returns the one it left. Everything that is counted or queued by state is
+    /// brought along; inputs, readers and messages are the caller's.
+    pub(crate) fn set_state(&mut self, at: TaskAt, next: TaskState) -> TaskState {
+        let graph = &mut self.graphs.slab[at.graph];
+        let task = &mut graph.tasks[at.index as usize];
+        let layer = &mut graph.layers[task.layer as usize];
+        trace!(graph = %graph.id, task = at.index, from = task.state.name(), to = next.name());
+        let old = mem::replace(&mut task.state, next);
+        let new = &task.state;
+        let position = at.index - layer.first_task;
+
+        match &old {
+            TaskState::Culled | TaskState::Waiting { .. } => {}
+            TaskState::Ready { prefers: None } => {
+                layer.ready.remove(position);
+                self.ready.open -= 1;
+                if layer.ready.is_empty() {
+                    self.ready.layers.remove(&layer.rank);
+                }
+            }
+            TaskState::Ready {
+                prefers: Some(worker),
+            } => {
+                self.workers.slab[*worker].preferred_live -= 1;
+                self.ready.preferring -= 1;
+            }
+            TaskState::Assigned { worker, .. } => {
+                layer.counts.running -= 1;
+                self.workers.unassign(*worker, at, &layer.resources);
+                self.with_room.push(*worker);
+            }
+            TaskState::Done { worker, .. } => {
+                layer.counts.done -= 1;
+                self.workers.slab[*worker].stored -= 1;
+            }
+            TaskState::Released => layer.counts.done -= 1,
+        }
+        match new {
+            TaskState::Culled | TaskState::Waiting { .. } => {}
+            TaskState::Ready { prefers: None } => {
+                if layer.ready.is_empty() {
+                    self.ready.layers.insert(layer.rank);
+                    self.ready.unproven.push(layer.rank);
+                }
+                layer.ready.insert(position);
+                self.ready.open += 1;
+            }
+            TaskState::Ready {
+                prefers: Some(worker),
+            } => {
+                let record = &mut self.workers.slab[*worker];
+                record.preferred.push(Reverse((layer.rank, at.index)));
+                record.preferred_live += 1;
+                self.ready.preferring += 1;
+                self.with_room.push(*worker);
+            }
+            TaskState::Assigned { worker, .. } => {
+                layer.counts.running += 1;
+                self.workers.assign(*worker, at, &layer.resources);
+            }
+            TaskState::Done { worker, .. } => {
+                layer.counts.done += 1;
+                self.workers.slab[*worker].stored += 1;
+            }
+            TaskState::Released => layer.counts.done += 1,
+        }
+        if layer.goal {
+            match (old.is_settled(), new.is_settled()) {
+                (false, true) => graph.goals_left -= 1,
+                (true, false) => graph.goals_left += 1,
+                (true, true) | (false, false) => {}
+            }
+        }
+        if let Progress::Told { at: last } = graph.progress {
+            let interval = u64::from(self.config.progress_interval_ms) * 1_000;
+            let due = last.map_or(self.now, |last| self.now.max(last.after_micros(interval)));
+            graph.progress = Progress::Due { at: due };
+            self.progress_due.insert((due, at.graph));
+        }
+        old
+    }
+
+    /// The worker of an assigned task says that it runs.
+    pub(crate) fn note_started(&mut self, at: TaskAt) {
+        if let TaskState::Assigned { started, .. } =
+            &mut self.graphs.slab[at.graph].tasks[at.index as usize].state
+        {
+            trace!(task = at.index, "started");
+            *started = true;
+        }
+    }
+
+    /// A task's input is done: it misses one less, and is ready when it misses none.
+    pub(crate) fn one_missing_less(&mut self, at: TaskAt) {
+        match &mut self.graphs.slab[at.graph].tasks[at.index as usize].state {
+            TaskState::Waiting { missing } if *missing > 1 => *missing -= 1,
+            TaskState::Waiting { .. } => self.make_ready(at),
+            // It runs with what it has, or has no more use for it.
+            TaskState::Culled
+            | TaskState::Ready { .. }
+            | TaskState::Assigned { .. }
+            | TaskState::Done { .. }
+            | TaskState::Released => {}
+        }
+    }
+
+    /// A task's input is lost: it misses one more.
+    pub(crate) fn one_missing_more(&mut self, at: TaskAt) {
+        match &mut self.graphs.slab[at.graph].tasks[at.index as usize].state {
+            TaskState::Waiting { missing } => *missing += 1,
+            TaskState::Ready { .. } => {
+                self.set_state(at, TaskState::Waiting { missing: 1 });
+            }
+            // An assigned task either has the partition already, or will say that it misses it.
+            TaskState::Assigned { .. }
+            | TaskState::Culled
+            | TaskState::Done { .. }
+            | TaskState::Released => {}
+        }
+    }
+
+    /// Everything a task reads is there: it joins the queue of the worker that holds most of it, or the common one.
+    pub(crate) fn make_ready(&mut self, at: TaskAt) {
+        let prefers = self.preferred_worker(at);
+        self.set_state(at, TaskState::Ready { prefers });
+    }
+
+    /// The worker whose queue a valid entry of a preferred heap stands in.
+    pub(crate) fn prefers(&self, at: TaskAt, worker: WorkerSlot) -> bool {
+        self.graphs
+            .slab
+            .get(at.graph)
+            .and_then(|graph| graph.tasks.get(at.index as usize))
+            .is_some_and(|task| {
+                task.state
+                    == TaskState::Ready {
+                        prefers: Some(worker),
+                    }
+            })
+    }
+}

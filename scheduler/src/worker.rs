@@ -1,0 +1,226 @@
+//! The record of one worker, and the table of all: who has room, and for what.
+//!
+//! Written by `transition` (assignments) and `membership` (joining, leaving). Knows nothing of graphs.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use transload_protocol::{Resources, TaskId, Time, WorkerHello, WorkerId, WorkerLoad};
+
+use crate::ready::Rank;
+use crate::slab::{Slab, TaskAt, WorkerSlot};
+
+/// What a full set of slots counts as load.
+pub(crate) const FULL: u32 = 1_000;
+
+/// How far a worker may be filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Only what its free resources can run at once.
+    Slot,
+    /// Also a queue behind them.
+    Queue,
+}
+
+/// What the scheduler remembers of a worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) hello: WorkerHello,
+    /// Its last report.
+    pub(crate) load: WorkerLoad,
+    pub(crate) last_seen: Time,
+    /// Tasks handed to it and not answered; few, so a plain list.
+    pub(crate) assigned: Vec<TaskAt>,
+    /// Cancelled assignments that it has not answered; they still occupy it.
+    pub(crate) cancelling: u32,
+    /// What all of these asked for.
+    pub(crate) used: Resources,
+    /// Finished tasks whose partitions it holds.
+    pub(crate) stored: u32,
+    /// Tasks it has finished.
+    pub(crate) finished: u64,
+    /// Bytes it has moved to disk.
+    pub(crate) spilled_bytes: u64,
+    /// Ready tasks that prefer it, and entries of some that no longer do.
+    pub(crate) preferred: BinaryHeap<Reverse<(Rank, u32)>>,
+    /// How many of `preferred` are real.
+    pub(crate) preferred_live: u32,
+    /// Tasks it shall drop, told at the end of the step.
+    pub(crate) releases: Vec<TaskId>,
+    /// It is being taken out of the cluster: nothing new for it.
+    pub(crate) leaving: bool,
+}
+
+/// All workers now in the cluster.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    pub(crate) slab: Slab<WorkerSlot, Worker>,
+    pub(crate) by_id: BTreeMap<WorkerId, WorkerSlot>,
+    /// Workers with room for at least one small task, emptiest first.
+    pub(crate) open: BTreeSet<(u32, WorkerSlot)>,
+    queue_per_slot: u32,
+}
+
+impl Worker {
+    pub(crate) fn new(id: WorkerId, hello: WorkerHello, now: Time) -> Self {
+        Self {
+            id,
+            hello,
+            load: WorkerLoad::default(),
+            last_seen: now,
+            assigned: Vec::new(),
+            cancelling: 0,
+            used: Resources::slots(0),
+            stored: 0,
+            finished: 0,
+            spilled_bytes: 0,
+            preferred: BinaryHeap::new(),
+            preferred_live: 0,
+            releases: Vec::new(),
+            leaving: false,
+        }
+    }
+
+    /// Slots, counted as at least one so that a worker without any still gets its named resources used.
+    fn slots(&self) -> u32 {
+        self.hello.resources.slots.max(1)
+    }
+
+    fn occupants(&self) -> u32 {
+        u32::try_from(self.assigned.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.cancelling)
+    }
+
+    /// How full it is: [`FULL`] when every slot has its task, more when others queue behind them.
+    pub(crate) fn fullness(&self) -> u32 {
+        let busy = u64::from(self.used.slots.max(self.occupants()));
+        u32::try_from(busy * u64::from(FULL) / u64::from(self.slots())).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a request fits beside what it has, up to `factor` times what it offers.
+    fn fits_times(&self, request: &Resources, factor: u32) -> bool {
+        let within = |used: u32, asked: u32, offered: u32| {
+            u64::from(used) + u64::from(asked) <= u64::from(offered) * u64::from(factor)
+        };
+        let offered = &self.hello.resources;
+        !self.leaving
+            && within(self.occupants(), 1, self.slots())
+            && within(self.used.slots, request.slots, offered.slots)
+            && request.named.iter().all(|(name, asked)| {
+                let of = |resources: &Resources| resources.named.get(name).copied().unwrap_or(0);
+                within(of(&self.used), *asked, of(offered))
+            })
+    }
+}
+
+impl Workers {
+    pub(crate) fn new(queue_per_slot: u32) -> Self {
+        Self {
+            slab: Slab::new(),
+            by_id: BTreeMap::new(),
+            open: BTreeSet::new(),
+            queue_per_slot,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, worker: Worker) -> WorkerSlot {
+        let id = worker.id;
+        let slot = self.slab.insert(worker);
+        self.by_id.insert(id, slot);
+        self.list(slot);
+        slot
+    }
+
+    /// Nothing new goes to this worker from now on.
+    pub(crate) fn close(&mut self, slot: WorkerSlot) {
+        self.unlist(slot);
+        self.slab[slot].leaving = true;
+    }
+
+    pub(crate) fn remove(&mut self, slot: WorkerSlot) {
+        if let Some(worker) = self.slab.remove(slot) {
+            self.by_id.remove(&worker.id);
+        }
+    }
+
+    /// Whether the worker has room for such a task now.
+    pub(crate) fn fits(&self, slot: WorkerSlot, request: &Resources, reach: Reach) -> bool {
+        let factor = match reach {
+            Reach::Slot => 1,
+            Reach::Queue => self.factor(),
+        };
+        self.slab[slot].fits_times(request, factor)
+    }
+
+    /// Whether the worker could run such a task if it had nothing else.
+    pub(crate) fn covers(&self, slot: WorkerSlot, request: &Resources) -> bool {
+        let worker = &self.slab[slot];
+        !worker.leaving && worker.hello.resources.covers(request)
+    }
+
+    /// Whether any worker but `except` could run such a task if it had nothing else.
+    pub(crate) fn any_covers(&self, request: &Resources, except: Option<WorkerSlot>) -> bool {
+        self.slab
+            .iter()
+            .any(|(slot, _)| Some(slot) != except && self.covers(slot, request))
+    }
+
+    pub(crate) fn assign(&mut self, slot: WorkerSlot, at: TaskAt, request: &Resources) {
+        self.unlist(slot);
+        let worker = &mut self.slab[slot];
+        worker.assigned.push(at);
+        worker.used.give_back(request);
+        self.list(slot);
+    }
+
+    pub(crate) fn unassign(&mut self, slot: WorkerSlot, at: TaskAt, request: &Resources) {
+        self.unlist(slot);
+        let worker = &mut self.slab[slot];
+        if let Some(position) = worker.assigned.iter().position(|assigned| *assigned == at) {
+            worker.assigned.swap_remove(position);
+        }
+        let freed = worker.used.take(request);
+        debug_assert!(freed, "what was given is there to be taken back");
+        self.list(slot);
+    }
+
+    pub(crate) fn open_cancel(&mut self, slot: WorkerSlot, request: &Resources) {
+        self.unlist(slot);
+        let worker = &mut self.slab[slot];
+        worker.cancelling += 1;
+        worker.used.give_back(request);
+        self.list(slot);
+    }
+
+    pub(crate) fn close_cancel(&mut self, slot: WorkerSlot, request: &Resources) {
+        self.unlist(slot);
+        let worker = &mut self.slab[slot];
+        worker.cancelling -= 1;
+        let freed = worker.used.take(request);
+        debug_assert!(freed, "what was given is there to be taken back");
+        self.list(slot);
+    }
+
+    /// Whether the worker belongs in `open`, and at which fullness.
+    pub(crate) fn listing(&self, slot: WorkerSlot) -> Option<u32> {
+        let worker = &self.slab[slot];
+        let fullness = worker.fullness();
+        (!worker.leaving && fullness < FULL.saturating_mul(self.factor())).then_some(fullness)
+    }
+
+    fn list(&mut self, slot: WorkerSlot) {
+        if let Some(fullness) = self.listing(slot) {
+            self.open.insert((fullness, slot));
+        }
+    }
+
+    fn unlist(&mut self, slot: WorkerSlot) {
+        self.open.remove(&(self.slab[slot].fullness(), slot));
+    }
+
+    fn factor(&self) -> u32 {
+        self.queue_per_slot.saturating_add(1)
+    }
+}
