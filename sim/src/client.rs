@@ -1,0 +1,250 @@
+//! A simulated client: submits graphs, reads what it keeps, releases it, and misbehaves as its script says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use transload_protocol::{
+    ClientId, ClientMessage, GraphId, GraphOutcome, OutputLocation, PartitionId, TaskGraph, TaskId,
+    Time,
+};
+
+use crate::graphs::GraphPlan;
+use crate::network::{Happening, Link};
+use crate::world::{Step, World};
+
+mod messages;
+mod reading;
+mod script;
+
+/// What a client does by its script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Act {
+    Connect,
+    Submit { graph: usize },
+    Cancel { graph: usize },
+    ReleaseEarly { graph: usize },
+    Read { graph: usize },
+    Release { graph: usize },
+    Chatter,
+    Vanish,
+    Shutdown,
+}
+
+/// How far a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Planned,
+    Connected,
+    Gone,
+}
+
+/// How far a graph is, as its client knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Status {
+    Planned,
+    Submitted,
+    Running,
+    /// Finished, and something of it is still held.
+    Held,
+    /// Nothing more will come of it.
+    Over,
+}
+
+/// A graph as its client sees it.
+struct Submission {
+    id: Option<GraphId>,
+    /// Its time has come; it is submitted as soon as the client is connected.
+    due: bool,
+    /// None for a graph that must be refused.
+    plan: Option<Arc<GraphPlan>>,
+    tasks: TaskGraph,
+    status: Status,
+    outcome: Option<GraphOutcome>,
+    /// Tasks whose outputs are kept and not released.
+    held: BTreeSet<u32>,
+    located: BTreeMap<u32, OutputLocation>,
+    /// Outputs read so far, of tasks not read whole.
+    partly_read: BTreeMap<u32, BTreeSet<u32>>,
+    /// Tasks of which every output was read and right.
+    read: BTreeSet<u32>,
+    /// Each output is read and released as soon as it is there.
+    streams: bool,
+    /// Outputs are read now.
+    reading: bool,
+    cancelled: bool,
+    released_early: bool,
+}
+
+pub(crate) struct Client {
+    pub(crate) index: usize,
+    pub(crate) id: Option<ClientId>,
+    presence: Presence,
+    pub(crate) up: Link,
+    pub(crate) down: Link,
+    /// What was sent to the scheduler and would arrive later than this is lost.
+    pub(crate) up_until: Time,
+    submissions: Vec<Submission>,
+    fetching: BTreeMap<PartitionId, u64>,
+    leaves_when_done: bool,
+    shuts_down: bool,
+}
+
+impl Client {
+    pub(crate) fn is_connected(&self) -> bool {
+        self.presence == Presence::Connected
+    }
+
+    /// Whether the client waits for nothing and holds nothing.
+    pub(crate) fn is_done(&self) -> bool {
+        self.presence == Presence::Gone
+            || (self.id.is_some() && self.submissions.iter().all(|it| it.status == Status::Over))
+    }
+
+    /// Tasks that this client still waits for, for the message of a hang.
+    pub(crate) fn waits_for(&self) -> Vec<TaskId> {
+        let waiting = self.submissions.iter().filter(|it| it.status != Status::Over);
+        waiting
+            .filter_map(|it| Some((it.id?, it.plan.as_ref()?, it)))
+            .flat_map(|(graph, plan, it)| {
+                (0..plan.compiled.task_count())
+                    .filter(|index| !it.located.contains_key(index) && !it.read.contains(index))
+                    .map(move |index| TaskId { graph, index })
+            })
+            .collect()
+    }
+
+    /// What this client waits for, in words.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = format!("client {} ({:?})", self.index, self.presence);
+        for it in &self.submissions {
+            let id = it.id.map(|id| id.to_string()).unwrap_or_default();
+            text.push_str(&format!(
+                "\n  graph {id}: {:?}, cancelled {}, released early {}, holds {:?}, located {:?}, read {:?}",
+                it.status,
+                it.cancelled,
+                it.released_early,
+                it.held,
+                it.located.keys().collect::<Vec<_>>(),
+                it.read
+            ));
+        }
+        text
+    }
+
+    fn send(&mut self, world: &mut World, message: ClientMessage) {
+        if self.presence != Presence::Connected {
+            return;
+        }
+        let at = self.up.arrival(world.now, &mut world.random);
+        let client = self.index;
+        world
+            .agenda
+            .push(at, Happening::FromClient { client, message });
+    }
+
+    fn release(&mut self, world: &mut World, graph: usize, tasks: &[u32]) -> Step {
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return Ok(());
+        };
+        let Some(id) = submission.id else {
+            return Ok(());
+        };
+        for index in tasks {
+            submission.held.remove(index);
+            submission.partly_read.remove(index);
+        }
+        let is_over = submission.held.is_empty() && submission.status == Status::Held;
+        if is_over {
+            submission.status = Status::Over;
+        }
+        let task = |index: &u32| TaskId {
+            graph: id,
+            index: *index,
+        };
+        // In one message, or in two.
+        let (first, second) = tasks.split_at(world.random.index(tasks.len() + 1));
+        for part in [first, second] {
+            if !part.is_empty() {
+                let tasks: Vec<TaskId> = part.iter().map(task).collect();
+                for task in &tasks {
+                    self.forget_fetches(world, *task);
+                }
+                self.send(world, ClientMessage::Release { tasks });
+            }
+        }
+        self.leave_if_done(world);
+        Ok(())
+    }
+
+    fn forget_fetches(&mut self, world: &mut World, task: TaskId) {
+        self.fetching.retain(|partition, fetch| {
+            let stays = partition.task != task;
+            if !stays {
+                world.fetches.remove(fetch);
+            }
+            stays
+        });
+    }
+
+    /// A graph is over for this client: it reads and holds nothing of it any more.
+    fn end(&mut self, world: &mut World, graph: usize) {
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return;
+        };
+        submission.status = Status::Over;
+        submission.held.clear();
+        submission.located.clear();
+        submission.partly_read.clear();
+        if let Some(id) = submission.id {
+            self.fetching.retain(|partition, fetch| {
+                let stays = partition.task.graph != id;
+                if !stays {
+                    world.fetches.remove(fetch);
+                }
+                stays
+            });
+        }
+        self.leave_if_done(world);
+    }
+
+    fn leave_if_done(&mut self, world: &mut World) {
+        if !self.is_done() || !self.is_connected() {
+            return;
+        }
+        if self.shuts_down {
+            self.shuts_down = false;
+            let client = self.index;
+            world.soon(
+                10_000,
+                Happening::ClientActs {
+                    client,
+                    act: Act::Shutdown,
+                },
+            );
+        } else if self.leaves_when_done {
+            self.close(world, true);
+        }
+    }
+
+    /// The connection ends, from this side: in good order, or in the middle of what was said last.
+    pub(crate) fn close(&mut self, world: &mut World, orderly: bool) {
+        if self.presence != Presence::Connected {
+            return;
+        }
+        self.presence = Presence::Gone;
+        self.up_until = if orderly {
+            self.up.last()
+        } else {
+            world.now.after_micros(world.random.below(2_000))
+        };
+        for fetch in std::mem::take(&mut self.fetching).into_values() {
+            world.fetches.remove(&fetch);
+        }
+        let seen = self.up_until.max(world.now).after_micros(1);
+        let client = self.index;
+        world.agenda.push(
+            seen.after_micros(world.random.below(10_000)),
+            Happening::ClientGone { client },
+        );
+    }
+}

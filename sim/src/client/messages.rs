@@ -1,0 +1,161 @@
+//! What a client makes of the scheduler's messages; every one of them must make sense at its time.
+
+use transload_protocol::{GraphId, GraphOutcome, OutputLocation, SchedulerToClient};
+
+use super::{Act, Client, Presence, Status};
+use crate::judge;
+use crate::network::Happening;
+use crate::world::{Step, World};
+
+impl Client {
+    pub(crate) fn on_message(&mut self, world: &mut World, message: SchedulerToClient) -> Step {
+        if self.presence != Presence::Connected {
+            return Ok(());
+        }
+        match message {
+            SchedulerToClient::Accepted { graph } => {
+                let submission = self.position(graph)?;
+                self.expect(submission, Status::Submitted, "Accepted")?;
+                if let Some(submission) = self.submissions.get_mut(submission) {
+                    if submission.plan.is_none() {
+                        return Err(format!("graph {graph} was accepted though it breaks a rule"));
+                    }
+                    submission.status = Status::Running;
+                }
+                Ok(())
+            }
+            SchedulerToClient::Rejected { graph, error } => {
+                let submission = self.position(graph)?;
+                self.expect(submission, Status::Submitted, "Rejected")?;
+                if self.submissions.get(submission).is_some_and(|it| it.plan.is_some()) {
+                    return Err(format!("graph {graph} was rejected: {error}"));
+                }
+                self.end(world, submission);
+                Ok(())
+            }
+            SchedulerToClient::OutputReady { output } => self.on_ready(world, output),
+            SchedulerToClient::OutputLost { task } => {
+                let submission = self.position(task.graph)?;
+                world.count("outputs lost");
+                self.forget_fetches(world, task);
+                if let Some(submission) = self.submissions.get_mut(submission) {
+                    submission.located.remove(&task.index);
+                }
+                Ok(())
+            }
+            SchedulerToClient::Ended { graph, outcome } => self.on_ended(world, graph, outcome),
+            SchedulerToClient::Progress { graph, layers } => {
+                self.position(graph)?;
+                match layers.iter().find(|it| it.done + it.running > it.total) {
+                    Some(wrong) => Err(format!("progress of graph {graph}: {wrong:?}")),
+                    None => Ok(()),
+                }
+            }
+            SchedulerToClient::Explained { .. }
+            | SchedulerToClient::Info { .. }
+            | SchedulerToClient::Events { .. } => Ok(()),
+            SchedulerToClient::ShuttingDown => {
+                self.close(world, true);
+                Ok(())
+            }
+        }
+    }
+
+    fn position(&self, graph: GraphId) -> Result<usize, String> {
+        self.submissions
+            .iter()
+            .position(|it| it.id == Some(graph))
+            .ok_or_else(|| format!("client {} was told of graph {graph}", self.index))
+    }
+
+    fn expect(&self, submission: usize, status: Status, what: &str) -> Step {
+        match self.submissions.get(submission) {
+            Some(it) if it.status == status => Ok(()),
+            Some(it) => Err(format!(
+                "client {}: {what} while graph {:?} is {:?}",
+                self.index, it.id, it.status
+            )),
+            None => Err(format!("{what} about no graph")),
+        }
+    }
+
+    fn on_ready(&mut self, world: &mut World, output: OutputLocation) -> Step {
+        let task = output.task;
+        let graph = self.position(task.graph)?;
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return Ok(());
+        };
+        if submission.status == Status::Over || submission.cancelled {
+            return Ok(());
+        }
+        if submission.status == Status::Submitted {
+            return Err(format!("output {task} is ready before its graph was accepted"));
+        }
+        let Some(plan) = &submission.plan else {
+            return Err(format!("output {task} of a refused graph"));
+        };
+        let is_kept = plan
+            .compiled
+            .locate(task.index)
+            .is_some_and(|(layer, _)| plan.compiled.is_kept(layer));
+        if !is_kept {
+            return Err(format!("output {task} is ready, but nobody keeps it"));
+        }
+        let sizes: Vec<u64> = plan
+            .values_of(task.index)
+            .iter()
+            .map(|value| plan.bytes_of(*value))
+            .collect();
+        if sizes != output.bytes {
+            return Err(format!("output {task} has sizes {:?}, not {sizes:?}", output.bytes));
+        }
+        if submission.held.contains(&task.index) {
+            submission.located.insert(task.index, output);
+            if submission.streams || submission.reading {
+                self.read_task(world, graph, task.index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_ended(&mut self, world: &mut World, id: GraphId, outcome: GraphOutcome) -> Step {
+        let graph = self.position(id)?;
+        self.expect(graph, Status::Running, "Ended")?;
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return Ok(());
+        };
+        match &outcome {
+            GraphOutcome::Finished => {
+                world.count("graphs finished");
+                submission.status = Status::Held;
+            }
+            GraphOutcome::Failed(error) => {
+                world.count("graphs failed");
+                judge::failure_is_right(world, submission.plan.as_deref(), error)?;
+                submission.status = Status::Over;
+            }
+            GraphOutcome::Cancelled => {
+                if !submission.cancelled {
+                    return Err(format!("graph {id} was cancelled by nobody"));
+                }
+                submission.status = Status::Over;
+            }
+        }
+        submission.outcome = Some(outcome);
+        let is_over =
+            submission.cancelled || submission.held.is_empty() || submission.status == Status::Over;
+        if is_over {
+            self.end(world, graph);
+        } else {
+            let client = self.index;
+            world.soon(
+                world.scenario.hold_micros,
+                Happening::ClientActs {
+                    client,
+                    act: Act::Read { graph },
+                },
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! How a client reads the outputs that it keeps, and checks every value.
+
+use transload_protocol::{ClientMessage, PartitionId, TaskId};
+
+use super::{Act, Client, Status};
+use crate::network::{FetchAnswer, Happening};
+use crate::process::process_at;
+use crate::world::{Reader, Step, World};
+
+impl Client {
+    /// Reads all that a graph has ready, and from now on whatever becomes ready.
+    pub(super) fn read(&mut self, world: &mut World, graph: usize) -> Step {
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return Ok(());
+        };
+        submission.reading = true;
+        let ready: Vec<u32> = submission.located.keys().copied().collect();
+        for task in ready {
+            self.read_task(world, graph, task)?;
+        }
+        self.release_if_read(world, graph);
+        Ok(())
+    }
+
+    /// Starts to read the outputs of a task that were not read yet, if it is held and somewhere.
+    pub(super) fn read_task(&mut self, world: &mut World, graph: usize, index: u32) -> Step {
+        let Some(submission) = self.submissions.get(graph) else {
+            return Ok(());
+        };
+        let (Some(id), Some(location)) = (submission.id, submission.located.get(&index)) else {
+            return Ok(());
+        };
+        if !submission.held.contains(&index) || submission.read.contains(&index) {
+            return Ok(());
+        }
+        let Some(holder) = process_at(&location.addresses) else {
+            return Err(format!("client {}: an output without an address", self.index));
+        };
+        let task = TaskId { graph: id, index };
+        let from = location.worker;
+        let outputs = u32::try_from(location.bytes.len()).unwrap_or(0);
+        let read = submission.partly_read.get(&index).cloned().unwrap_or_default();
+        self.forget_fetches(world, task);
+        for output in (0..outputs).filter(|output| !read.contains(output)) {
+            let partition = PartitionId { task, output };
+            let fetch = world.send_fetch(Reader::Client(self.index), holder, from, partition);
+            self.fetching.insert(partition, fetch);
+        }
+        Ok(())
+    }
+
+    /// The answer to a fetch is here.
+    pub(crate) fn fetch_ended(
+        &mut self,
+        world: &mut World,
+        fetch: u64,
+        answer: &FetchAnswer,
+    ) -> Step {
+        let Some(ended) = world.fetches.remove(&fetch) else {
+            return Ok(());
+        };
+        let partition = ended.partition;
+        self.fetching.remove(&partition);
+        let Some(graph) = self
+            .submissions
+            .iter()
+            .position(|it| it.id == Some(partition.task.graph))
+        else {
+            return Ok(());
+        };
+        let reason = match answer {
+            FetchAnswer::Arrived { value, bytes } => {
+                return self.receive(world, graph, partition, *value, *bytes);
+            }
+            FetchAnswer::Gone => "not here",
+            FetchAnswer::Failed(reason) => reason,
+        };
+        self.forget_fetches(world, partition.task);
+        if let Some(submission) = self.submissions.get_mut(graph) {
+            submission.located.remove(&partition.task.index);
+        }
+        world.count("outputs unreachable");
+        let message = ClientMessage::Unreachable {
+            task: partition.task,
+            worker: ended.from,
+            reason: reason.to_owned(),
+        };
+        self.send(world, message);
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        world: &mut World,
+        graph: usize,
+        partition: PartitionId,
+        value: u64,
+        bytes: u64,
+    ) -> Step {
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return Ok(());
+        };
+        let index = partition.task.index;
+        let Some(plan) = &submission.plan else {
+            return Err(format!("an output of {partition}, whose graph was refused"));
+        };
+        let right = plan.values_of(index).get(partition.output as usize);
+        if right != Some(&value) || plan.bytes_of(value) != bytes {
+            return Err(format!("client {} read a wrong value in {partition}", self.index));
+        }
+        let outputs = plan.values_of(index).len();
+        let read = submission.partly_read.entry(index).or_default();
+        read.insert(partition.output);
+        if read.len() == outputs {
+            submission.partly_read.remove(&index);
+            submission.read.insert(index);
+            world.count("outputs read");
+            if submission.streams {
+                self.release(world, graph, &[index])?;
+            } else {
+                self.release_if_read(world, graph);
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases everything a while after the last output was read.
+    fn release_if_read(&self, world: &mut World, graph: usize) {
+        let Some(submission) = self.submissions.get(graph) else {
+            return;
+        };
+        let is_read = submission.held.iter().all(|it| submission.read.contains(it));
+        if submission.status == Status::Held && is_read {
+            let client = self.index;
+            world.soon(
+                world.scenario.hold_micros,
+                Happening::ClientActs {
+                    client,
+                    act: Act::Release { graph },
+                },
+            );
+        }
+    }
+}

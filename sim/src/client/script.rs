@@ -1,0 +1,222 @@
+//! What a client plans to do, and the doing of it when the time comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use transload_protocol::{
+    ClientId, ClientMessage, GraphId, Layer, LayerIndex, TaskGraph, TaskId, Time,
+};
+
+use super::{Act, Client, Presence, Status, Submission};
+use crate::graphs::random_graph;
+use crate::network::Happening;
+use crate::world::{Step, World};
+
+impl Client {
+    /// A client with its graphs and the times of all that it will do.
+    pub(crate) fn new(index: usize, world: &mut World) -> Result<Self, String> {
+        let horizon = world.scenario.calm_after_micros;
+        let connects = world.random.below(horizon / 10 + 1);
+        let mut plan = vec![(connects, Act::Connect)];
+        let mut submissions = Vec::new();
+        let graphs = world.random.small(1, world.scenario.graphs_per_client);
+        for graph in 0..graphs as usize {
+            submissions.push(Submission::random(world)?);
+            let submits = connects + world.random.below(horizon / 2 + 1);
+            plan.push((submits, Act::Submit { graph }));
+            if world.random.chance(world.scenario.cancel_per_mille) {
+                let later = world.random.below(horizon + 1);
+                plan.push((submits + later, Act::Cancel { graph }));
+            }
+            if world.random.chance(world.scenario.release_early_per_mille) {
+                let later = world.random.below(horizon / 2 + 1);
+                plan.push((submits + later, Act::ReleaseEarly { graph }));
+            }
+        }
+        for _ in 0..world.random.small(0, world.scenario.chatter) {
+            plan.push((connects + world.random.below(horizon + 1), Act::Chatter));
+        }
+        if world.random.chance(world.scenario.vanish_per_mille) {
+            plan.push((connects + world.random.below(horizon + 1), Act::Vanish));
+        }
+        for (at, act) in plan {
+            let happening = Happening::ClientActs { client: index, act };
+            world.agenda.push(Time::from_micros(at), happening);
+        }
+        Ok(Self {
+            index,
+            id: None,
+            presence: Presence::Planned,
+            up: world.link(),
+            down: world.link(),
+            up_until: Time::from_micros(u64::MAX),
+            submissions,
+            fetching: BTreeMap::new(),
+            leaves_when_done: world.random.chance(500),
+            shuts_down: index == 0 && world.random.chance(world.scenario.shutdown_per_mille),
+        })
+    }
+
+    /// The scheduler's welcome is here.
+    pub(crate) fn welcome(&mut self, world: &mut World, id: ClientId) -> Step {
+        self.id = Some(id);
+        // What came due while the client was connecting.
+        for graph in 0..self.submissions.len() {
+            if self.submissions.get(graph).is_some_and(|it| it.id.is_some()) {
+                continue;
+            }
+            self.submit_if_due(world, graph);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn act(&mut self, world: &mut World, act: Act) -> Step {
+        if self.presence == Presence::Gone {
+            return Ok(());
+        }
+        match act {
+            Act::Connect => {
+                self.presence = Presence::Connected;
+                let at = self.up.arrival(world.now, &mut world.random);
+                let client = self.index;
+                world.agenda.push(at, Happening::ClientHello { client });
+            }
+            Act::Submit { graph } => {
+                if let Some(submission) = self.submissions.get_mut(graph) {
+                    submission.due = true;
+                }
+                self.submit_if_due(world, graph);
+            }
+            Act::Cancel { graph } => self.cancel(world, graph),
+            Act::ReleaseEarly { graph } => self.release_early(world, graph)?,
+            Act::Read { graph } => self.read(world, graph)?,
+            Act::Release { graph } => {
+                let held = self.submissions.get(graph).map(|it| it.held.clone());
+                let held: Vec<u32> = held.into_iter().flatten().collect();
+                self.release(world, graph, &held)?;
+            }
+            Act::Chatter => self.chatter(world),
+            Act::Vanish => {
+                world.count("clients vanished");
+                self.close(world, false);
+            }
+            Act::Shutdown => self.send(world, ClientMessage::Shutdown),
+        }
+        Ok(())
+    }
+
+    fn submit_if_due(&mut self, world: &mut World, graph: usize) {
+        let Some(client) = self.id else {
+            return;
+        };
+        let Some(submission) = self.submissions.get_mut(graph).filter(|it| it.due) else {
+            return;
+        };
+        let id = GraphId {
+            client,
+            sequence: u32::try_from(graph).unwrap_or(u32::MAX),
+        };
+        submission.id = Some(id);
+        submission.status = Status::Submitted;
+        if let Some(plan) = &submission.plan {
+            world.plans.insert(id, Arc::clone(plan));
+        }
+        let tasks = submission.tasks.clone();
+        world.count("graphs submitted");
+        self.send(world, ClientMessage::Submit { graph: id, tasks });
+    }
+
+    fn cancel(&mut self, world: &mut World, graph: usize) {
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return;
+        };
+        let Some(id) = submission.id else {
+            return;
+        };
+        if submission.status == Status::Over {
+            return;
+        }
+        submission.cancelled = true;
+        world.count("graphs cancelled");
+        self.send(world, ClientMessage::Cancel { graph: id });
+        if self.submissions.get(graph).is_some_and(|it| it.status == Status::Held) {
+            self.end(world, graph);
+        }
+    }
+
+    fn release_early(&mut self, world: &mut World, graph: usize) -> Step {
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return Ok(());
+        };
+        if submission.id.is_none() || submission.cancelled {
+            return Ok(());
+        }
+        submission.released_early = true;
+        let share = world.random.pick(&[300, 700, 1_000], 500);
+        let held = submission.held.iter().copied();
+        let some: Vec<u32> = held.filter(|_| world.random.chance(share)).collect();
+        world.count("early releases");
+        self.release(world, graph, &some)
+    }
+
+    /// Questions, and messages about what is gone or never was.
+    fn chatter(&mut self, world: &mut World) {
+        let Some(client) = self.id else {
+            return;
+        };
+        let graph = GraphId {
+            client,
+            sequence: world.random.small(0, 4),
+        };
+        let task = TaskId {
+            graph,
+            index: world.random.small(0, 30),
+        };
+        let is_live = |it: &Submission| it.id == Some(graph) && it.status != Status::Over;
+        let message = match world.random.below(5) {
+            0 => ClientMessage::Info,
+            1 => ClientMessage::Subscribe,
+            2 if !self.submissions.iter().any(is_live) => ClientMessage::Release { tasks: vec![task] },
+            3 if !self.submissions.iter().any(is_live) => ClientMessage::Cancel { graph },
+            _ => ClientMessage::Explain { task },
+        };
+        self.send(world, message);
+    }
+}
+
+impl Submission {
+    fn random(world: &mut World) -> Result<Self, String> {
+        let is_bad = world.random.chance(world.scenario.bad_graph_per_mille);
+        let scenario = world.scenario.clone();
+        let plan = random_graph(&scenario, &mut world.random)?;
+        let mut tasks = plan.compiled.graph().clone();
+        if is_bad {
+            let past_the_end = LayerIndex(u32::try_from(tasks.layers.len()).unwrap_or(u32::MAX));
+            tasks.push(
+                Layer::new("bad", "op-0", 1)
+                    .reading(past_the_end, transload_protocol::Edges::Broadcast),
+            );
+        }
+        Ok(Self::new(tasks, if is_bad { None } else { Some(Arc::new(plan)) }, world))
+    }
+
+    fn new(tasks: TaskGraph, plan: Option<Arc<crate::graphs::GraphPlan>>, world: &mut World) -> Self {
+        let kept = plan.as_ref().map(|plan| plan.kept_tasks());
+        Self {
+            id: None,
+            due: false,
+            plan,
+            tasks,
+            status: Status::Planned,
+            outcome: None,
+            held: kept.into_iter().flatten().collect(),
+            located: BTreeMap::new(),
+            partly_read: BTreeMap::new(),
+            read: BTreeSet::new(),
+            streams: world.random.chance(world.scenario.stream_per_mille),
+            reading: false,
+            cancelled: false,
+            released_early: false,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Random graphs, what each of their tasks does, and what their outputs must be.
+//!
+//! An output's value is a hash of everything the task saw, so two runs agree on it only if every input was the right
+//! one at the right place.
+
+use transload_protocol::{
+    Blob, CompiledGraph, Edges, ExplicitEdges, Layer, LayerIndex, Resources, TaskErrorKind,
+    TaskGraph,
+};
+
+use crate::random::{Random, mix};
+use crate::scenario::Scenario;
+
+/// What becomes of a task when it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It ends well.
+    Normal,
+    /// It always fails.
+    Fails(TaskErrorKind),
+    /// It fails the first times with an error that another attempt may cure.
+    Flaky { kind: TaskErrorKind, times: u32 },
+    /// It kills the process that runs it, the first times.
+    Deadly { times: u32 },
+}
+
+/// A graph with the answers.
+#[derive(Debug, Clone)]
+pub(crate) struct GraphPlan {
+    pub(crate) compiled: CompiledGraph,
+    /// By task and output.
+    pub(crate) values: Vec<Vec<u64>>,
+    /// By task.
+    pub(crate) fates: Vec<Fate>,
+    /// Bytes of the largest partition.
+    partition_bytes: u64,
+}
+
+impl GraphPlan {
+    pub(crate) fn fate(&self, task: u32) -> Fate {
+        self.fates.get(task as usize).copied().unwrap_or(Fate::Normal)
+    }
+
+    /// The right values of a task's outputs.
+    pub(crate) fn values_of(&self, task: u32) -> &[u64] {
+        self.values.get(task as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Size of an output: some are empty, most are of middling size.
+    pub(crate) fn bytes_of(&self, value: u64) -> u64 {
+        match mix(value) % 8 {
+            0 => 0,
+            1 => self.partition_bytes,
+            _ => mix(value ^ 1) % (self.partition_bytes + 1),
+        }
+    }
+
+    /// Indices of the tasks whose outputs the client keeps.
+    pub(crate) fn kept_tasks(&self) -> Vec<u32> {
+        let layers = (0_u32..).zip(self.compiled.layers());
+        layers
+            .map(|(layer, _)| LayerIndex(layer))
+            .filter(|layer| self.compiled.is_kept(*layer))
+            .flat_map(|layer| self.compiled.tasks_of(layer))
+            .collect()
+    }
+}
+
+/// What the operator of the simulation computes: all outputs of a task, from all it is told and given.
+pub(crate) fn operate(
+    operator: &str,
+    common: &[u8],
+    own: Option<&[u8]>,
+    position: u32,
+    index: u32,
+    inputs: &[Vec<u64>],
+    outputs: u32,
+) -> Vec<u64> {
+    let mut state = mix(u64::from(position) << 32 | u64::from(index));
+    let mut absorb = |number: u64| state = mix(state.rotate_left(9) ^ number);
+    for bytes in [operator.as_bytes(), common, own.unwrap_or(b"none")] {
+        absorb(bytes.len() as u64);
+        bytes.iter().for_each(|byte| absorb(u64::from(*byte)));
+    }
+    for input in inputs {
+        absorb(input.len() as u64);
+        input.iter().for_each(|value| absorb(*value));
+    }
+    (0..outputs)
+        .map(|output| mix(state ^ mix(u64::from(output) + 1)))
+        .collect()
+}
+
+/// All values of a graph, computed one task after another.
+fn evaluate(graph: &CompiledGraph) -> Vec<Vec<u64>> {
+    let mut values: Vec<Vec<u64>> = Vec::new();
+    for index in 0..graph.task_count() {
+        let Some((layer_index, position)) = graph.locate(index) else {
+            break;
+        };
+        let Some(layer) = graph.layers().get(layer_index.0 as usize) else {
+            break;
+        };
+        let mut inputs = vec![Vec::new(); layer.inputs.len()];
+        graph.for_each_input(index, |input| {
+            let value = values
+                .get(input.task as usize)
+                .and_then(|outputs| outputs.get(input.output as usize));
+            if let (Some(list), Some(value)) = (inputs.get_mut(input.input as usize), value) {
+                list.push(*value);
+            }
+        });
+        let own = layer.arguments.per_task.get(position as usize);
+        values.push(operate(
+            &layer.operator,
+            &layer.arguments.common.0,
+            own.map(|blob| blob.0.as_ref()),
+            position,
+            index,
+            &inputs,
+            layer.outputs,
+        ));
+    }
+    values
+}
+
+/// A random graph of every kind of edge, and what its tasks will do.
+pub(crate) fn random_graph(scenario: &Scenario, random: &mut Random) -> Result<GraphPlan, String> {
+    let mut graph = TaskGraph::new(format!("graph {:x}", random.next()));
+    let layers = random.small(1, scenario.layers);
+    for number in 0..layers {
+        let layer = random_layer(&graph, number, scenario, random);
+        graph.push(layer);
+    }
+    let last = LayerIndex(layers - 1);
+    if !random.chance(scenario.nothing_kept_per_mille) {
+        graph.keep(last);
+        for layer in 0..layers - 1 {
+            if random.chance(scenario.layer_kept_per_mille) {
+                graph.keep(LayerIndex(layer));
+            }
+        }
+    }
+    let compiled = graph.compile().map_err(|error| error.to_string())?;
+    let fates = (0..compiled.task_count())
+        .map(|_| random_fate(scenario, random))
+        .collect();
+    Ok(GraphPlan {
+        values: evaluate(&compiled),
+        compiled,
+        fates,
+        partition_bytes: scenario.partition_bytes,
+    })
+}
+
+fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mut Random) -> Layer {
+    let mut tasks = random.small(1, scenario.tasks_per_layer);
+    let mut inputs = Vec::new();
+    // The first edge may decide how many tasks the layer has; the others must fit.
+    let wanted = if number == 0 { 0 } else { random.small(0, 3) };
+    for _ in 0..wanted {
+        let source = LayerIndex(random.small(0, number - 1));
+        let Some(below) = graph.layers.get(source.0 as usize) else {
+            continue;
+        };
+        let arity = random.small(2, 4);
+        let (needed, edges) = match random.below(5) {
+            0 => (below.tasks, Edges::OneToOne),
+            1 => (below.outputs, Edges::Shuffle),
+            2 => (below.tasks.div_ceil(arity), Edges::Tree { arity }),
+            3 => (tasks, Edges::Broadcast),
+            _ => (tasks, random_edges(tasks, below, random)),
+        };
+        if inputs.is_empty() && !matches!(edges, Edges::Explicit(_)) {
+            tasks = needed;
+        }
+        if needed == tasks {
+            inputs.push((source, edges));
+        }
+    }
+    let mut layer = Layer::new(format!("layer {number}"), format!("op-{}", random.below(3)), tasks)
+        .with_outputs(random.small(1, 5))
+        .with_common(random.next().to_le_bytes().to_vec());
+    if random.chance(300) {
+        let own = |_| Blob::from(random.next().to_le_bytes().to_vec());
+        layer = layer.with_per_task((0..tasks).map(own).collect());
+    }
+    for (source, edges) in inputs {
+        layer = layer.reading(source, edges);
+    }
+    layer.priority = i32::try_from(random.below(3)).unwrap_or(0) - 1;
+    layer.retries = random.small(0, scenario.retries);
+    layer.resources = Resources::slots(random.small(1, scenario.slots_per_task));
+    layer
+}
+
+fn random_edges(tasks: u32, below: &Layer, random: &mut Random) -> Edges {
+    let lists: Vec<Vec<(u32, u32)>> = (0..tasks)
+        .map(|_| {
+            (0..random.small(0, 4))
+                .map(|_| {
+                    (
+                        random.small(0, below.tasks - 1),
+                        random.small(0, below.outputs - 1),
+                    )
+                })
+                .collect()
+        })
+        .collect();
+    Edges::Explicit(ExplicitEdges::from_lists(lists.iter().map(Vec::as_slice)))
+}
+
+fn random_fate(scenario: &Scenario, random: &mut Random) -> Fate {
+    if random.chance(scenario.task_fails_per_mille) {
+        let kinds = [
+            TaskErrorKind::Operator,
+            TaskErrorKind::Panic,
+            TaskErrorKind::UnknownOperator,
+        ];
+        Fate::Fails(random.pick(&kinds, TaskErrorKind::Operator))
+    } else if random.chance(scenario.task_flaky_per_mille) {
+        let kinds = [
+            TaskErrorKind::OutOfMemory,
+            TaskErrorKind::SpillFailed,
+            TaskErrorKind::CorruptPartition,
+        ];
+        Fate::Flaky {
+            kind: random.pick(&kinds, TaskErrorKind::OutOfMemory),
+            times: random.small(1, 3),
+        }
+    } else if random.chance(scenario.task_deadly_per_mille) {
+        Fate::Deadly {
+            times: random.small(1, 4),
+        }
+    } else {
+        Fate::Normal
+    }
+}

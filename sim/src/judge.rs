@@ -1,0 +1,67 @@
+//! Whether a graph's end is the right one, and whether anything is left when all is over.
+
+use transload_protocol::{TaskError, TaskErrorKind};
+
+use crate::graphs::GraphPlan;
+use crate::world::{Step, World};
+
+/// A graph may fail only with a failure that the simulation made happen, or could not be avoided.
+pub(crate) fn failure_is_right(
+    world: &World,
+    plan: Option<&GraphPlan>,
+    error: &TaskError,
+) -> Step {
+    let wrong = |why: String| Err(format!("a graph failed without reason: {error}: {why}"));
+    let Some(layer) = plan.and_then(|plan| plan.compiled.layer_of(error.task.index)) else {
+        return wrong("it has no such task".to_owned());
+    };
+    if layer.name != error.layer || layer.operator != error.operator {
+        return wrong(format!("its layer is `{}`, operator `{}`", layer.name, layer.operator));
+    }
+    let injected = world.injected.get(&error.task).cloned().unwrap_or_default();
+    let happened = |name: &str| world.report.counts.get(name).is_some_and(|count| *count > 0);
+    match error.kind {
+        TaskErrorKind::Operator | TaskErrorKind::Panic | TaskErrorKind::UnknownOperator => {
+            if injected.failures.contains(&error.kind) {
+                Ok(())
+            } else {
+                wrong(format!("its failures were {:?}", injected.failures))
+            }
+        }
+        kind @ (TaskErrorKind::OutOfMemory
+        | TaskErrorKind::SpillFailed
+        | TaskErrorKind::CorruptPartition) => {
+            let may_happen = match kind {
+                TaskErrorKind::CorruptPartition => happened("failed loads"),
+                TaskErrorKind::SpillFailed => {
+                    happened("failed spills") || world.scenario.disk_bytes < u64::MAX
+                }
+                _ => false,
+            };
+            if !injected.failures.contains(&kind) && !may_happen {
+                wrong(format!("its failures were {:?}", injected.failures))
+            } else if injected.reported <= layer.retries {
+                wrong(format!(
+                    "it failed {} times and may be retried {} times",
+                    injected.reported, layer.retries
+                ))
+            } else {
+                Ok(())
+            }
+        }
+        TaskErrorKind::WorkersLost => {
+            if injected.deaths >= world.scenario.worker_deaths_per_task {
+                Ok(())
+            } else {
+                wrong(format!("it lost {} workers", injected.deaths))
+            }
+        }
+        TaskErrorKind::Unschedulable => {
+            if world.scenario.slots_per_task > world.scenario.slots_per_worker.0 {
+                Ok(())
+            } else {
+                wrong("every worker can run it".to_owned())
+            }
+        }
+    }
+}

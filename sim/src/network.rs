@@ -1,0 +1,171 @@
+//! The fake clock and network: everything that will happen, in order of time, and links that delay messages.
+//!
+//! A link keeps the order of its messages, as TCP does; messages of different links overtake each other.
+
+use std::collections::BTreeMap;
+
+use transload_protocol::{
+    Attempt, ClientId, ClientMessage, SchedulerToClient, SchedulerToWorker, TaskId,
+    Time, WorkerId, WorkerMessage,
+};
+
+use crate::client::Act;
+use crate::faults::Fault;
+use crate::random::Random;
+
+/// Something that will happen at its time.
+#[derive(Debug, Clone)]
+pub(crate) enum Happening {
+    /// A worker's hello reaches the scheduler.
+    WorkerHello { process: usize },
+    /// The scheduler's welcome reaches a worker.
+    WorkerWelcome { process: usize, worker: WorkerId },
+    /// A worker's message reaches the scheduler.
+    ToScheduler { process: usize, message: WorkerMessage },
+    /// The scheduler's message reaches a worker.
+    ToWorker { process: usize, message: SchedulerToWorker },
+    /// The scheduler sees a worker's connection end.
+    WorkerGone { process: usize },
+    /// A worker sees its connection to the scheduler end.
+    SchedulerGone { process: usize },
+    /// A client's hello reaches the scheduler.
+    ClientHello { client: usize },
+    /// The scheduler's welcome reaches a client.
+    ClientWelcome { client: usize, id: ClientId },
+    /// A client's message reaches the scheduler.
+    FromClient { client: usize, message: ClientMessage },
+    /// The scheduler's message reaches a client.
+    ToClient { client: usize, message: SchedulerToClient },
+    /// The scheduler sees a client's connection end.
+    ClientGone { client: usize },
+    /// A timer of the scheduler's machine.
+    SchedulerTick { token: u64 },
+    /// A timer of a worker's machine.
+    WorkerTick { process: usize, token: u64 },
+    /// A request for a partition reaches its holder.
+    FetchArrives { fetch: u64 },
+    /// The answer to a fetch reaches its reader.
+    FetchEnds { fetch: u64, answer: FetchAnswer },
+    /// An operator returns.
+    TaskEnds { process: usize, task: TaskId, attempt: Attempt, token: u64 },
+    /// A spill or load ends.
+    DiskEnds { process: usize, operation: u64 },
+    /// A client does what its script says.
+    ClientActs { client: usize, act: Act },
+    /// Something breaks, or is mended.
+    Fault(Fault),
+}
+
+/// How a fetch ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FetchAnswer {
+    Arrived { value: u64, bytes: u64 },
+    Gone,
+    Failed(&'static str),
+}
+
+impl Happening {
+    /// Signs of life and timers: they never stop, so they do not count as work.
+    pub(crate) const fn is_background(&self) -> bool {
+        matches!(
+            self,
+            Self::SchedulerTick { .. }
+                | Self::WorkerTick { .. }
+                | Self::ToScheduler {
+                    message: WorkerMessage::Heartbeat { .. } | WorkerMessage::Events { .. },
+                    ..
+                }
+        )
+    }
+
+    /// A number for the hash of a run.
+    pub(crate) fn mark(&self) -> u64 {
+        let (kind, number) = match self {
+            Self::WorkerHello { process } => (0, *process as u64),
+            Self::WorkerWelcome { process, .. } => (1, *process as u64),
+            Self::ToScheduler { process, .. } => (2, *process as u64),
+            Self::ToWorker { process, .. } => (3, *process as u64),
+            Self::WorkerGone { process } => (4, *process as u64),
+            Self::SchedulerGone { process } => (5, *process as u64),
+            Self::ClientHello { client } => (6, *client as u64),
+            Self::ClientWelcome { client, .. } => (7, *client as u64),
+            Self::FromClient { client, .. } => (8, *client as u64),
+            Self::ToClient { client, .. } => (9, *client as u64),
+            Self::ClientGone { client } => (10, *client as u64),
+            Self::SchedulerTick { .. } => (11, 0),
+            Self::WorkerTick { process, .. } => (12, *process as u64),
+            Self::FetchArrives { fetch } => (13, *fetch),
+            Self::FetchEnds { fetch, .. } => (14, *fetch),
+            Self::TaskEnds { task, .. } => (15, u64::from(task.index)),
+            Self::DiskEnds { operation, .. } => (16, *operation),
+            Self::ClientActs { client, .. } => (17, *client as u64),
+            Self::Fault(_) => (18, 0),
+        };
+        (kind << 48) | number
+    }
+}
+
+/// Everything that will happen, in order of time; what was scheduled first happens first at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Agenda {
+    entries: BTreeMap<(Time, u64), Happening>,
+    next: u64,
+    work: usize,
+}
+
+impl Agenda {
+    pub(crate) fn push(&mut self, at: Time, happening: Happening) {
+        self.work += usize::from(!happening.is_background());
+        self.entries.insert((at, self.next), happening);
+        self.next += 1;
+    }
+
+    /// The next happening, its time and its place in the order.
+    pub(crate) fn pop(&mut self) -> Option<(Time, u64, Happening)> {
+        let ((at, order), happening) = self.entries.pop_first()?;
+        self.work -= usize::from(!happening.is_background());
+        Some((at, order, happening))
+    }
+
+    /// Puts back what was popped, for a later time. It keeps its place among what happens at that time, so that links
+    /// stay in order.
+    pub(crate) fn defer(&mut self, at: Time, order: u64, happening: Happening) {
+        self.work += usize::from(!happening.is_background());
+        self.entries.insert((at, order), happening);
+    }
+
+    /// Whether anything but timers and signs of life will happen.
+    pub(crate) const fn has_work(&self) -> bool {
+        self.work > 0
+    }
+}
+
+/// One direction of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    base_micros: u64,
+    jitter_micros: u64,
+    last: Time,
+}
+
+impl Link {
+    pub(crate) const fn new(base_micros: u64, jitter_micros: u64) -> Self {
+        Self {
+            base_micros,
+            jitter_micros,
+            last: Time::from_micros(0),
+        }
+    }
+
+    /// When a message sent now arrives: never before the one sent before it.
+    pub(crate) fn arrival(&mut self, now: Time, random: &mut Random) -> Time {
+        let at = now.after_micros(self.base_micros + random.below(self.jitter_micros + 1));
+        self.last = self.last.max(at);
+        self.last
+    }
+
+    /// The time after which nothing that was sent so far can still arrive.
+    pub(crate) const fn last(&self) -> Time {
+        self.last
+    }
+}

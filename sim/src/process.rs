@@ -1,0 +1,287 @@
+//! A worker process: the worker machine, and a driver made of fakes (store, disk, executors, sockets).
+//!
+//! The driver is strict: an action that a real driver could not carry out ends the simulation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use transload_protocol::{
+    Address, Attempt, GraphId, LayerIndex, LayerSpec, PartitionId, Resources, SchedulerToWorker,
+    TaskErrorKind, TaskId, Time, WorkerHello, WorkerId,
+};
+use transload_worker::{Action, Config, Input, Worker};
+
+use crate::network::{Happening, Link};
+use crate::world::{Step, World};
+
+mod fetching;
+mod limits;
+mod work;
+
+/// Scheme of the addresses of simulated workers; the endpoint is the number of the process.
+pub(crate) const SCHEME: &str = "sim";
+
+/// Whether a process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Alive,
+    /// Dead since then. A machine without power does not refuse connections: requests to it are never answered.
+    Dead { since: Time, silent: bool },
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// All that it sent arrives, then the connection ends.
+    Orderly,
+    /// Some of what is under way is lost, then the connection ends.
+    Killed,
+    /// What is under way is lost and the connection does not end.
+    PowerCut,
+}
+
+/// A stored partition.
+#[derive(Debug, Clone)]
+struct Stored {
+    value: u64,
+    bytes: u64,
+    on_disk: bool,
+    /// The spill or load of it that is under way.
+    operation: Option<u64>,
+    /// It could not be read back; nobody gets it any more.
+    corrupt: bool,
+}
+
+#[derive(Debug, Clone)]
+struct DiskOperation {
+    partition: PartitionId,
+    spills: bool,
+    fails: bool,
+}
+
+/// A running operator.
+#[derive(Debug, Clone)]
+struct Execution {
+    token: u64,
+    resources: Resources,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    Done { values: Vec<u64> },
+    Fails(TaskErrorKind),
+    Stopped,
+    KillsTheProcess,
+}
+
+pub(crate) struct Process {
+    pub(crate) index: usize,
+    pub(crate) machine: Worker,
+    config: Config,
+    pub(crate) id: Option<WorkerId>,
+    pub(crate) life: Life,
+    pub(crate) stalled_until: Time,
+    pub(crate) up: Link,
+    pub(crate) down: Link,
+    /// What was sent to the scheduler and would arrive later than this is lost.
+    pub(crate) up_until: Time,
+    /// The scheduler counts this worker in.
+    pub(crate) in_cluster: bool,
+    peers: BTreeMap<WorkerId, usize>,
+    layers: BTreeMap<(GraphId, LayerIndex), LayerSpec>,
+    store: BTreeMap<PartitionId, Stored>,
+    running: BTreeMap<(TaskId, Attempt), Execution>,
+    /// Fetches in flight, and the bytes expected.
+    fetching: BTreeMap<PartitionId, (u64, u64)>,
+    /// The inputs of what was assigned and not answered.
+    assigned: BTreeMap<(TaskId, Attempt), BTreeSet<PartitionId>>,
+    /// Partitions asked for while memory was short.
+    overcommitted: BTreeSet<PartitionId>,
+    disk: BTreeMap<u64, DiskOperation>,
+    tick: Option<(Time, u64)>,
+}
+
+impl Process {
+    pub(crate) fn new(index: usize, world: &mut World) -> Self {
+        let (fewest, most) = world.scenario.slots_per_worker;
+        let config = Config {
+            resources: Resources::slots(world.random.small(fewest, most)),
+            memory_bytes: world.scenario.memory_bytes,
+            disk_bytes: world.scenario.disk_bytes,
+            spill_above_percent: world.scenario.spill_above_percent,
+            fetches_in_flight: world.scenario.fetches_in_flight,
+            disk_operations_in_flight: world.scenario.disk_operations_in_flight,
+            fetch_attempts: world.scenario.fetch_attempts,
+            heartbeat_ms: world.scenario.heartbeat_ms,
+        };
+        let mut up = world.link();
+        let hello = up.arrival(world.now, &mut world.random);
+        world
+            .agenda
+            .push(hello, Happening::WorkerHello { process: index });
+        world.count("workers started");
+        Self {
+            index,
+            machine: Worker::new(config.clone()),
+            config,
+            id: None,
+            life: Life::Alive,
+            stalled_until: world.now,
+            up,
+            down: world.link(),
+            up_until: Time::from_micros(u64::MAX),
+            in_cluster: false,
+            peers: BTreeMap::new(),
+            layers: BTreeMap::new(),
+            store: BTreeMap::new(),
+            running: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            overcommitted: BTreeSet::new(),
+            disk: BTreeMap::new(),
+            tick: None,
+        }
+    }
+
+    pub(crate) fn hello(&self) -> WorkerHello {
+        WorkerHello {
+            name: format!("process {}", self.index),
+            host: "sim".to_owned(),
+            process: u32::try_from(self.index).unwrap_or(0),
+            resources: self.config.resources.clone(),
+            memory_bytes: self.config.memory_bytes,
+            addresses: vec![Address::new(SCHEME, self.index.to_string())],
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.life == Life::Alive
+    }
+
+    /// Feeds the machine, checks it, and carries out what it wants.
+    pub(crate) fn handle(&mut self, world: &mut World, input: Input) -> Step {
+        let mut actions = Vec::new();
+        let ticked = input == Input::Tick;
+        let forgotten = match &input {
+            Input::FromScheduler(SchedulerToWorker::Forget { graph }) => Some(*graph),
+            _ => None,
+        };
+        if let Input::FromScheduler(SchedulerToWorker::Layer { graph, layer, spec }) = &input {
+            self.layers.insert((*graph, *layer), spec.clone());
+        }
+        if let Input::FromScheduler(SchedulerToWorker::Assign { task }) = &input {
+            let inputs = task.inputs.iter().map(|input| input.partition).collect();
+            self.assigned.insert((task.task, task.attempt), inputs);
+        }
+        self.machine.handle(world.now, input, &mut actions);
+        self.machine
+            .check()
+            .map_err(|error| format!("process {}: check: {error}", self.index))?;
+        for action in actions {
+            world
+                .trace
+                .note(world.now, || format!("    p{} {action:?}", self.index));
+            self.act(world, action)
+                .map_err(|error| format!("process {}: {error}", self.index))?;
+            if !self.is_alive() {
+                return Ok(());
+            }
+        }
+        if let Some(graph) = forgotten {
+            self.layers.retain(|(of, _), _| *of != graph);
+        }
+        self.check_limits()
+            .map_err(|error| format!("process {}: {error}", self.index))?;
+        self.set_tick(world, ticked)
+    }
+
+    fn set_tick(&mut self, world: &mut World, ticked: bool) -> Step {
+        let wanted = self.machine.next_deadline();
+        if let Some(deadline) = wanted.filter(|deadline| ticked && *deadline <= world.now) {
+            return Err(format!(
+                "process {}: wants a tick at {} us right after one at {} us",
+                self.index, deadline.micros, world.now.micros
+            ));
+        }
+        if wanted == self.tick.map(|(deadline, _)| deadline) {
+            return Ok(());
+        }
+        self.tick = wanted.map(|deadline| {
+            let token = world.token();
+            let late = world.random.below(500);
+            world.agenda.push(
+                deadline.max(world.now).after_micros(late),
+                Happening::WorkerTick {
+                    process: self.index,
+                    token,
+                },
+            );
+            (deadline, token)
+        });
+        Ok(())
+    }
+
+    /// A timer went off; timers that were set before a later one mean nothing.
+    pub(crate) fn tick(&mut self, world: &mut World, token: u64) -> Step {
+        if self.tick.is_none_or(|(_, newest)| newest != token) {
+            return Ok(());
+        }
+        self.tick = None;
+        self.handle(world, Input::Tick)
+    }
+
+    fn act(&mut self, world: &mut World, action: Action) -> Step {
+        match action {
+            Action::ToScheduler(message) => {
+                self.note_answer(&message);
+                let at = self.up.arrival(world.now, &mut world.random);
+                let process = self.index;
+                world
+                    .agenda
+                    .push(at, Happening::ToScheduler { process, message });
+                Ok(())
+            }
+            Action::AddPeer { worker, addresses } => {
+                let process = process_at(&addresses)
+                    .ok_or_else(|| format!("no usable address of worker {worker}"))?;
+                self.peers.insert(worker, process);
+                Ok(())
+            }
+            Action::RemovePeer { worker } => {
+                self.remove_peer(world, worker);
+                Ok(())
+            }
+            Action::Fetch {
+                partition,
+                from,
+                bytes,
+            } => self.fetch(world, partition, from, bytes),
+            Action::CancelFetch { partition } => self.cancel_fetch(world, partition),
+            Action::Start {
+                task,
+                attempt,
+                layer,
+                inputs,
+            } => self.start(world, task, attempt, layer, &inputs),
+            Action::Stop { task, attempt } => self.stop(world, task, attempt),
+            Action::Spill { partition } => self.move_partition(world, partition, true),
+            Action::Load { partition } => self.move_partition(world, partition, false),
+            Action::Drop { partition } => match self.store.remove(&partition) {
+                Some(_) => Ok(()),
+                None => Err(format!("drops {partition}, which it does not hold")),
+            },
+            Action::Exit => {
+                self.die(world, Death::Orderly);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The process that listens at one of the addresses.
+pub(crate) fn process_at(addresses: &[Address]) -> Option<usize> {
+    addresses
+        .iter()
+        .find(|address| address.scheme == SCHEME)
+        .and_then(|address| address.endpoint.parse().ok())
+}

@@ -1,0 +1,327 @@
+//! What a simulated worker's executors and disk do.
+
+use transload_protocol::{Attempt, LayerIndex, LayerSpec, PartitionId, TaskErrorKind, TaskId};
+use transload_worker::Input;
+
+use super::{Death, DiskOperation, Execution, Life, Outcome, Process, Stored};
+use crate::graphs::{Fate, operate};
+use crate::network::Happening;
+use crate::world::{Step, World};
+
+impl Process {
+    pub(super) fn start(
+        &mut self,
+        world: &mut World,
+        task: TaskId,
+        attempt: Attempt,
+        layer: LayerIndex,
+        inputs: &[Vec<PartitionId>],
+    ) -> Step {
+        let Some(spec) = self.layers.get(&(task.graph, layer)).cloned() else {
+            return Err(format!("starts {task} of layer {layer}, which it was not told of"));
+        };
+        if self.running.contains_key(&(task, attempt)) {
+            return Err(format!("starts attempt {} of {task} a second time", attempt.0));
+        }
+        let mut free = self.config.resources.clone();
+        let running = self.running.values().map(|execution| &execution.resources);
+        if !running.chain([&spec.resources]).all(|taken| free.take(taken)) {
+            return Err(format!("starts {task} with no slot free for it"));
+        }
+        if !self.running.is_empty() && self.memory_bytes() > self.config.memory_bytes {
+            return Err(format!("starts {task} beside another with memory overfull"));
+        }
+        let values = self.compute(task, &spec, inputs)?;
+        let plan = world.plans.get(&task.graph).cloned();
+        let Some(plan) = plan else {
+            return Err(format!("starts {task}, which nobody submitted"));
+        };
+        if plan.values_of(task.index) != values {
+            return Err(format!("starts {task} with the wrong inputs"));
+        }
+        let injected = world.injected(task);
+        injected.runs += 1;
+        let runs = injected.runs;
+        let outcome = match plan.fate(task.index) {
+            Fate::Fails(kind) => Outcome::Fails(kind),
+            Fate::Flaky { kind, times } if runs <= times => Outcome::Fails(kind),
+            Fate::Deadly { times } if runs <= times => Outcome::KillsTheProcess,
+            Fate::Normal | Fate::Flaky { .. } | Fate::Deadly { .. } => Outcome::Done { values },
+        };
+        let token = world.token();
+        self.running.insert(
+            (task, attempt),
+            Execution {
+                token,
+                resources: spec.resources,
+                outcome,
+            },
+        );
+        world.count("tasks started");
+        let micros = world.scenario.task_micros;
+        self.end_later(world, task, attempt, token, micros);
+        Ok(())
+    }
+
+    fn end_later(&self, world: &mut World, task: TaskId, attempt: Attempt, token: u64, micros: u64) {
+        let process = self.index;
+        world.soon(
+            micros,
+            Happening::TaskEnds {
+                process,
+                task,
+                attempt,
+                token,
+            },
+        );
+    }
+
+    /// What the operator makes of the inputs as they are in this worker's memory.
+    fn compute(
+        &self,
+        task: TaskId,
+        spec: &LayerSpec,
+        inputs: &[Vec<PartitionId>],
+    ) -> Result<Vec<u64>, String> {
+        let mut values = Vec::new();
+        for list in inputs {
+            let mut of_input = Vec::new();
+            for partition in list {
+                match self.store.get(partition) {
+                    Some(stored) if !stored.on_disk => of_input.push(stored.value),
+                    Some(_) => return Err(format!("starts {task}: {partition} is on disk")),
+                    None => return Err(format!("starts {task}: {partition} is not here")),
+                }
+            }
+            values.push(of_input);
+        }
+        let Some(position) = task.index.checked_sub(spec.first_task) else {
+            return Err(format!("starts {task} as if it were of layer `{}`", spec.name));
+        };
+        let own = spec.arguments.per_task.get(position as usize);
+        Ok(operate(
+            &spec.operator,
+            &spec.arguments.common.0,
+            own.map(|blob| blob.0.as_ref()),
+            position,
+            task.index,
+            &values,
+            spec.outputs,
+        ))
+    }
+
+    pub(super) fn stop(&mut self, world: &mut World, task: TaskId, attempt: Attempt) -> Step {
+        let token = world.token();
+        let heeds = world.random.chance(700);
+        let Some(execution) = self.running.get_mut(&(task, attempt)) else {
+            return Err(format!("stops attempt {} of {task}, which does not run", attempt.0));
+        };
+        world.count("tasks stopped");
+        // Some operators notice at once, some only when they are done.
+        if heeds {
+            execution.outcome = Outcome::Stopped;
+            execution.token = token;
+            self.end_later(world, task, attempt, token, 2_000);
+        }
+        Ok(())
+    }
+
+    /// An operator returns.
+    pub(crate) fn task_ended(
+        &mut self,
+        world: &mut World,
+        task: TaskId,
+        attempt: Attempt,
+        token: u64,
+    ) -> Step {
+        let key = (task, attempt);
+        if self.running.get(&key).is_none_or(|it| it.token != token) {
+            return Ok(());
+        }
+        let Some(execution) = self.running.remove(&key) else {
+            return Ok(());
+        };
+        match execution.outcome {
+            Outcome::KillsTheProcess => {
+                world.count("workers killed by a task");
+                self.die(world, Death::Killed);
+                Ok(())
+            }
+            Outcome::Stopped => {
+                let (kind, message) = (TaskErrorKind::Operator, "stopped".to_owned());
+                self.handle(
+                    world,
+                    Input::TaskFailed {
+                        task,
+                        attempt,
+                        kind,
+                        message,
+                    },
+                )
+            }
+            Outcome::Fails(kind) => {
+                world.injected(task).failures.push(kind);
+                world.count("task failures");
+                let message = "as planned".to_owned();
+                self.handle(
+                    world,
+                    Input::TaskFailed {
+                        task,
+                        attempt,
+                        kind,
+                        message,
+                    },
+                )
+            }
+            Outcome::Done { values } => {
+                let mut sizes = Vec::new();
+                for (output, value) in (0_u32..).zip(values) {
+                    let bytes = world
+                        .plans
+                        .get(&task.graph)
+                        .map_or(0, |plan| plan.bytes_of(value));
+                    sizes.push(bytes);
+                    let stored = Stored {
+                        value,
+                        bytes,
+                        on_disk: false,
+                        operation: None,
+                        corrupt: false,
+                    };
+                    self.store.insert(PartitionId { task, output }, stored);
+                }
+                self.handle(
+                    world,
+                    Input::TaskDone {
+                        task,
+                        attempt,
+                        bytes: sizes,
+                    },
+                )
+            }
+        }
+    }
+
+    /// Starts a spill, or a load.
+    pub(super) fn move_partition(
+        &mut self,
+        world: &mut World,
+        partition: PartitionId,
+        spills: bool,
+    ) -> Step {
+        let verb = if spills { "spills" } else { "loads" };
+        if self.disk.values().any(|it| it.partition == partition) {
+            return Err(format!("{verb} {partition} while an earlier move of it is under way"));
+        }
+        let full = spills && !self.fits_on_disk(world, partition);
+        let per_mille = if spills {
+            world.scenario.spill_fails_per_mille
+        } else {
+            world.scenario.load_fails_per_mille
+        };
+        let fails = full || world.mishap(per_mille);
+        let operation = world.token();
+        let Some(stored) = self.store.get_mut(&partition) else {
+            return Err(format!("{verb} {partition}, which it does not hold"));
+        };
+        if stored.on_disk == spills {
+            return Err(format!("{verb} {partition}, which is there already"));
+        }
+        let bytes = stored.bytes;
+        if !spills {
+            self.check_room(partition, bytes)?;
+        }
+        let Some(stored) = self.store.get_mut(&partition) else {
+            return Ok(());
+        };
+        stored.operation = Some(operation);
+        self.disk.insert(
+            operation,
+            DiskOperation {
+                partition,
+                spills,
+                fails,
+            },
+        );
+        let process = self.index;
+        world.count(if spills { "spills" } else { "loads" });
+        world.soon(
+            world.scenario.disk_micros,
+            Happening::DiskEnds { process, operation },
+        );
+        Ok(())
+    }
+
+    /// Whether the real disk has room, whatever the machine's own limit says.
+    fn fits_on_disk(&self, world: &World, partition: PartitionId) -> bool {
+        let bytes_of = |id: &PartitionId| self.store.get(id).map_or(0, |stored| stored.bytes);
+        let on_disk = self.store.values().filter(|stored| stored.on_disk);
+        let used: u64 = on_disk.map(|stored| stored.bytes).sum();
+        let written = self.disk.values().filter(|operation| operation.spills);
+        let coming: u64 = written.map(|operation| bytes_of(&operation.partition)).sum();
+        used + coming + bytes_of(&partition) <= world.scenario.disk_capacity_bytes
+    }
+
+    /// A spill or load ends. If the partition was dropped meanwhile, the machine is told all the same.
+    pub(crate) fn disk_ended(&mut self, world: &mut World, operation: u64) -> Step {
+        let Some(ended) = self.disk.remove(&operation) else {
+            return Ok(());
+        };
+        let partition = ended.partition;
+        let stored = self
+            .store
+            .get_mut(&partition)
+            .filter(|stored| stored.operation == Some(operation));
+        let reason = "the fake disk says no".to_owned();
+        let mut bytes = 0;
+        if let Some(stored) = stored {
+            bytes = stored.bytes;
+            stored.operation = None;
+            if !ended.fails {
+                stored.on_disk = ended.spills;
+            } else if !ended.spills {
+                stored.corrupt = true;
+            }
+        }
+        if ended.fails {
+            world.count(if ended.spills { "failed spills" } else { "failed loads" });
+        }
+        let input = match (ended.spills, ended.fails) {
+            (true, false) => Input::Spilled { partition, bytes },
+            (true, true) => Input::SpillFailed { partition, reason },
+            (false, false) => Input::Loaded { partition },
+            (false, true) => Input::LoadFailed { partition, reason },
+        };
+        self.handle(world, input)
+    }
+
+    /// The process ends, and everything in it with it.
+    pub(crate) fn die(&mut self, world: &mut World, death: Death) {
+        self.life = Life::Dead {
+            since: world.now,
+            silent: death == Death::PowerCut,
+        };
+        self.store.clear();
+        self.running.clear();
+        self.disk.clear();
+        self.tick = None;
+        for fetch in std::mem::take(&mut self.fetching).into_values().map(|(fetch, _)| fetch) {
+            world.fetches.remove(&fetch);
+        }
+        self.up_until = match death {
+            Death::Orderly => self.up.last(),
+            Death::Killed => world
+                .now
+                .after_micros(world.random.below(world.scenario.latency_micros + 1)),
+            Death::PowerCut => world.now,
+        };
+        if death != Death::PowerCut {
+            let seen = self.up_until.max(world.now).after_micros(1);
+            let process = self.index;
+            world.agenda.push(
+                seen.after_micros(world.random.below(10_000)),
+                Happening::WorkerGone { process },
+            );
+        }
+    }
+}

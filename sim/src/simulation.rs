@@ -1,0 +1,522 @@
+//! The main loop: takes what happens next from the agenda and hands it to the machine that it concerns.
+//!
+//! The driver of the scheduler's machine is here too; the driver of the workers' is in `process`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use transload_protocol::{
+    ClientHello, ClientId, SchedulerToWorker, TaskId, Time, WorkerId, WorkerMessage,
+};
+use transload_scheduler::{Action, Config, Input, Scheduler};
+use transload_worker::Input as WorkerInput;
+
+use crate::client::Client;
+use crate::faults::{self, Fault};
+use crate::network::{FetchAnswer, Happening};
+use crate::process::{Death, Life, Process};
+use crate::scenario::Scenario;
+use crate::trace::{Failure, Tracing};
+use crate::world::{Reader, Report, Step, World};
+
+mod ending;
+mod mishaps;
+
+/// Most steps of one run: a run that needs more hangs.
+const MAX_STEPS: u64 = 1_000_000;
+
+/// One run of a [`Scenario`].
+pub struct Simulation {
+    world: World,
+    scheduler: Scheduler,
+    scheduler_tick: Option<(Time, u64)>,
+    processes: Vec<Process>,
+    clients: Vec<Client>,
+    workers: BTreeMap<WorkerId, usize>,
+    /// What each process was told to run and has not answered, as the scheduler's connection sees it.
+    assigned: BTreeMap<usize, BTreeSet<TaskId>>,
+    stopped: bool,
+    /// While nothing is on its way: until when to wait for something to come of it.
+    rest_until: Option<Time>,
+    steps: u64,
+}
+
+impl Simulation {
+    /// Runs the scenario of a seed.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the last events before it.
+    pub fn run(seed: u64) -> Result<Report, Failure> {
+        Self::play(Scenario::from_seed(seed))
+    }
+
+    /// Runs a scenario. Where it fails it is run again with tracing, to tell what came before.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the last events before it.
+    pub fn play(scenario: Scenario) -> Result<Report, Failure> {
+        Self::trace(scenario.clone(), Tracing::Off)
+            .or_else(|_| Self::trace(scenario, Tracing::Tail))
+    }
+
+    /// Runs a scenario once, with the given tracing.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the last events before it, where tracing is on.
+    pub fn trace(scenario: Scenario, tracing: Tracing) -> Result<Report, Failure> {
+        let seed = scenario.seed;
+        let mut simulation = Self::new(scenario, tracing).map_err(|reason| Failure {
+            seed,
+            step: 0,
+            at: Time::default(),
+            reason,
+            tail: Vec::new(),
+        })?;
+        match simulation.run_to_end() {
+            Ok(()) => Ok(simulation.into_report()),
+            Err(reason) => Err(Failure {
+                seed,
+                step: simulation.steps,
+                at: simulation.world.now,
+                reason,
+                tail: simulation.world.trace.into_tail(),
+            }),
+        }
+    }
+
+    fn new(scenario: Scenario, tracing: Tracing) -> Result<Self, String> {
+        let config = Config {
+            queue_per_slot: scenario.queue_per_slot,
+            worker_timeout_ms: scenario.worker_timeout_ms,
+            worker_deaths_per_task: scenario.worker_deaths_per_task,
+            progress_interval_ms: 100,
+        };
+        let mut world = World::new(scenario, tracing);
+        faults::plan(
+            &world.scenario.clone(),
+            &mut world.random,
+            &mut world.agenda,
+        );
+        let processes = (0..world.scenario.workers as usize)
+            .map(|index| Process::new(index, &mut world))
+            .collect();
+        let clients = (0..world.scenario.clients as usize)
+            .map(|index| Client::new(index, &mut world))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            world,
+            scheduler: Scheduler::new(config),
+            scheduler_tick: None,
+            processes,
+            clients,
+            workers: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            stopped: false,
+            rest_until: None,
+            steps: 0,
+        })
+    }
+
+    fn into_report(mut self) -> Report {
+        self.world.report.steps = self.steps;
+        self.world.report.micros = self.world.now.micros;
+        self.world.report.hash = self.world.trace.hash();
+        self.world.report.text_hash = self.world.trace.text_hash();
+        self.world.report
+    }
+
+    fn run_to_end(&mut self) -> Step {
+        while !self.has_ended()? {
+            let Some((at, order, happening)) = self.world.agenda.pop() else {
+                return Err(self.hang("nothing will ever happen again"));
+            };
+            self.world.now = self.world.now.max(at);
+            self.steps += 1;
+            if self.steps > MAX_STEPS {
+                return Err(self.hang("too many steps"));
+            }
+            if let Some(until) = self.stall_of(&happening) {
+                self.world.agenda.defer(until, order, happening);
+                continue;
+            }
+            self.world.trace.mark(happening.mark() ^ (at.micros << 20));
+            self.world
+                .trace
+                .note(self.world.now, || format!("{happening:?}"));
+            self.happen(happening)?;
+        }
+        self.check_end()
+    }
+
+    /// Until when the process that this happens to does nothing.
+    fn stall_of(&self, happening: &Happening) -> Option<Time> {
+        let process = match happening {
+            Happening::WorkerWelcome { process, .. }
+            | Happening::ToWorker { process, .. }
+            | Happening::WorkerTick { process, .. }
+            | Happening::SchedulerGone { process }
+            | Happening::TaskEnds { process, .. }
+            | Happening::DiskEnds { process, .. } => *process,
+            Happening::FetchArrives { fetch } => self.world.fetches.get(fetch)?.holder,
+            Happening::FetchEnds { fetch, .. } => match self.world.fetches.get(fetch)?.reader {
+                Reader::Process(process) => process,
+                Reader::Client(_) => return None,
+            },
+            _ => return None,
+        };
+        let until = self.processes.get(process)?.stalled_until;
+        (until > self.world.now).then_some(until)
+    }
+
+    fn happen(&mut self, happening: Happening) -> Step {
+        match happening {
+            Happening::WorkerHello { process } => self.on_worker_hello(process),
+            Happening::WorkerWelcome { process, worker } => {
+                self.feed(process, WorkerInput::Connected { worker })
+            }
+            Happening::ToScheduler { process, message } => self.on_worker_message(process, message),
+            Happening::ToWorker { process, message } => {
+                self.feed(process, WorkerInput::FromScheduler(message))
+            }
+            Happening::WorkerGone { process } => self.on_worker_gone(process),
+            Happening::SchedulerGone { process } => {
+                // A worker without a scheduler ends.
+                self.with_process(process, |process, world| {
+                    process.die(world, Death::Killed);
+                    Ok(())
+                })
+            }
+            Happening::ClientHello { client } => self.on_client_hello(client),
+            Happening::ClientWelcome { client, id } => {
+                self.with_client(client, |client, world| client.welcome(world, id))
+            }
+            Happening::FromClient { client, message } => {
+                match self.clients.get(client).map(|it| (it.id, it.up_until)) {
+                    Some((Some(client), until)) if self.world.now <= until => {
+                        self.decide(Input::FromClient { client, message })
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Happening::ToClient { client, message } => {
+                self.with_client(client, |client, world| client.on_message(world, message))
+            }
+            Happening::ClientGone { client } => {
+                match self.clients.get(client).and_then(|client| client.id) {
+                    Some(client) => self.decide(Input::ClientLost { client }),
+                    None => Ok(()),
+                }
+            }
+            Happening::SchedulerTick { token } => {
+                if self.scheduler_tick.is_some_and(|(_, newest)| newest == token) {
+                    self.scheduler_tick = None;
+                    self.decide(Input::Tick)
+                } else {
+                    Ok(())
+                }
+            }
+            Happening::WorkerTick { process, token } => {
+                self.with_process(process, |process, world| process.tick(world, token))
+            }
+            Happening::FetchArrives { fetch } => {
+                self.on_fetch_arrives(fetch);
+                Ok(())
+            }
+            Happening::FetchEnds { fetch, answer } => self.on_fetch_ends(fetch, answer),
+            Happening::TaskEnds {
+                process,
+                task,
+                attempt,
+                token,
+            } => self.with_process(process, |process, world| {
+                process.task_ended(world, task, attempt, token)
+            }),
+            Happening::DiskEnds { process, operation } => self.with_process(process, |process, world| {
+                process.disk_ended(world, operation)
+            }),
+            Happening::ClientActs { client, act } => {
+                self.with_client(client, |client, world| client.act(world, act))
+            }
+            Happening::Fault(fault) => self.on_fault(fault),
+        }
+    }
+
+    /// Does something with a process, if it lives; one that dies of it may be replaced.
+    fn with_process(
+        &mut self,
+        process: usize,
+        act: impl FnOnce(&mut Process, &mut World) -> Step,
+    ) -> Step {
+        let Some(process) = self.processes.get_mut(process) else {
+            return Ok(());
+        };
+        if !process.is_alive() {
+            return Ok(());
+        }
+        act(process, &mut self.world)?;
+        if !process.is_alive() {
+            self.replace();
+        }
+        Ok(())
+    }
+
+    fn with_client(
+        &mut self,
+        client: usize,
+        act: impl FnOnce(&mut Client, &mut World) -> Step,
+    ) -> Step {
+        match self.clients.get_mut(client) {
+            Some(client) => act(client, &mut self.world),
+            None => Ok(()),
+        }
+    }
+
+    fn feed(&mut self, process: usize, input: WorkerInput) -> Step {
+        self.with_process(process, |process, world| {
+            if let WorkerInput::Connected { worker } = &input {
+                process.id = Some(*worker);
+            }
+            process.handle(world, input)
+        })
+    }
+
+    /// Feeds the scheduler's machine, checks it, and carries out what it wants.
+    fn decide(&mut self, input: Input) -> Step {
+        if self.stopped {
+            return Ok(());
+        }
+        let mut actions = Vec::new();
+        let ticked = input == Input::Tick;
+        self.scheduler.handle(self.world.now, input, &mut actions);
+        self.scheduler
+            .check()
+            .map_err(|error| format!("scheduler: check: {error}"))?;
+        for action in actions {
+            self.world
+                .trace
+                .note(self.world.now, || format!("    s {action:?}"));
+            self.act(action)?;
+        }
+        let wanted = self.scheduler.next_deadline();
+        if let Some(deadline) = wanted.filter(|deadline| ticked && *deadline <= self.world.now) {
+            return Err(format!(
+                "the scheduler wants a tick at {} us right after one at {} us",
+                deadline.micros, self.world.now.micros
+            ));
+        }
+        if wanted != self.scheduler_tick.map(|(deadline, _)| deadline) {
+            self.scheduler_tick = wanted.map(|deadline| {
+                let token = self.world.token();
+                let late = self.world.random.below(500);
+                self.world.agenda.push(
+                    deadline.max(self.world.now).after_micros(late),
+                    Happening::SchedulerTick { token },
+                );
+                (deadline, token)
+            });
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action) -> Step {
+        let world = &mut self.world;
+        match action {
+            Action::ToClient { client, message } => {
+                let Some(client) = self.clients.iter_mut().find(|it| it.id == Some(client)) else {
+                    return Err(format!("the scheduler writes to client {client}, who never was"));
+                };
+                let at = client.down.arrival(world.now, &mut world.random);
+                let client = client.index;
+                world.agenda.push(at, Happening::ToClient { client, message });
+                Ok(())
+            }
+            Action::ToWorker { worker, message } => {
+                let process = self.workers.get(&worker).copied();
+                let Some(process) = process.and_then(|it| self.processes.get_mut(it)) else {
+                    return Err(format!("the scheduler writes to worker {worker}, who never was"));
+                };
+                if !process.in_cluster {
+                    return Err(format!("the scheduler writes to worker {worker}, who is lost"));
+                }
+                if let SchedulerToWorker::Assign { task } = &message {
+                    let tasks = self.assigned.entry(process.index).or_default();
+                    tasks.insert(task.task);
+                }
+                let at = process.down.arrival(world.now, &mut world.random);
+                let process = process.index;
+                world.agenda.push(at, Happening::ToWorker { process, message });
+                Ok(())
+            }
+            Action::DropWorker { worker, .. } => {
+                world.count("workers dropped");
+                let Some(process) = self.workers.get(&worker).copied() else {
+                    return Err(format!("the scheduler drops worker {worker}, who never was"));
+                };
+                self.leave_cluster(process);
+                if let Some(process) = self.processes.get_mut(process) {
+                    let at = process.down.arrival(self.world.now, &mut self.world.random);
+                    let process = process.index;
+                    self.world
+                        .agenda
+                        .push(at, Happening::SchedulerGone { process });
+                }
+                Ok(())
+            }
+            Action::Emit(_) => Ok(()),
+            Action::Stop => {
+                self.stopped = true;
+                world.count("shutdowns");
+                Ok(())
+            }
+        }
+    }
+
+    fn on_worker_hello(&mut self, index: usize) -> Step {
+        let worker = WorkerId(u32::try_from(self.workers.len()).unwrap_or(u32::MAX));
+        let Some(process) = self.processes.get_mut(index) else {
+            return Ok(());
+        };
+        if self.world.now > process.up_until || self.stopped {
+            return Ok(());
+        }
+        process.in_cluster = true;
+        self.workers.insert(worker, index);
+        let at = process
+            .down
+            .arrival(self.world.now, &mut self.world.random);
+        let hello = process.hello();
+        self.world.agenda.push(
+            at,
+            Happening::WorkerWelcome {
+                process: index,
+                worker,
+            },
+        );
+        self.decide(Input::WorkerConnected { worker, hello })
+    }
+
+    fn on_client_hello(&mut self, index: usize) -> Step {
+        let id = ClientId(u32::try_from(index).unwrap_or(u32::MAX));
+        let Some(client) = self.clients.get_mut(index) else {
+            return Ok(());
+        };
+        if self.world.now > client.up_until || self.stopped {
+            return Ok(());
+        }
+        client.id = Some(id);
+        let at = client.down.arrival(self.world.now, &mut self.world.random);
+        self.world
+            .agenda
+            .push(at, Happening::ClientWelcome { client: index, id });
+        let hello = ClientHello {
+            name: format!("client {index}"),
+        };
+        self.decide(Input::ClientConnected { client: id, hello })
+    }
+
+    /// The id of a process whose messages the scheduler still takes.
+    fn worker_of(&self, process: usize) -> Option<WorkerId> {
+        self.processes.get(process).filter(|it| it.in_cluster)?;
+        self.workers
+            .iter()
+            .find(|(_, index)| **index == process)
+            .map(|(worker, _)| *worker)
+    }
+
+    fn on_worker_message(&mut self, process: usize, message: WorkerMessage) -> Step {
+        let until = self.processes.get(process).map(|it| it.up_until);
+        if until.is_none_or(|until| self.world.now > until) {
+            return Ok(());
+        }
+        let Some(worker) = self.worker_of(process) else {
+            return Ok(());
+        };
+        let ended = match &message {
+            WorkerMessage::Failed { error, .. } => {
+                self.world.injected(error.task).reported += 1;
+                Some(error.task)
+            }
+            WorkerMessage::Finished { task, .. } | WorkerMessage::Cancelled { task, .. } => {
+                Some(*task)
+            }
+            WorkerMessage::MissingInputs { task, .. } => {
+                self.world.count("missing inputs");
+                Some(*task)
+            }
+            _ => None,
+        };
+        if let (Some(task), Some(tasks)) = (ended, self.assigned.get_mut(&process)) {
+            tasks.remove(&task);
+        }
+        self.decide(Input::FromWorker { worker, message })
+    }
+
+    fn on_worker_gone(&mut self, process: usize) -> Step {
+        let Some(worker) = self.worker_of(process) else {
+            return Ok(());
+        };
+        self.world.count("workers lost");
+        self.leave_cluster(process);
+        self.decide(Input::WorkerLost {
+            worker,
+            reason: "connection closed".to_owned(),
+        })
+    }
+
+    fn leave_cluster(&mut self, process: usize) {
+        if let Some(process) = self.processes.get_mut(process) {
+            process.in_cluster = false;
+        }
+        for task in self.assigned.remove(&process).into_iter().flatten() {
+            self.world.injected(task).deaths += 1;
+        }
+    }
+
+    fn on_fetch_arrives(&mut self, fetch: u64) {
+        let Some(request) = self.world.fetches.get(&fetch).cloned() else {
+            return;
+        };
+        let Some(holder) = self.processes.get(request.holder) else {
+            return;
+        };
+        let answer = match holder.life {
+            Life::Dead { silent: true, .. } => return,
+            Life::Dead { silent: false, .. } => FetchAnswer::Failed("connection refused"),
+            Life::Alive if self.world.mishap(self.world.scenario.fetch_fails_per_mille) => {
+                FetchAnswer::Failed("connection reset")
+            }
+            Life::Alive => holder.serve(request.partition),
+        };
+        let transfer = match &answer {
+            FetchAnswer::Arrived { bytes, .. } => {
+                bytes * 1_000 / self.world.scenario.bytes_per_milli.max(1)
+            }
+            FetchAnswer::Gone | FetchAnswer::Failed(_) => 0,
+        };
+        let latency = self.world.peer_latency() + transfer;
+        self.world.agenda.push(
+            self.world.now.after_micros(latency),
+            Happening::FetchEnds { fetch, answer },
+        );
+    }
+
+    fn on_fetch_ends(&mut self, fetch: u64, mut answer: FetchAnswer) -> Step {
+        let Some(request) = self.world.fetches.get(&fetch) else {
+            return Ok(());
+        };
+        let (reader, holder) = (request.reader, request.holder);
+        let died = self.processes.get(holder).is_some_and(|it| !it.is_alive());
+        if died && matches!(answer, FetchAnswer::Arrived { .. }) {
+            answer = FetchAnswer::Failed("the connection broke in the middle");
+        }
+        match reader {
+            Reader::Process(process) => self.with_process(process, |process, world| {
+                process.fetch_ended(world, fetch, &answer)
+            }),
+            Reader::Client(client) => {
+                self.with_client(client, |client, world| {
+                    client.fetch_ended(world, fetch, &answer)
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! When a run is over, and whether everything is as it must be then.
+
+use transload_protocol::TaskId;
+
+use super::{Client, Process, Simulation, Step};
+
+/// Most tasks that the message of a hang explains.
+const EXPLAINED_TASKS: usize = 12;
+/// Rest after the last work, in multiples of the worker timeout: silent deaths are found within it.
+const REST_TIMEOUTS: u64 = 2;
+
+impl Simulation {
+    /// Whether the run is over: every client is content, nothing is on its way, and nothing came of waiting a while.
+    pub(super) fn has_ended(&mut self) -> Result<bool, String> {
+        if self.world.agenda.has_work() || !self.world.calm {
+            self.rest_until = None;
+            return Ok(false);
+        }
+        let timeout = u64::from(self.world.scenario.worker_timeout_ms) * 1_000;
+        let until = *self
+            .rest_until
+            .get_or_insert(self.world.now.after_micros(timeout * REST_TIMEOUTS + 1_000_000));
+        if self.world.now < until && !self.stopped {
+            return Ok(false);
+        }
+        if self.clients.iter().all(Client::is_done) || self.stopped {
+            Ok(true)
+        } else {
+            Err(self.hang("nobody does anything any more"))
+        }
+    }
+
+    /// What is stuck, and why, in the scheduler's own words.
+    pub(super) fn hang(&self, what: &str) -> String {
+        let mut text = format!("hang: {what}");
+        for client in self.clients.iter().filter(|client| !client.is_done()) {
+            text.push_str(&format!("\n{}", client.describe()));
+            for task in client.waits_for().into_iter().take(EXPLAINED_TASKS) {
+                let explanation = self.scheduler.explain(task);
+                text.push_str(&format!(
+                    "\n  {task}: {}; {}",
+                    explanation.summary,
+                    explanation.details.join("; ")
+                ));
+            }
+        }
+        for process in self.processes.iter().filter(|process| process.is_alive()) {
+            text.push_str(&format!(
+                "\nprocess {} ({:?}): {:?}",
+                process.index,
+                process.id,
+                process.machine.load()
+            ));
+        }
+        text
+    }
+
+    /// Nothing is left anywhere.
+    pub(super) fn check_end(&self) -> Step {
+        let living = || self.processes.iter().filter(|process| process.is_alive());
+        if self.stopped {
+            return match living().find(|process| process.in_cluster) {
+                Some(process) => Err(format!("process {} outlives the shutdown", process.index)),
+                None => Ok(()),
+            };
+        }
+        let info = self.scheduler.info();
+        let busy = info.workers.iter().find(|worker| worker.assigned > 0);
+        if info.graphs_running > 0 || info.tasks_ready > 0 || busy.is_some() {
+            return Err(format!("the scheduler is not idle: {info:?}"));
+        }
+        let connected = self.clients.iter().filter(|it| it.is_connected()).count();
+        if info.clients as usize != connected {
+            return Err(format!("the scheduler counts {} clients, not {connected}", info.clients));
+        }
+        let members = living().filter(|process| process.in_cluster).count();
+        if info.workers.len() != members {
+            return Err(format!("the scheduler counts {} workers, not {members}", info.workers.len()));
+        }
+        for graph in self.world.plans.keys() {
+            let task = TaskId {
+                graph: *graph,
+                index: 0,
+            };
+            let summary = self.scheduler.explain(task).summary;
+            if !summary.contains("is unknown") {
+                return Err(format!("graph {graph} was never forgotten: {summary}"));
+            }
+        }
+        living().try_for_each(Process::check_empty)
+    }
+}

@@ -1,0 +1,175 @@
+//! What all parts of a simulation share: the clock, chance, the agenda, fetches under way, and what was done to whom.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use transload_protocol::{GraphId, PartitionId, TaskErrorKind, TaskId, Time, WorkerId};
+
+use crate::graphs::GraphPlan;
+use crate::network::{Agenda, FetchAnswer, Happening, Link};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::trace::{Trace, Tracing};
+
+/// A rule broken, in words; the simulation ends with it.
+pub(crate) type Step = Result<(), String>;
+
+/// What happened in a simulation that ended right.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// Things that happened.
+    pub steps: u64,
+    /// Simulated time at the end.
+    pub micros: u64,
+    /// Hash of the order of all that happened.
+    pub hash: u64,
+    /// Hash of every line of the trace; 0 where tracing was off.
+    pub text_hash: u64,
+    /// Counts by name, as in `workers lost`. Every count is made by the simulation itself, not by the machines.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Who reads a fetched partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Process(usize),
+    Client(usize),
+}
+
+/// A fetch under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetch {
+    pub(crate) reader: Reader,
+    pub(crate) holder: usize,
+    /// The id under which the reader knows the holder.
+    pub(crate) from: WorkerId,
+    pub(crate) partition: PartitionId,
+    pub(crate) sent: Time,
+    /// The reader wants it no longer, but the answer comes too late to be stopped.
+    pub(crate) cancelled: bool,
+}
+
+/// What was done to a task on purpose: a failure of its graph must be explained by this.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Injected {
+    /// How often it was started.
+    pub(crate) runs: u32,
+    /// The failures that its executor reported.
+    pub(crate) failures: Vec<TaskErrorKind>,
+    /// How many failures reached the scheduler.
+    pub(crate) reported: u32,
+    /// Workers that were lost while they had it.
+    pub(crate) deaths: u32,
+}
+
+pub(crate) struct World {
+    pub(crate) scenario: Scenario,
+    pub(crate) now: Time,
+    pub(crate) random: Random,
+    pub(crate) agenda: Agenda,
+    pub(crate) trace: Trace,
+    /// Nothing fails by chance any more.
+    pub(crate) calm: bool,
+    pub(crate) plans: BTreeMap<GraphId, Arc<GraphPlan>>,
+    pub(crate) injected: BTreeMap<TaskId, Injected>,
+    pub(crate) fetches: BTreeMap<u64, Fetch>,
+    pub(crate) report: Report,
+    tokens: u64,
+}
+
+impl World {
+    pub(crate) fn new(scenario: Scenario, tracing: Tracing) -> Self {
+        Self {
+            now: Time::from_micros(0),
+            random: Random::new(scenario.seed),
+            agenda: Agenda::default(),
+            trace: Trace::new(tracing),
+            calm: false,
+            plans: BTreeMap::new(),
+            injected: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            report: Report {
+                seed: scenario.seed,
+                ..Report::default()
+            },
+            tokens: 0,
+            scenario,
+        }
+    }
+
+    /// A number never used before in this run.
+    pub(crate) const fn token(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
+    }
+
+    pub(crate) fn count(&mut self, name: &'static str) {
+        *self.report.counts.entry(name).or_insert(0) += 1;
+    }
+
+    /// A chance that is zero once the run is calm.
+    pub(crate) const fn mishap(&mut self, per_mille: u32) -> bool {
+        !self.calm && self.random.chance(per_mille)
+    }
+
+    /// Schedules something up to `micros` from now.
+    pub(crate) fn soon(&mut self, micros: u64, happening: Happening) {
+        let at = self.now.after_micros(self.random.below(micros + 1));
+        self.agenda.push(at, happening);
+    }
+
+    /// A new direction of a connection.
+    pub(crate) fn link(&mut self) -> Link {
+        let slow = self.random.chance(self.scenario.slow_link_per_mille);
+        let factor = if slow { 50 } else { 1 };
+        let base = self.random.below(self.scenario.latency_micros + 1) * factor;
+        Link::new(base.min(100_000), self.scenario.jitter_micros)
+    }
+
+    /// One way of a message between two processes that are not the scheduler.
+    pub(crate) const fn peer_latency(&mut self) -> u64 {
+        self.random
+            .below(self.scenario.latency_micros + self.scenario.jitter_micros + 1)
+    }
+
+    /// Sends a request for a partition; the answer is a `FetchEnds` in any case.
+    pub(crate) fn send_fetch(
+        &mut self,
+        reader: Reader,
+        holder: usize,
+        from: WorkerId,
+        partition: PartitionId,
+    ) -> u64 {
+        let fetch = self.token();
+        self.fetches.insert(
+            fetch,
+            Fetch {
+                reader,
+                holder,
+                from,
+                partition,
+                sent: self.now,
+                cancelled: false,
+            },
+        );
+        let latency = self.peer_latency();
+        self.agenda.push(
+            self.now.after_micros(latency),
+            Happening::FetchArrives { fetch },
+        );
+        self.agenda.push(
+            self.now.after_micros(self.scenario.fetch_timeout_micros),
+            Happening::FetchEnds {
+                fetch,
+                answer: FetchAnswer::Failed("timed out"),
+            },
+        );
+        fetch
+    }
+
+    pub(crate) fn injected(&mut self, task: TaskId) -> &mut Injected {
+        self.injected.entry(task).or_default()
+    }
+}
