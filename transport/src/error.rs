@@ -98,6 +98,16 @@ pub enum TransportError {
     /// There is no memory here to receive into.
     #[error(transparent)]
     NoMemory(#[from] OutOfBudget),
+    /// The destination did not give what it was asked for: a bug in this process, not the peer's.
+    #[error(
+        "a destination gave {actual_bytes} B for a payload of {expected_bytes} B; please report this bug"
+    )]
+    WrongBuffer {
+        /// Bytes of the payload.
+        expected_bytes: u64,
+        /// Bytes of the buffer.
+        actual_bytes: u64,
+    },
     /// The peer sent what makes no sense.
     #[error("{peer} broke the protocol: {reason}; is it a transload worker of this release?")]
     Protocol {
@@ -122,6 +132,7 @@ impl TransportError {
             | Self::Listen { .. }
             | Self::Version { .. }
             | Self::NotFound { .. }
+            | Self::WrongBuffer { .. }
             | Self::Protocol { .. } => false,
         }
     }

@@ -199,6 +199,14 @@ impl MemoryConnection {
         }
         let header = partition.header();
         let buffer = destination.allocate(&header)?;
+        let (expected_bytes, actual_bytes) =
+            (header.payload_bytes(), buffer.as_slice().len() as u64);
+        if expected_bytes != actual_bytes {
+            return Err(TransportError::WrongBuffer {
+                expected_bytes,
+                actual_bytes,
+            });
+        }
         // Where a network would be: other tasks run, and the future can be dropped, between allocation and payload.
         tokio::task::yield_now().await;
         header

@@ -94,10 +94,6 @@ impl SpillDirectory {
     ///
     /// # Errors
     /// [`SpillError`] gives the partition back unharmed.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the error carries the partition back; spills are rare and slow"
-    )]
     pub fn spill(
         &self,
         id: PartitionId,

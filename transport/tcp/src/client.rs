@@ -1,0 +1,536 @@
+//! The fetching side: connects, sends requests, reads answers into the destinations' memory.
+//!
+//! One task per connection owns the socket and every buffer that is being filled. A fetch is an entry in [`Pending`] and a
+//! future that waits for its reply; dropping the future gives the entry up and tells the server.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::WriteHalf;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use transload_gpu::{Partition, PartitionHeader};
+use transload_protocol::{Address, PartitionId, codec};
+use transload_transport::{Connection, Destination, TransportError};
+
+use crate::pending::{Pending, Receiving, Reply, State, Waiting};
+use crate::socket::{Broken, Receiver, prepare};
+use crate::wire::{
+    GREETING_BYTES, Greeting, GreetingError, HEAD_BYTES, Head, Kind, MAX_HEADER_BYTES,
+    REQUEST_BYTES, Request,
+};
+use crate::{SCHEME, TcpOptions};
+
+/// Requests written with one system call.
+const REQUESTS_PER_WRITE: usize = 512;
+/// A claimed length is no reason to allocate: headers grow by this much as their bytes arrive.
+const HEADER_STEP_BYTES: usize = 1 << 20;
+
+pub(crate) struct TcpConnection {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
+    peer: Address,
+    pending: Pending,
+    places: Arc<Semaphore>,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+pub(crate) async fn connect(
+    peer: &Address,
+    options: &Arc<TcpOptions>,
+) -> Result<TcpConnection, TransportError> {
+    if peer.scheme != SCHEME {
+        return Err(TransportError::Address {
+            address: peer.clone(),
+            scheme: SCHEME,
+            reason: format!("its scheme is not `{SCHEME}`"),
+        });
+    }
+    let timed_out = |waiting_for| {
+        move |_| TransportError::TimedOut {
+            peer: peer.clone(),
+            after: options.connect_timeout,
+            waiting_for,
+        }
+    };
+    let failed = |source: io::Error| TransportError::Connect {
+        peer: peer.clone(),
+        source: Arc::new(source),
+    };
+    let mut stream = timeout(options.connect_timeout, TcpStream::connect(&peer.endpoint))
+        .await
+        .map_err(timed_out("a connection"))?
+        .map_err(failed)?;
+    prepare(&stream).map_err(failed)?;
+    let greeting = timeout(options.connect_timeout, greet(&mut stream))
+        .await
+        .map_err(timed_out("a greeting"))?
+        .map_err(failed)?;
+    let greeting = Greeting::decode(&greeting).map_err(|error| match error {
+        GreetingError::NotTransload => TransportError::Protocol {
+            peer: peer.clone(),
+            reason: error.to_string(),
+        },
+        GreetingError::Version(mismatch) => TransportError::Version {
+            peer: peer.clone(),
+            mismatch,
+        },
+    })?;
+    if greeting.full {
+        return Err(TransportError::Refused {
+            peer: peer.clone(),
+            reason:
+                "it has as many connections as it allows; raise its limit, or use fewer workers"
+                    .to_owned(),
+        });
+    }
+    Ok(start(stream, peer, greeting.max_requests, options))
+}
+
+async fn greet(stream: &mut TcpStream) -> io::Result<[u8; GREETING_BYTES]> {
+    let ours = Greeting {
+        full: false,
+        max_requests: 0,
+    };
+    stream.write_all(&ours.encode()).await?;
+    let mut theirs = [0; GREETING_BYTES];
+    stream.read_exact(&mut theirs).await.map_err(|error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            io::Error::new(error.kind(), "it closed the connection without a greeting")
+        } else {
+            error
+        }
+    })?;
+    Ok(theirs)
+}
+
+fn start(
+    stream: TcpStream,
+    peer: &Address,
+    max_requests: u32,
+    options: &Arc<TcpOptions>,
+) -> TcpConnection {
+    let places = max_requests.clamp(1, options.max_requests_per_connection);
+    let (requests, to_write) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared {
+        peer: peer.clone(),
+        pending: Pending::default(),
+        places: Arc::new(Semaphore::new(places as usize)),
+        requests,
+    });
+    let task = tokio::spawn(run(
+        stream,
+        Arc::clone(&shared),
+        to_write,
+        Arc::clone(options),
+    ))
+    .abort_handle();
+    TcpConnection { shared, task }
+}
+
+/// Reads and writes until one of the two breaks, then ends every fetch with the reason.
+async fn run(
+    mut stream: TcpStream,
+    shared: Arc<Shared>,
+    to_write: mpsc::UnboundedReceiver<Request>,
+    options: Arc<TcpOptions>,
+) {
+    let close = CloseOnDrop(shared);
+    let shared = &close.0;
+    let (read_half, write_half) = stream.split();
+    let mut reader = Reader {
+        receiver: Receiver::new(read_half, options.stall_timeout),
+        shared,
+        options: &options,
+    };
+    let error = tokio::select! {
+        error = reader.run() => error,
+        error = write_requests(write_half, to_write, shared, &options) => error,
+    };
+    tracing::debug!(peer = %shared.peer, %error, "a connection ended");
+    shared.close(error);
+}
+
+/// Also where the task is aborted or the runtime ends, nobody is left waiting.
+struct CloseOnDrop(Arc<Shared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(self.0.ended("it was closed at this end"));
+    }
+}
+
+impl Shared {
+    fn close(&self, error: TransportError) {
+        self.pending.close(error);
+        self.places.close();
+    }
+
+    fn ended(&self, reason: impl Into<String>) -> TransportError {
+        TransportError::Closed {
+            peer: self.peer.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn closed_error(&self) -> TransportError {
+        self.pending
+            .closed()
+            .unwrap_or_else(|| self.ended("its task has ended"))
+    }
+
+    fn nonsense(&self, reason: impl Into<String>) -> TransportError {
+        TransportError::Protocol {
+            peer: self.peer.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    fn broken(
+        &self,
+        broken: Broken,
+        options: &TcpOptions,
+        waiting_for: &'static str,
+    ) -> TransportError {
+        match broken {
+            Broken::Ended => self.ended("the peer closed it"),
+            Broken::Stalled => TransportError::TimedOut {
+                peer: self.peer.clone(),
+                after: options.stall_timeout,
+                waiting_for,
+            },
+            Broken::Io(error) => self.ended(error.to_string()),
+        }
+    }
+
+    /// The request is no longer wanted.
+    fn cancel(&self, request: u32) {
+        if self.pending.give_up(request) {
+            // A connection that has ended needs not be told.
+            let _ = self.requests.send(Request::Cancel { request });
+        }
+    }
+}
+
+async fn write_requests(
+    mut stream: WriteHalf<'_>,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+    shared: &Shared,
+    options: &TcpOptions,
+) -> TransportError {
+    let mut taken = Vec::new();
+    let mut bytes = Vec::with_capacity(REQUESTS_PER_WRITE * REQUEST_BYTES);
+    loop {
+        taken.clear();
+        bytes.clear();
+        if requests.recv_many(&mut taken, REQUESTS_PER_WRITE).await == 0 {
+            return shared.ended("it was closed at this end");
+        }
+        for request in &taken {
+            bytes.extend_from_slice(&request.encode());
+        }
+        let written = timeout(options.stall_timeout, stream.write_all(&bytes))
+            .await
+            .map_err(|_| Broken::Stalled)
+            .and_then(|written| written.map_err(Broken::Io));
+        if let Err(broken) = written {
+            return shared.broken(broken, options, "it to take a request");
+        }
+    }
+}
+
+struct Reader<'a> {
+    receiver: Receiver<'a>,
+    shared: &'a Shared,
+    options: &'a TcpOptions,
+}
+
+impl Reader<'_> {
+    async fn run(&mut self) -> TransportError {
+        loop {
+            if let Err(error) = self.answer().await {
+                return error;
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> Result<(), TransportError> {
+        let pending = &self.shared.pending;
+        let head = self
+            .receiver
+            .head::<HEAD_BYTES>(&|| pending.busy_since())
+            .await
+            .map_err(|broken| self.broken(broken))?;
+        let head = Head::decode(&head).map_err(|error| self.shared.nonsense(error.to_string()))?;
+        let Some(state) = pending.take(head.request) else {
+            return Err(self.shared.nonsense(format!(
+                "an answer ({:?}) to request {}, which is not in flight",
+                head.kind, head.request
+            )));
+        };
+        match (head.kind, state) {
+            (_, State::Draining) => {
+                self.skip(head).await?;
+                if head.last {
+                    pending.finish(head.request);
+                }
+                Ok(())
+            }
+            (Kind::Header, State::Waiting(waiting)) => self.on_header(head, waiting).await,
+            (Kind::Chunk, State::Receiving(receiving)) => self.on_chunk(head, receiving).await,
+            (Kind::NotFound, State::Waiting(waiting)) => {
+                let error = TransportError::NotFound {
+                    peer: self.shared.peer.clone(),
+                    partition: waiting.partition,
+                };
+                self.reply(head.request, waiting.reply, Err(error));
+                Ok(())
+            }
+            (Kind::Failed, State::Waiting(waiting)) => self.on_failed(head, waiting).await,
+            (kind, state) => {
+                pending.put_back(head.request, state);
+                Err(self.shared.nonsense(format!(
+                    "an answer ({kind:?}) to request {} out of turn",
+                    head.request
+                )))
+            }
+        }
+    }
+
+    /// Asks the destination for memory; the payload comes next.
+    async fn on_header(&mut self, head: Head, waiting: Waiting) -> Result<(), TransportError> {
+        let header = match self.header(head).await {
+            Ok(header) => header,
+            Err(error) => {
+                let pending = &self.shared.pending;
+                pending.put_back(head.request, State::Waiting(waiting));
+                return Err(error);
+            }
+        };
+        let payload_bytes = header.payload_bytes();
+        let buffer = match waiting.destination.allocate(&header) {
+            Ok(buffer) if buffer.as_slice().len() as u64 == payload_bytes => buffer,
+            Ok(buffer) => {
+                let error = TransportError::WrongBuffer {
+                    expected_bytes: payload_bytes,
+                    actual_bytes: buffer.as_slice().len() as u64,
+                };
+                self.refuse(head, waiting.reply, error);
+                return Ok(());
+            }
+            Err(error) => {
+                self.refuse(head, waiting.reply, error.into());
+                return Ok(());
+            }
+        };
+        let receiving = Box::new(Receiving {
+            header,
+            buffer,
+            filled: 0,
+            reply: waiting.reply,
+        });
+        self.proceed(head, receiving)
+    }
+
+    async fn header(&mut self, head: Head) -> Result<PartitionHeader, TransportError> {
+        debug_assert!(head.bytes <= MAX_HEADER_BYTES);
+        let length = head.bytes as usize;
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let from = bytes.len();
+            bytes.resize(length.min(from + HEADER_STEP_BYTES), 0);
+            self.receiver
+                .fill(&mut bytes[from..], usize::MAX)
+                .await
+                .map_err(|broken| self.broken(broken))?;
+        }
+        let header: PartitionHeader =
+            codec::decode(&bytes).map_err(|error| self.shared.nonsense(error.to_string()))?;
+        let (bytes, most) = (header.payload_bytes(), self.options.max_partition_bytes);
+        if bytes > most || (bytes == 0) != head.last {
+            return Err(self.shared.nonsense(format!(
+                "the header of a partition with {bytes} B of payload (last: {}, limit: {most} B)",
+                head.last
+            )));
+        }
+        Ok(header)
+    }
+
+    async fn on_chunk(
+        &mut self,
+        head: Head,
+        mut receiving: Box<Receiving>,
+    ) -> Result<(), TransportError> {
+        let from = receiving.filled;
+        let to = from + head.bytes as usize;
+        let filled = match receiving.buffer.as_mut_slice().get_mut(from..to) {
+            // Behind a piece that is not the last comes, most often, the head of the next: no more than that is read ahead,
+            // so that the next piece goes straight to its place.
+            Some(target) => {
+                let ahead_bytes = if head.last { usize::MAX } else { HEAD_BYTES };
+                self.receiver
+                    .fill(target, ahead_bytes)
+                    .await
+                    .map_err(|broken| self.broken(broken))
+            }
+            None => Err(self.shared.nonsense(format!(
+                "{to} B of a payload of {} B",
+                receiving.buffer.as_slice().len()
+            ))),
+        };
+        receiving.filled = to;
+        match filled {
+            Ok(()) => self.proceed(head, receiving),
+            Err(error) => {
+                let pending = &self.shared.pending;
+                pending.put_back(head.request, State::Receiving(receiving));
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the next piece, or replies where this was the last.
+    fn proceed(&self, head: Head, receiving: Box<Receiving>) -> Result<(), TransportError> {
+        let pending = &self.shared.pending;
+        let complete = receiving.filled == receiving.buffer.as_slice().len();
+        if complete != head.last {
+            let error = self.shared.nonsense(format!(
+                "{} of {} B of a payload (last: {})",
+                receiving.filled,
+                receiving.buffer.as_slice().len(),
+                head.last
+            ));
+            pending.put_back(head.request, State::Receiving(receiving));
+            return Err(error);
+        }
+        if !complete {
+            pending.put_back(head.request, State::Receiving(receiving));
+            return Ok(());
+        }
+        let Receiving {
+            header,
+            buffer,
+            reply,
+            ..
+        } = *receiving;
+        let partition = header
+            .assemble(buffer.freeze())
+            .map_err(|error| self.shared.nonsense(error.to_string()));
+        self.reply(head.request, reply, partition);
+        Ok(())
+    }
+
+    async fn on_failed(&mut self, head: Head, waiting: Waiting) -> Result<(), TransportError> {
+        let mut reason = vec![0; head.bytes as usize];
+        let filled = self.receiver.fill(&mut reason, usize::MAX).await;
+        if let Err(broken) = filled {
+            let pending = &self.shared.pending;
+            pending.put_back(head.request, State::Waiting(waiting));
+            return Err(self.broken(broken));
+        }
+        let error = TransportError::Source {
+            peer: self.shared.peer.clone(),
+            partition: waiting.partition,
+            reason: String::from_utf8_lossy(&reason).into_owned(),
+        };
+        self.reply(head.request, waiting.reply, Err(error));
+        Ok(())
+    }
+
+    async fn skip(&mut self, head: Head) -> Result<(), TransportError> {
+        self.receiver
+            .skip(head.bytes as usize)
+            .await
+            .map_err(|broken| self.broken(broken))
+    }
+
+    /// Nothing more comes for the request, and this is its end.
+    fn reply(&self, request: u32, reply: Reply, result: Result<Partition, TransportError>) {
+        self.shared.pending.finish(request);
+        // A fetch that was dropped this moment does not mind.
+        let _ = reply.send(result);
+    }
+
+    /// The payload is not wanted: throws away what comes until the server has heard of it.
+    fn refuse(&self, head: Head, reply: Reply, error: TransportError) {
+        if head.last {
+            self.shared.pending.finish(head.request);
+        } else {
+            self.shared.cancel(head.request);
+        }
+        let _ = reply.send(Err(error));
+    }
+
+    fn broken(&self, broken: Broken) -> TransportError {
+        self.shared.broken(broken, self.options, "an answer")
+    }
+}
+
+impl Connection for TcpConnection {
+    fn peer(&self) -> &Address {
+        &self.shared.peer
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shared.places.is_closed()
+    }
+
+    fn fetch(
+        &self,
+        partition: PartitionId,
+        destination: Arc<dyn Destination>,
+    ) -> BoxFuture<'_, Result<Partition, TransportError>> {
+        async move {
+            let shared = &self.shared;
+            let place = Arc::clone(&shared.places)
+                .acquire_owned()
+                .await
+                .map_err(|_| shared.closed_error())?;
+            let (reply, answer) = oneshot::channel();
+            let waiting = Waiting {
+                partition,
+                destination,
+                reply,
+            };
+            let request = shared.pending.add(waiting, place)?;
+            let mut wanted = Wanted {
+                shared,
+                request: Some(request),
+            };
+            // Fails only where the connection has ended, which ends the reply too.
+            let _ = shared.requests.send(Request::Fetch { request, partition });
+            let answer = answer.await;
+            wanted.request = None;
+            answer.unwrap_or_else(|_| Err(shared.closed_error()))
+        }
+        .boxed()
+    }
+}
+
+/// Cancels the request when the fetch is dropped before its answer.
+struct Wanted<'a> {
+    shared: &'a Shared,
+    request: Option<u32>,
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            self.shared.cancel(request);
+        }
+    }
+}
+
+impl Drop for TcpConnection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

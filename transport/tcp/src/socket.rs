@@ -1,0 +1,256 @@
+//! Reading and writing sockets with a limit on silence. Called by both sides; knows bytes and time, no frames' meaning.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Room for heads, requests and small answers. Payload that arrives behind a head in the same read is copied out of here
+/// once: at most this much per fetch, which costs about what the saved system call does.
+const BUFFER_BYTES: usize = 16 << 10;
+/// Slices handed to the operating system in one call.
+const SLICES: usize = 64;
+
+/// How a read or a write ended otherwise than well.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The peer closed its side.
+    Ended,
+    /// Nothing moved for the time of patience.
+    Stalled,
+    /// The operating system says so.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Since when something is awaited from the peer; `None` when it may be silent for ever.
+pub(crate) type Awaited<'a> = &'a (dyn Fn() -> Option<Instant> + Sync);
+
+/// No delay of small frames, and the operating system notices a peer whose machine is gone while nothing is awaited.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// The reading side of a socket.
+pub(crate) struct Receiver<'a> {
+    stream: ReadHalf<'a>,
+    stall_timeout: Duration,
+    last_byte: Instant,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Receiver<'a> {
+    pub(crate) fn new(stream: ReadHalf<'a>, stall_timeout: Duration) -> Self {
+        Self {
+            stream,
+            stall_timeout,
+            last_byte: Instant::now(),
+            buffer: vec![0; BUFFER_BYTES].into(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// The next `N` bytes, the start of a frame. Before its first byte the peer may be silent as `awaited` allows.
+    /// `Broken::Ended` only where the peer closed between frames.
+    pub(crate) async fn head<const N: usize>(
+        &mut self,
+        awaited: Awaited<'_>,
+    ) -> Result<[u8; N], Broken> {
+        while self.buffered() < N {
+            let between_frames = self.buffered() == 0;
+            if between_frames {
+                (self.start, self.end) = (0, 0);
+            } else if self.buffer.len() - self.start < N {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.buffered());
+            }
+            let end = self.buffer.len();
+            if between_frames {
+                self.read(&mut [], end, awaited).await?;
+            } else {
+                self.read_on(&mut [], end).await?;
+            }
+        }
+        let head = std::array::from_fn(|index| self.buffer[self.start + index]);
+        self.start += N;
+        Ok(head)
+    }
+
+    /// Fills `target`: first with what was read ahead, then straight from the socket. The same call may read up to
+    /// `ahead_bytes` of what comes after.
+    pub(crate) async fn fill(
+        &mut self,
+        target: &mut [u8],
+        ahead_bytes: usize,
+    ) -> Result<(), Broken> {
+        let mut filled = self.buffered().min(target.len());
+        target[..filled].copy_from_slice(&self.buffer[self.start..self.start + filled]);
+        self.start += filled;
+        let ahead = ahead_bytes.min(self.buffer.len());
+        while filled < target.len() {
+            (self.start, self.end) = (0, 0);
+            filled += self.read_on(&mut target[filled..], ahead).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads `bytes` and forgets them.
+    pub(crate) async fn skip(&mut self, bytes: usize) -> Result<(), Broken> {
+        let mut left = bytes;
+        loop {
+            let skipped = left.min(self.buffered());
+            self.start += skipped;
+            left -= skipped;
+            if left == 0 {
+                return Ok(());
+            }
+            (self.start, self.end) = (0, 0);
+            let end = self.buffer.len();
+            self.read_on(&mut [], end).await?;
+        }
+    }
+
+    fn buffered(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Within a frame more must come, and its end is a break.
+    async fn read_on(&mut self, direct: &mut [u8], buffer_end: usize) -> Result<usize, Broken> {
+        let since = self.last_byte;
+        match self.read(direct, buffer_end, &|| Some(since)).await {
+            Err(Broken::Ended) => Err(Broken::Io(io::ErrorKind::UnexpectedEof.into())),
+            other => other,
+        }
+    }
+
+    /// One read into `direct` and behind it into the buffer up to `buffer_end`; returns how much `direct` got.
+    async fn read(
+        &mut self,
+        direct: &mut [u8],
+        buffer_end: usize,
+        awaited: Awaited<'_>,
+    ) -> Result<usize, Broken> {
+        loop {
+            let direct_bytes = direct.len();
+            let mut slices = [
+                IoSliceMut::new(direct),
+                IoSliceMut::new(&mut self.buffer[self.end..buffer_end]),
+            ];
+            // An empty first slice is legal, but some systems stop there.
+            let slices = if direct_bytes == 0 {
+                &mut slices[1..]
+            } else {
+                &mut slices[..]
+            };
+            match self.stream.try_read_vectored(slices) {
+                Ok(0) => return Err(Broken::Ended),
+                Ok(read) => {
+                    self.last_byte = Instant::now();
+                    let read_direct = read.min(direct_bytes);
+                    self.end += read - read_direct;
+                    // A socket that always has more must not keep other tasks from running.
+                    tokio::task::consume_budget().await;
+                    return Ok(read_direct);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(awaited).await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn wait(&self, awaited: Awaited<'_>) -> Result<(), Broken> {
+        let deadline = || awaited().map(|since| since.max(self.last_byte) + self.stall_timeout);
+        loop {
+            let until = deadline().unwrap_or_else(|| Instant::now() + self.stall_timeout);
+            match timeout_at(until, self.stream.readable()).await {
+                Ok(readable) => return Ok(readable?),
+                Err(_) if deadline().is_some_and(|deadline| deadline <= Instant::now()) => {
+                    return Err(Broken::Stalled);
+                }
+                // Nothing is awaited, or only since a moment ago.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Pieces to be written in order, without being joined.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.bytes += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Writes everything. The peer must take something within each `stall_timeout`.
+    pub(crate) async fn write(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        stall_timeout: Duration,
+    ) -> Result<(), Broken> {
+        while !self.pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut used = 0;
+            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+                *slice = IoSlice::new(piece);
+                used += 1;
+            }
+            let written = timeout(stall_timeout, stream.write_vectored(&slices[..used]))
+                .await
+                .map_err(|_| Broken::Stalled)??;
+            if written == 0 {
+                return Err(Broken::Io(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(written);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.bytes -= written;
+        let mut left = written;
+        while let Some(piece) = self.pieces.front_mut() {
+            if left < piece.len() {
+                piece.advance(left);
+                return;
+            }
+            left -= piece.len();
+            self.pieces.pop_front();
+        }
+    }
+}
