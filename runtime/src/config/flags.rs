@@ -29,7 +29,7 @@ impl Given {
             clap.arg(
                 Arg::new(setting.name)
                     .long(setting.flag)
-                    .value_name(setting.kind.to_uppercase())
+                    .value_name(setting.kind)
                     .value_parser(move |text: &str| check(setting, text))
                     .help(format!(
                         "{} [env: {}] [default: {}]",

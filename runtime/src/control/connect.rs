@@ -215,7 +215,7 @@ pub(crate) async fn answer(
 }
 
 /// Tells a peer why it is not welcome and closes once it has had the time to read that.
-pub(crate) async fn refuse(mut reader: FrameReader, mut writer: FrameWriter, reason: String) {
+async fn refuse(mut reader: FrameReader, mut writer: FrameWriter, reason: String) {
     let farewell = async {
         let refused = Welcome::Refused {
             version: PROTOCOL_VERSION,

@@ -12,7 +12,7 @@ mod sender;
 pub use connect::{
     Connected, Dialed, HANDSHAKE_FRAME_BYTES, connect, dial, greet, scheduler_address,
 };
-pub(crate) use connect::{answer, refuse};
+pub(crate) use connect::answer;
 pub use error::ControlError;
 pub use frames::{FrameReader, FrameWriter};
 pub use sender::SendLimits;

@@ -114,7 +114,7 @@ impl SchedulerServer {
     }
 
     /// Tells workers and clients, waits a moment for them to read it, and ends.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(&self) {
         // A scheduler that has ended already takes no arrivals.
         let _ = self.arrivals.send(Arrival::Shutdown).await;
         self.ended().await;
