@@ -1,0 +1,204 @@
+//! `transload cluster`: shows a running cluster, or stops it.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+use transload_protocol::{ClusterInfo, TaskId, Tier, TierUsage, WorkerId, WorkerInfo};
+use transload_runtime::config::Sources;
+
+use crate::args::{ClusterAddress, ClusterCommand};
+use crate::cluster::{Cluster, Place, client_failure, config_failure};
+use crate::failure::{Failure, io_failure};
+use crate::show;
+use crate::signals::Signals;
+
+/// Runs `transload cluster …`.
+pub(crate) async fn run(command: ClusterCommand, signals: &Signals) -> Result<(), Failure> {
+    tokio::select! {
+        done = async {
+            match command {
+                ClusterCommand::Info { cluster, json } => info(&cluster, json).await,
+                ClusterCommand::Shutdown { cluster } => shutdown(&cluster).await,
+            }
+        } => done,
+        _ = signals.stop() => Err(Failure::interrupted()),
+    }
+}
+
+async fn info(address: &ClusterAddress, as_json: bool) -> Result<(), Failure> {
+    let cluster = open(address).await?;
+    let info = cluster
+        .client
+        .info()
+        .await
+        .map_err(|error| client_failure(&error))?;
+    let text = if as_json {
+        format!("{:#}\n", as_value(&info))
+    } else {
+        as_text(&info)
+    };
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| io_failure("cannot write to standard output", &error))
+}
+
+async fn shutdown(address: &ClusterAddress) -> Result<(), Failure> {
+    let cluster = open(address).await?;
+    cluster
+        .client
+        .shutdown_cluster()
+        .await
+        .map_err(|error| client_failure(&error))
+}
+
+async fn open(address: &ClusterAddress) -> Result<Cluster, Failure> {
+    let config = Sources::of_process()
+        .load()
+        .map_err(|error| config_failure(&error))?;
+    let place = match (&address.address, &address.scheduler_file) {
+        (Some(address), _) => Place::Address(address.clone()),
+        (None, Some(file)) => Place::File(file.clone()),
+        (None, None) => return Err(Failure::usage("no cluster named")),
+    };
+    Cluster::open(&place, &config).await
+}
+
+/// The cluster in words and columns.
+fn as_text(info: &ClusterInfo) -> String {
+    let slots: u64 = info
+        .workers
+        .iter()
+        .map(|worker| u64::from(worker.hello.resources.slots))
+        .sum();
+    let mut text = format!(
+        "{}, {}, {}; {} running, {} waiting for a worker\n",
+        show::count(info.workers.len() as u64, "worker"),
+        show::count(slots, "slot"),
+        show::count(info.clients.into(), "client"),
+        show::count(info.graphs_running.into(), "graph"),
+        show::count(info.tasks_ready.into(), "task"),
+    );
+    if info.workers.is_empty() {
+        return text;
+    }
+    let head = [
+        "worker", "name", "machine", "pid", "slots", "running", "queued", "finished", "spilled",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(info.workers.iter().map(|worker| {
+        vec![
+            worker.worker.to_string(),
+            worker.hello.name.clone(),
+            worker.hello.host.clone(),
+            worker.hello.process.to_string(),
+            worker.hello.resources.to_string(),
+            worker.load.running.len().to_string(),
+            worker.load.queued.to_string(),
+            show::grouped(worker.finished),
+            show::bytes(worker.spilled_bytes),
+        ]
+    }));
+    text.push_str(&format!("\n{}", show::columns(&rows)));
+
+    let mut rows = vec![
+        ["memory", "tier", "used", "limit", "whole process"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for worker in &info.workers {
+        rows.extend(worker.load.tiers.iter().map(|usage| tier_row(worker, usage)));
+    }
+    text.push_str(&format!("\n{}", show::columns(&rows)));
+
+    let mut rows = vec![["transports", "address"].map(str::to_owned).to_vec()];
+    for worker in &info.workers {
+        rows.extend(
+            worker
+                .hello
+                .addresses
+                .iter()
+                .map(|address| vec![worker.worker.to_string(), address.to_string()]),
+        );
+    }
+    text.push_str(&format!("\n{}", show::columns(&rows)));
+
+    for worker in &info.workers {
+        if !worker.load.running.is_empty() {
+            let tasks: Vec<String> = worker.load.running.iter().map(TaskId::to_string).collect();
+            text.push_str(&format!("\n{} runs {}", worker.worker, tasks.join(" ")));
+        }
+    }
+    if !info.transfers.is_empty() {
+        let matrix = show::transfers(&info.transfers, |worker: WorkerId| worker.to_string());
+        text.push_str(&format!("\nmoved between workers so far\n{matrix}"));
+    }
+    text
+}
+
+fn tier_row(worker: &WorkerInfo, usage: &TierUsage) -> Vec<String> {
+    vec![
+        worker.worker.to_string(),
+        usage.tier.to_string(),
+        show::bytes(usage.used_bytes),
+        if usage.limit_bytes == u64::MAX {
+            "no limit".to_owned()
+        } else {
+            show::bytes(usage.limit_bytes)
+        },
+        if usage.tier == Tier::Host && worker.load.resident_bytes > 0 {
+            show::bytes(worker.load.resident_bytes)
+        } else {
+            String::new()
+        },
+    ]
+}
+
+/// The cluster for programs. Ids are texts as logs and errors print them; a limit of null is none.
+fn as_value(info: &ClusterInfo) -> Value {
+    let workers = info.workers.iter().map(|worker| {
+        let tiers = worker.load.tiers.iter().map(|usage| {
+            let limit = (usage.limit_bytes != u64::MAX).then_some(usage.limit_bytes);
+            json!({
+                "tier": usage.tier.to_string(),
+                "used_bytes": usage.used_bytes,
+                "limit_bytes": limit,
+            })
+        });
+        json!({
+            "id": worker.worker.to_string(),
+            "name": worker.hello.name,
+            "host": worker.hello.host,
+            "pid": worker.hello.process,
+            "slots": worker.hello.resources.slots,
+            "resources": worker.hello.resources.named,
+            "addresses": texts(&worker.hello.addresses),
+            "memory": tiers.collect::<Vec<_>>(),
+            "resident_bytes": worker.load.resident_bytes,
+            "running": texts(&worker.load.running),
+            "queued": worker.load.queued,
+            "assigned": worker.assigned,
+            "finished": worker.finished,
+            "spilled_bytes": worker.spilled_bytes,
+        })
+    });
+    let transfers = info.transfers.iter().map(|transfer| {
+        json!({
+            "from": transfer.from.to_string(),
+            "to": transfer.to.to_string(),
+            "partitions": transfer.partitions,
+            "bytes": transfer.bytes,
+            "transport": transfer.transport,
+        })
+    });
+    json!({
+        "workers": workers.collect::<Vec<_>>(),
+        "clients": info.clients,
+        "graphs_running": info.graphs_running,
+        "tasks_ready": info.tasks_ready,
+        "transfers": transfers.collect::<Vec<_>>(),
+    })
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(T::to_string).collect()
+}
