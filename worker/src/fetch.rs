@@ -20,7 +20,9 @@ impl Worker {
             return Pressure::Calm;
         };
         let overcommitted = Pressure::Overcommitted { head };
-        let calm = if self.pressure == overcommitted {
+        // A task that came in between and runs now has to end first.
+        let is_unlimited = self.pressure == overcommitted && self.running.is_empty();
+        let calm = if is_unlimited {
             overcommitted
         } else {
             Pressure::Calm
@@ -31,15 +33,13 @@ impl Worker {
                 let Some(bytes) = self.store.get(partition).map(|record| record.bytes) else {
                     break;
                 };
-                if self.pressure == overcommitted && place == head {
-                    // Whatever it takes.
-                } else if place == head {
+                if place == head && !is_unlimited {
                     match self.make_room(bytes, head, turn) {
                         Room::Free => {}
                         Room::Coming => return calm,
                         Room::None(cause) => return Pressure::Starved { head, cause },
                     }
-                } else if !self.is_below_threshold_with(bytes) {
+                } else if place != head && !self.is_below_threshold_with(bytes) {
                     return calm;
                 }
                 self.request(source, partition, turn);
@@ -90,8 +90,10 @@ impl Worker {
         let Some(record) = self.store.get(partition) else {
             return;
         };
+        // Making room may have taken the disk operation that this load was to have; it gets the next one.
+        let is_disk_free = self.store.usage().disk_operations < self.limits.disk_operations;
         match (source, record.state) {
-            (Source::Disk, State::Disk { file_bytes }) => {
+            (Source::Disk, State::Disk { file_bytes }) if is_disk_free => {
                 self.store
                     .set_state(partition, State::Loading { file_bytes });
                 turn.out.push(Action::Load { partition });

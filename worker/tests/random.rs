@@ -1,0 +1,468 @@
+//! The worker machine under arbitrary assignments, answers, failures and releases, against a driver that checks each action.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use transload_protocol::{
+    Arguments, Attempt, ClientId, GraphId, InputLocation, LayerIndex, LayerSpec, PartitionId,
+    Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Time, WorkerId,
+    WorkerMessage,
+};
+use transload_worker::{Action, Config, Input, Worker};
+
+const SELF: WorkerId = WorkerId(0);
+const GRAPHS: u32 = 2;
+/// Tasks below run on this worker, those above on its peers.
+const LOCAL_TASKS: u32 = 8;
+const REMOTE_TASKS: u32 = 6;
+
+/// What the driver of the test is doing with a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Fetch(WorkerId),
+    Spill,
+    Load,
+}
+
+/// A driver and a scheduler as unruly as the protocol allows, and a little more.
+struct World {
+    worker: Worker,
+    now: Time,
+    /// Partitions in the driver's store; true: on disk.
+    stored: BTreeMap<PartitionId, bool>,
+    operations: BTreeMap<PartitionId, Operation>,
+    /// Cancelled fetches that may still answer.
+    late: Vec<(PartitionId, WorkerId)>,
+    running: BTreeMap<TaskId, (Attempt, BTreeSet<PartitionId>)>,
+    /// How often each attempt was answered.
+    answers: BTreeMap<(TaskId, Attempt), u32>,
+    next_attempt: u32,
+    sequence: [u32; GRAPHS as usize],
+    peers: BTreeSet<WorkerId>,
+    next_peer: u32,
+    has_left: bool,
+}
+
+/// One step: what, and two numbers to choose with.
+type Step = (u8, u16, u16);
+
+impl World {
+    fn new(config: Config) -> Self {
+        let mut world = Self {
+            worker: Worker::new(config),
+            now: Time::default(),
+            stored: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            late: Vec::new(),
+            running: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            next_attempt: 0,
+            sequence: [0; GRAPHS as usize],
+            peers: BTreeSet::new(),
+            next_peer: 1,
+            has_left: false,
+        };
+        world.input(Input::Connected { worker: SELF });
+        for _ in 0..3 {
+            world.add_peer();
+        }
+        for graph in 0..GRAPHS {
+            world.announce_layers(graph);
+        }
+        world
+    }
+
+    fn add_peer(&mut self) {
+        let worker = WorkerId(self.next_peer);
+        self.next_peer += 1;
+        self.peers.insert(worker);
+        self.send(SchedulerToWorker::Peer {
+            worker,
+            addresses: vec![],
+        });
+    }
+
+    fn announce_layers(&mut self, graph: u32) {
+        for (layer, slots) in [(0, 1), (1, 2), (2, 3)] {
+            let spec = LayerSpec {
+                name: format!("layer-{layer}"),
+                operator: "op".to_owned(),
+                arguments: Arguments::default(),
+                first_task: 0,
+                outputs: 2,
+                inputs: 2,
+                resources: Resources::slots(slots),
+            };
+            self.send(SchedulerToWorker::Layer {
+                graph: self.graph(graph),
+                layer: LayerIndex(layer),
+                spec,
+            });
+        }
+    }
+
+    fn graph(&self, graph: u32) -> GraphId {
+        GraphId {
+            client: ClientId(graph),
+            sequence: self.sequence[graph as usize],
+        }
+    }
+
+    fn send(&mut self, message: SchedulerToWorker) {
+        self.input(Input::FromScheduler(message));
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut out = Vec::new();
+        let shown = format!("{input:?}");
+        self.worker.handle(self.now, input, &mut out);
+        self.worker
+            .check()
+            .unwrap_or_else(|error| panic!("after {shown}: {error}"));
+        let asks = out
+            .iter()
+            .any(|action| matches!(action, Action::Fetch { .. } | Action::Load { .. }));
+        for action in out {
+            self.carry_out(action);
+        }
+        let memory = self.worker.load().tiers[0];
+        assert!(
+            !asks || memory.used_bytes <= memory.limit_bytes || self.running.is_empty(),
+            "after {shown}: asks for more than fits while tasks run"
+        );
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        assert!(!self.has_left, "{action:?} after the exit");
+        match action {
+            Action::ToScheduler(message) => self.hear(message),
+            Action::AddPeer { .. } => {}
+            // Ends fetches from it with an answer, some later time.
+            Action::RemovePeer { worker } => assert!(!self.peers.contains(&worker)),
+            Action::Fetch {
+                partition, from, ..
+            } => {
+                assert!(!self.stored.contains_key(&partition), "{partition} is here");
+                let before = self.operations.insert(partition, Operation::Fetch(from));
+                assert_eq!(before, None, "{partition} is in flight");
+            }
+            Action::CancelFetch { partition } => match self.operations.remove(&partition) {
+                Some(Operation::Fetch(from)) => self.late.push((partition, from)),
+                other => panic!("cancels the fetch of {partition}, which is {other:?}"),
+            },
+            Action::Start {
+                task,
+                attempt,
+                inputs,
+                ..
+            } => {
+                assert_eq!(inputs.len(), 2);
+                let inputs: BTreeSet<_> = inputs.into_iter().flatten().collect();
+                for input in &inputs {
+                    assert_eq!(self.stored.get(input), Some(&false), "{input} of {task}");
+                    assert_eq!(self.operations.get(input), None, "{input} of {task}");
+                }
+                let mut left = self.stored.keys().chain(self.operations.keys());
+                assert!(left.all(|partition| partition.task != task), "{task} again");
+                assert!(self.running.insert(task, (attempt, inputs)).is_none());
+            }
+            Action::Stop { task, attempt } => assert_eq!(self.running[&task].0, attempt),
+            Action::Spill { partition } => {
+                self.begin(partition, Operation::Spill, false);
+                let mut readers = self.running.values();
+                assert!(readers.all(|(_, inputs)| !inputs.contains(&partition)));
+            }
+            Action::Load { partition } => self.begin(partition, Operation::Load, true),
+            Action::Drop { partition } => {
+                assert_eq!(self.operations.get(&partition), None, "{partition} moves");
+                let mut readers = self.running.values();
+                assert!(readers.all(|(_, inputs)| !inputs.contains(&partition)));
+                self.stored.remove(&partition);
+            }
+            Action::Exit => self.has_left = true,
+        }
+    }
+
+    fn begin(&mut self, partition: PartitionId, operation: Operation, is_on_disk: bool) {
+        assert_eq!(self.stored.get(&partition), Some(&is_on_disk));
+        let before = self.operations.insert(partition, operation);
+        assert_eq!(before, None, "{partition} is in flight");
+    }
+
+    fn hear(&mut self, message: WorkerMessage) {
+        let answered = match message {
+            WorkerMessage::Finished { task, attempt, .. }
+            | WorkerMessage::MissingInputs { task, attempt, .. }
+            | WorkerMessage::Cancelled { task, attempt } => (task, attempt),
+            WorkerMessage::Failed { attempt, error } => (error.task, attempt),
+            WorkerMessage::Started { .. }
+            | WorkerMessage::Lost { .. }
+            | WorkerMessage::Heartbeat { .. }
+            | WorkerMessage::Events { .. }
+            | WorkerMessage::Goodbye => return,
+        };
+        let times = self.answers.get_mut(&answered).expect("was assigned");
+        *times += 1;
+        assert_eq!(*times, 1, "{answered:?} is answered again");
+    }
+
+    fn any_task(&self, a: u16) -> TaskId {
+        let index = u32::from(a) / GRAPHS % (LOCAL_TASKS + REMOTE_TASKS);
+        TaskId {
+            graph: self.graph(u32::from(a) % GRAPHS),
+            index,
+        }
+    }
+
+    fn step(&mut self, (kind, a, b): Step) {
+        match kind % 16 {
+            0..=3 => self.assign(a, b),
+            4 => {
+                let task = self.any_task(a);
+                let attempts = self.answers.keys();
+                let attempt = attempts.rev().find(|(it, _)| *it == task);
+                let attempt = attempt.map_or(Attempt(0), |(_, attempt)| *attempt);
+                self.send(SchedulerToWorker::Cancel { task, attempt });
+            }
+            5 => {
+                let tasks = vec![self.any_task(a), self.any_task(b)];
+                self.send(SchedulerToWorker::Release { tasks });
+            }
+            6 if a % 8 == 0 => {
+                let graph = u32::from(b) % GRAPHS;
+                let forgotten = self.graph(graph);
+                self.send(SchedulerToWorker::Forget { graph: forgotten });
+                self.sequence[graph as usize] += 1;
+                self.announce_layers(graph);
+            }
+            7 if a % 4 == 0 => {
+                let gone = self.peers.iter().nth(usize::from(b) % self.peers.len());
+                let gone = *gone.expect("there are always some");
+                self.peers.remove(&gone);
+                self.send(SchedulerToWorker::PeerLost { worker: gone });
+                self.add_peer();
+            }
+            8 => {
+                self.now = self.now.after_micros(u64::from(a) * 20);
+                self.input(Input::Tick);
+            }
+            9..=10 => self.end_a_task(a, b % 4 == 0, b),
+            11 if !self.late.is_empty() => {
+                let (partition, from) = self.late.swap_remove(usize::from(a) % self.late.len());
+                self.answer_fetch(partition, from, b % 2 == 0, b);
+            }
+            _ => self.end_an_operation(a, b % 4 == 0, b / 4),
+        }
+    }
+
+    fn assign(&mut self, a: u16, b: u16) {
+        let task = TaskId {
+            graph: self.graph(u32::from(a) % GRAPHS),
+            index: u32::from(a) / 2 % LOCAL_TASKS,
+        };
+        let mut bits = (u32::from(b) << 16) | u32::from(a);
+        let mut draw = |below: u32| {
+            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (bits >> 8) % below
+        };
+        let mut inputs = Vec::new();
+        for _ in 0..draw(5) {
+            let is_local = draw(2) == 0;
+            let index = if is_local {
+                draw(LOCAL_TASKS)
+            } else {
+                LOCAL_TASKS + draw(REMOTE_TASKS)
+            };
+            let partition = PartitionId {
+                task: TaskId {
+                    graph: task.graph,
+                    index,
+                },
+                output: draw(2),
+            };
+            // Mostly the truth.
+            let is_here = self.stored.contains_key(&partition);
+            let worker = if is_here && draw(8) > 0 || !is_here && draw(8) == 0 {
+                SELF
+            } else {
+                WorkerId(self.next_peer - 1 - draw(3))
+            };
+            inputs.push(InputLocation {
+                input: draw(2),
+                partition,
+                worker,
+                bytes: u64::from(draw(5) * 13),
+                shared: draw(3) == 0,
+            });
+        }
+        let attempt = Attempt(self.next_attempt);
+        self.next_attempt += 1;
+        self.answers.insert((task, attempt), 0);
+        self.send(SchedulerToWorker::Assign {
+            task: TaskAssignment {
+                task,
+                attempt,
+                layer: LayerIndex(if draw(12) == 0 { 2 } else { draw(2) }),
+                order: u64::from(draw(6)),
+                inputs,
+            },
+        });
+    }
+
+    fn end_a_task(&mut self, a: u16, fails: bool, b: u16) {
+        if self.running.is_empty() {
+            return;
+        }
+        let task = *self
+            .running
+            .keys()
+            .nth(usize::from(a) % self.running.len())
+            .expect("not empty");
+        let (attempt, _) = self.running.remove(&task).expect("it runs");
+        if fails {
+            let (kind, message) = (TaskErrorKind::Operator, "bad row".to_owned());
+            self.input(Input::TaskFailed {
+                task,
+                attempt,
+                kind,
+                message,
+            });
+        } else {
+            let bytes = vec![u64::from(b % 70), u64::from(b / 70 % 40)];
+            for output in 0..2 {
+                self.stored.insert(PartitionId { task, output }, false);
+            }
+            self.input(Input::TaskDone {
+                task,
+                attempt,
+                bytes,
+            });
+        }
+    }
+
+    fn end_an_operation(&mut self, a: u16, fails: bool, b: u16) {
+        if self.operations.is_empty() {
+            return;
+        }
+        let operations = self.operations.iter();
+        let (partition, operation) = operations
+            .map(|(partition, operation)| (*partition, *operation))
+            .nth(usize::from(a) % self.operations.len())
+            .expect("not empty");
+        self.operations.remove(&partition);
+        let reason = "broken".to_owned();
+        match operation {
+            Operation::Fetch(from) => self.answer_fetch(partition, from, fails, b),
+            Operation::Spill if fails => self.input(Input::SpillFailed { partition, reason }),
+            Operation::Spill => {
+                self.stored.insert(partition, true);
+                let bytes = u64::from(b % 60);
+                self.input(Input::Spilled { partition, bytes });
+            }
+            Operation::Load if fails => self.input(Input::LoadFailed { partition, reason }),
+            Operation::Load => {
+                self.stored.insert(partition, false);
+                self.input(Input::Loaded { partition });
+            }
+        }
+    }
+
+    fn answer_fetch(&mut self, partition: PartitionId, from: WorkerId, fails: bool, b: u16) {
+        if fails {
+            self.input(Input::FetchFailed {
+                partition,
+                from,
+                gone: b % 3 == 0,
+                reason: "broken".to_owned(),
+            });
+        } else {
+            self.stored.insert(partition, false);
+            self.input(Input::Fetched {
+                partition,
+                from,
+                bytes: u64::from(b % 60),
+                micros: 1,
+                transport: "memory".to_owned(),
+            });
+        }
+    }
+
+    /// Answers everything until all tasks are through; nothing new is assigned.
+    fn finish(&mut self, how: u16) {
+        for round in 0..10_000_u16 {
+            if !self.operations.is_empty() {
+                self.end_an_operation(round, how == 1, how.wrapping_mul(round));
+            } else if !self.running.is_empty() {
+                self.end_a_task(round, how == 2, how.wrapping_mul(round));
+            } else if !self.worker.is_idle() {
+                self.now = self.worker.next_deadline().expect("something is to come");
+                self.input(Input::Tick);
+            } else {
+                return;
+            }
+        }
+        panic!("tasks never end: {:?}", self.worker.load());
+    }
+}
+
+fn any_config() -> impl Strategy<Value = Config> {
+    let memory = prop_oneof![Just(0_u64), Just(60), Just(100), Just(200), Just(10_000)];
+    let disk = prop_oneof![Just(0_u64), Just(100), Just(u64::MAX)];
+    let limits = (1_u32..4, 1_u32..3, 1_u32..3, 0_u8..=100);
+    (memory, disk, limits).prop_map(|(memory_bytes, disk_bytes, limits)| Config {
+        resources: Resources::slots(2),
+        memory_bytes,
+        disk_bytes,
+        spill_above_percent: limits.3,
+        fetches_in_flight: limits.0,
+        disk_operations_in_flight: limits.1,
+        fetch_attempts: limits.2,
+        heartbeat_ms: 500,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_happens_every_task_is_answered_once_and_nothing_leaks(
+        config in any_config(),
+        steps in proptest::collection::vec(any::<Step>(), 0..250),
+        how in 0_u16..5,
+    ) {
+        let mut world = World::new(config);
+        for step in steps {
+            world.step(step);
+        }
+        world.finish(how);
+        prop_assert!(world.answers.values().all(|times| *times == 1), "{:?}", world.answers);
+
+        let held: BTreeSet<_> = world.worker.holds().into_iter().map(|(held, _)| held).collect();
+        prop_assert_eq!(held, world.stored.keys().copied().collect());
+
+        for graph in 0..GRAPHS {
+            let graph = world.graph(graph);
+            world.send(SchedulerToWorker::Forget { graph });
+        }
+        world.finish(how);
+        for (partition, from) in std::mem::take(&mut world.late) {
+            world.answer_fetch(partition, from, how == 1, 0);
+        }
+        prop_assert_eq!(world.worker.holds(), vec![]);
+        prop_assert!(world.stored.is_empty(), "{:?}", world.stored);
+        prop_assert!(world.worker.load().tiers.iter().all(|tier| tier.used_bytes == 0));
+
+        world.send(SchedulerToWorker::Shutdown);
+        prop_assert!(world.has_left && world.worker.is_idle());
+    }
+}
