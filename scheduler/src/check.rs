@@ -293,8 +293,14 @@ impl Scheduler {
                 worker.preferred_live as usize == preferred.len() && preferred.is_subset(&queued),
                 || format!("worker {id} queues {queued:?}, tasks that prefer it are {preferred:?}"),
             )?;
+            // Only the first: a large task waits for its room, and those behind it wait with it.
+            let first = worker.preferred.iter().map(|entry| entry.0);
+            let first = first
+                .map(|(rank, index)| (rank, TaskAt { graph: rank.graph, index }))
+                .filter(|(_, at)| preferred.contains(at))
+                .min();
             ensure(
-                preferred.iter().all(|at| {
+                first.is_none_or(|(_, at)| {
                     let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
                     !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
                 }),

@@ -81,10 +81,9 @@ impl Scheduler {
     fn pick_own(&mut self, worker: WorkerSlot, reach: Reach) -> Option<TaskAt> {
         let (rank, at) = self.first_preferring(worker)?;
         let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-        let outranked = self.ready.layers.first().is_some_and(|first| {
-            let layer = &self.graphs.slab[first.graph].layers[first.layer.0 as usize];
-            *first < rank && self.workers.fits(worker, &layer.resources, reach)
-        });
+        // Only what this worker may take counts: a worker must not idle for a task that avoids it.
+        let open = self.pick_open(worker, reach);
+        let outranked = open.is_some_and(|(first, _)| first < rank);
         (!outranked && self.workers.fits(worker, resources, reach)).then_some(at)
     }
 
@@ -92,7 +91,7 @@ impl Scheduler {
         if let Some(at) = self.pick_own(worker, reach) {
             return Some(Pick::Settled(at));
         }
-        if let Some(at) = self.pick_open(worker, reach) {
+        if let Some((_, at)) = self.pick_open(worker, reach) {
             return Some(Pick::Open(at));
         }
         match reach {
@@ -102,7 +101,7 @@ impl Scheduler {
     }
 
     /// The first task of the common queue that fits.
-    fn pick_open(&self, worker: WorkerSlot, reach: Reach) -> Option<TaskAt> {
+    fn pick_open(&self, worker: WorkerSlot, reach: Reach) -> Option<(Rank, TaskAt)> {
         self.ready.layers.iter().find_map(|rank| {
             let graph = &self.graphs.slab[rank.graph];
             let layer = &graph.layers[rank.layer.0 as usize];
@@ -117,6 +116,7 @@ impl Scheduler {
                     index: layer.first_task + position,
                 })
                 .find(|at| !self.avoids(*at, worker))
+                .map(|at| (*rank, at))
         })
     }
 

@@ -5,6 +5,9 @@ use transload_protocol::{TaskError, TaskErrorKind};
 use crate::graphs::GraphPlan;
 use crate::world::{Step, World};
 
+/// As in the scheduler: how often the outputs of one task may be out of reach.
+const MAX_LOSSES_PER_TASK: u32 = 8;
+
 /// A graph may fail only with a failure that the simulation made happen, or could not be avoided.
 pub(crate) fn failure_is_right(
     world: &World,
@@ -50,10 +53,14 @@ pub(crate) fn failure_is_right(
             }
         }
         TaskErrorKind::WorkersLost => {
-            if injected.deaths >= world.scenario.worker_deaths_per_task {
+            let is_deadly = injected.deaths >= world.scenario.worker_deaths_per_task;
+            if is_deadly || injected.losses > MAX_LOSSES_PER_TASK {
                 Ok(())
             } else {
-                wrong(format!("it lost {} workers", injected.deaths))
+                wrong(format!(
+                    "it lost {} workers and its outputs were out of reach {} times",
+                    injected.deaths, injected.losses
+                ))
             }
         }
         TaskErrorKind::Unschedulable => {

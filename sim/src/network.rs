@@ -61,6 +61,7 @@ pub(crate) enum Happening {
 pub(crate) enum FetchAnswer {
     Arrived { value: u64, bytes: u64 },
     Gone,
+    TimedOut,
     Failed(&'static str),
 }
 

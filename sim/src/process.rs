@@ -51,6 +51,13 @@ struct Stored {
     corrupt: bool,
 }
 
+impl Stored {
+    /// It is in memory, or on its way there: its bytes are reserved when a load starts.
+    fn is_in_memory(&self) -> bool {
+        !self.on_disk || self.operation.is_some()
+    }
+}
+
 #[derive(Debug, Clone)]
 struct DiskOperation {
     partition: PartitionId,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    ClientHello, ClientId, SchedulerToWorker, TaskId, Time, WorkerId, WorkerMessage,
+    ClientHello, ClientId, ClientMessage, SchedulerToWorker, TaskId, Time, WorkerId, WorkerMessage,
 };
 use transload_scheduler::{Action, Config, Input, Scheduler};
 use transload_worker::Input as WorkerInput;
@@ -127,12 +127,12 @@ impl Simulation {
     fn run_to_end(&mut self) -> Step {
         while !self.has_ended()? {
             let Some((at, order, happening)) = self.world.agenda.pop() else {
-                return Err(self.hang("nothing will ever happen again"));
+                return Err(self.picture("hang: nothing will ever happen again"));
             };
             self.world.now = self.world.now.max(at);
             self.steps += 1;
             if self.steps > MAX_STEPS {
-                return Err(self.hang("too many steps"));
+                return Err(self.picture("hang: too many steps"));
             }
             if let Some(until) = self.stall_of(&happening) {
                 self.world.agenda.defer(until, order, happening);
@@ -191,7 +191,10 @@ impl Simulation {
             }
             Happening::FromClient { client, message } => {
                 match self.clients.get(client).map(|it| (it.id, it.up_until)) {
-                    Some((Some(client), until)) if self.world.now <= until => {
+                Some((Some(client), until)) if self.world.now <= until => {
+                        if let ClientMessage::Unreachable { task, .. } = &message {
+                            self.world.injected(*task).losses += 1;
+                        }
                         self.decide(Input::FromClient { client, message })
                     }
                     _ => Ok(()),
@@ -287,9 +290,9 @@ impl Simulation {
         let mut actions = Vec::new();
         let ticked = input == Input::Tick;
         self.scheduler.handle(self.world.now, input, &mut actions);
-        self.scheduler
-            .check()
-            .map_err(|error| format!("scheduler: check: {error}"))?;
+        if let Err(error) = self.scheduler.check() {
+            return Err(self.picture(&format!("scheduler: check: {error}")));
+        }
         for action in actions {
             self.world
                 .trace
@@ -438,8 +441,11 @@ impl Simulation {
             WorkerMessage::Finished { task, .. } | WorkerMessage::Cancelled { task, .. } => {
                 Some(*task)
             }
-            WorkerMessage::MissingInputs { task, .. } => {
+            WorkerMessage::MissingInputs { task, missing, .. } => {
                 self.world.count("missing inputs");
+                for (partition, _) in missing {
+                    self.world.injected(partition.task).losses += 1;
+                }
                 Some(*task)
             }
             _ => None,
@@ -490,13 +496,16 @@ impl Simulation {
             FetchAnswer::Arrived { bytes, .. } => {
                 bytes * 1_000 / self.world.scenario.bytes_per_milli.max(1)
             }
-            FetchAnswer::Gone | FetchAnswer::Failed(_) => 0,
+            FetchAnswer::Gone | FetchAnswer::TimedOut | FetchAnswer::Failed(_) => 0,
         };
         let latency = self.world.peer_latency() + transfer;
         self.world.agenda.push(
             self.world.now.after_micros(latency),
             Happening::FetchEnds { fetch, answer },
         );
+        if let Some(request) = self.world.fetches.get_mut(&fetch) {
+            request.flows = true;
+        }
     }
 
     fn on_fetch_ends(&mut self, fetch: u64, mut answer: FetchAnswer) -> Step {
@@ -504,6 +513,11 @@ impl Simulation {
             return Ok(());
         };
         let (reader, holder) = (request.reader, request.holder);
+        let is_timeout = answer == FetchAnswer::TimedOut;
+        if is_timeout && request.flows && self.processes.get(holder).is_some_and(Process::is_alive) {
+            // Timeouts are for silence, and this one is being answered.
+            return Ok(());
+        }
         let died = self.processes.get(holder).is_some_and(|it| !it.is_alive());
         if died && matches!(answer, FetchAnswer::Arrived { .. }) {
             answer = FetchAnswer::Failed("the connection broke in the middle");

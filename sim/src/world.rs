@@ -47,6 +47,8 @@ pub(crate) struct Fetch {
     pub(crate) from: WorkerId,
     pub(crate) partition: PartitionId,
     pub(crate) sent: Time,
+    /// The holder has begun to answer.
+    pub(crate) flows: bool,
     /// The reader wants it no longer, but the answer comes too late to be stopped.
     pub(crate) cancelled: bool,
 }
@@ -60,6 +62,8 @@ pub(crate) struct Injected {
     pub(crate) failures: Vec<TaskErrorKind>,
     /// How many failures reached the scheduler.
     pub(crate) reported: u32,
+    /// How often somebody could not get its outputs.
+    pub(crate) losses: u32,
     /// Workers that were lost while they had it.
     pub(crate) deaths: u32,
 }
@@ -151,6 +155,7 @@ impl World {
                 from,
                 partition,
                 sent: self.now,
+                flows: false,
                 cancelled: false,
             },
         );
@@ -163,7 +168,7 @@ impl World {
             self.now.after_micros(self.scenario.fetch_timeout_micros),
             Happening::FetchEnds {
                 fetch,
-                answer: FetchAnswer::Failed("timed out"),
+                answer: FetchAnswer::TimedOut,
             },
         );
         fetch

@@ -73,6 +73,7 @@ impl Client {
                 return self.receive(world, graph, partition, *value, *bytes);
             }
             FetchAnswer::Gone => "not here",
+            FetchAnswer::TimedOut => "timed out",
             FetchAnswer::Failed(reason) => reason,
         };
         self.forget_fetches(world, partition.task);

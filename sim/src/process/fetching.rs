@@ -112,6 +112,12 @@ impl Process {
                 gone: true,
                 reason: "not here".to_owned(),
             },
+            FetchAnswer::TimedOut => Input::FetchFailed {
+                partition,
+                from,
+                gone: false,
+                reason: "timed out".to_owned(),
+            },
             FetchAnswer::Failed(reason) => Input::FetchFailed {
                 partition,
                 from,

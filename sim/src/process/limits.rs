@@ -2,19 +2,15 @@
 
 use transload_protocol::{PartitionId, Tier, WorkerMessage};
 
-use super::Process;
+use super::{Process, Stored};
 use crate::world::Step;
 
 impl Process {
     /// Memory of the store: what is there, and what is reserved for what is on its way there.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let is_loading = |partition: &PartitionId| {
-            let mut operations = self.disk.values();
-            operations.any(|it| !it.spills && it.partition == *partition)
-        };
-        let stored = self.store.iter();
-        let here = stored.filter(|(id, stored)| !stored.on_disk || is_loading(id));
-        let here: u64 = here.map(|(_, stored)| stored.bytes).sum();
+        let stored = self.store.values();
+        let here = stored.filter(|stored| stored.is_in_memory());
+        let here: u64 = here.map(|stored| stored.bytes).sum();
         here + self.fetching.values().map(|(_, bytes)| bytes).sum::<u64>()
     }
 
@@ -23,6 +19,11 @@ impl Process {
         if self.memory_bytes() + bytes <= self.config.memory_bytes || bytes == 0 {
             return Ok(());
         }
+        let (store, fetching) = (&self.store, &self.fetching);
+        self.overcommitted.retain(|partition| {
+            fetching.contains_key(partition)
+                || store.get(partition).is_some_and(Stored::is_in_memory)
+        });
         self.overcommitted.insert(partition);
         let mut inputs = self.assigned.values();
         if inputs.any(|inputs| self.overcommitted.is_subset(inputs)) {
@@ -62,15 +63,12 @@ impl Process {
     }
 
     /// Limits that hold at every moment: operations in flight, and the store equal to what the machine believes.
-    pub(super) fn check_limits(&mut self) -> Step {
+    pub(super) fn check_limits(&self) -> Step {
         if self.fetching.len() > self.config.fetches_in_flight as usize {
             return Err(format!("{} fetches in flight", self.fetching.len()));
         }
         if self.disk.len() > self.config.disk_operations_in_flight as usize {
             return Err(format!("{} disk operations in flight", self.disk.len()));
-        }
-        if self.memory_bytes() <= self.config.memory_bytes {
-            self.overcommitted.clear();
         }
         let mut believed = self.machine.holds();
         believed.sort_unstable();

@@ -26,13 +26,13 @@ impl Simulation {
         if self.clients.iter().all(Client::is_done) || self.stopped {
             Ok(true)
         } else {
-            Err(self.hang("nobody does anything any more"))
+            Err(self.picture("hang: nobody does anything any more"))
         }
     }
 
     /// What is stuck, and why, in the scheduler's own words.
-    pub(super) fn hang(&self, what: &str) -> String {
-        let mut text = format!("hang: {what}");
+    pub(super) fn picture(&self, what: &str) -> String {
+        let mut text = what.to_owned();
         for client in self.clients.iter().filter(|client| !client.is_done()) {
             text.push_str(&format!("\n{}", client.describe()));
             for task in client.waits_for().into_iter().take(EXPLAINED_TASKS) {
