@@ -98,7 +98,7 @@ fn take(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Removes the directories of dead processes. Whatever cannot be removed is left and told to the log.
-fn sweep(parent: &Path) {
+pub(super) fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
     };

@@ -80,6 +80,12 @@ impl SpillDirectory {
         })
     }
 
+    /// Removes the directories below `parent` whose processes have died; for whoever started those processes. What cannot be
+    /// removed is told to the log.
+    pub fn sweep(parent: &Path) {
+        directory::sweep(parent);
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.directory.path()

@@ -1,0 +1,288 @@
+//! The client: connects to a scheduler, submits graphs, follows them, and gathers their partitions from the workers.
+//!
+//! Called by `query`, the command line and anyone who embeds transload. Knows no SQL and decides nothing about placement.
+
+mod error;
+mod graph;
+mod state;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::stream::{BoxStream, StreamExt};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use transload_gpu::Budget;
+use transload_protocol::{
+    ClientHello, ClientId, ClientMessage, ClusterInfo, EventRecord, Explanation, GraphId,
+    LayerProgress, Role, SchedulerToClient, TaskGraph, TaskId, Welcome,
+};
+use transload_transport::{Destination, Transport};
+use transload_transport_tcp::TcpTransport;
+
+use crate::config::ClientConfig;
+use crate::control::{self, Connected, FrameReader};
+use crate::fetcher::Fetcher;
+use crate::scheduler_server::SchedulerFile;
+
+pub use error::ClientError;
+pub use graph::GraphHandle;
+
+use graph::ClientMemory;
+use state::State;
+
+/// How often a scheduler file that is not there yet is looked for.
+const FILE_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Who a client is and how it connects and fetches.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Shown by `transload cluster info` and in the scheduler's log. Default: program name and process id.
+    pub name: String,
+    /// Most bytes of gathered partitions in this process; a fetch beyond it fails. Default: no limit.
+    pub memory_bytes: u64,
+    /// Time limits, attempts, and limits of its connections.
+    pub config: ClientConfig,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self::new(ClientConfig::default())
+    }
+}
+
+impl ClientOptions {
+    /// Options with this configuration and defaults for the rest.
+    pub fn new(config: ClientConfig) -> Self {
+        let program = std::env::args_os().next();
+        let name = program.as_deref().map(Path::new).and_then(Path::file_name);
+        let name = name.map_or_else(|| "client".into(), |name| name.to_string_lossy());
+        Self {
+            name: format!("{name}/{}", std::process::id()),
+            memory_bytes: u64::MAX,
+            config,
+        }
+    }
+}
+
+/// A connection to a scheduler; cheap to clone, closed when the last clone and the last [`GraphHandle`] are gone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<ClientInner>,
+}
+
+struct ClientInner {
+    id: ClientId,
+    outgoing: mpsc::UnboundedSender<Vec<ClientMessage>>,
+    state: Arc<State>,
+    fetcher: Fetcher,
+    memory: Arc<dyn Destination>,
+    config: ClientConfig,
+    next_graph: AtomicU32,
+    /// Ends the connection's tasks when the client is dropped.
+    _stop: DropGuard,
+}
+
+impl Client {
+    /// Connects to the scheduler at `HOST:PORT` (or `tcp://HOST:PORT`).
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`] when nobody answers there in time, when it is no scheduler, or when it speaks another
+    /// version of the protocol.
+    pub async fn connect(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let config = &options.config;
+        let role = Role::Client(ClientHello {
+            name: options.name.clone(),
+        });
+        let Connected {
+            welcome,
+            reader,
+            writer,
+        } = control::connect(
+            address,
+            role,
+            config.connect_timeout,
+            config.control.handshake_timeout,
+        )
+        .await?;
+        let Welcome::Client { client: id } = welcome else {
+            return Err(ClientError::UnexpectedWelcome {
+                address: address.to_owned(),
+            });
+        };
+        let state = Arc::new(State::new());
+        let stop = CancellationToken::new();
+        let (outgoing, queue) = mpsc::unbounded_channel();
+        tokio::spawn(read_all(reader, Arc::clone(&state), stop.clone()));
+        let writing = Arc::clone(&state);
+        let limits = config.control.send_limits();
+        tokio::spawn(async move {
+            // What is queued when the last handle goes is still sent: cancels and releases among them.
+            if let Err(error) = writer.send_all(queue, limits).await {
+                writing.on_lost(error.to_string());
+            }
+        });
+
+        let tcp: Arc<dyn Transport> = Arc::new(TcpTransport::new(config.tcp.clone()));
+        let budget = Budget::new("gathered partitions", options.memory_bytes);
+        Ok(Self {
+            inner: Arc::new(ClientInner {
+                id,
+                outgoing,
+                state,
+                fetcher: Fetcher::new(vec![tcp]),
+                memory: Arc::new(ClientMemory(budget)),
+                config: options.config,
+                next_graph: AtomicU32::new(0),
+                _stop: stop.drop_guard(),
+            }),
+        })
+    }
+
+    /// Connects to the scheduler that wrote this scheduler file, waiting for the file to appear.
+    ///
+    /// # Errors
+    /// As [`Client::connect`], and when the file does not appear in time or is no scheduler file.
+    pub async fn connect_scheduler_file(
+        path: &Path,
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
+        let address = wait_for_address(path, options.config.connect_timeout).await?;
+        Self::connect(&address, options).await
+    }
+
+    /// The id that the scheduler gave this connection.
+    pub fn id(&self) -> ClientId {
+        self.inner.id
+    }
+
+    /// Submits a graph and waits until the scheduler has accepted it.
+    ///
+    /// # Errors
+    /// [`ClientError::Rejected`] names the rule that the graph breaks.
+    pub async fn submit(&self, graph: TaskGraph) -> Result<GraphHandle, ClientError> {
+        // Checked here too: a bad graph costs no round trip, and the handle needs the compiled form.
+        let compiled = graph.clone().compile().map_err(ClientError::Rejected)?;
+        let sequence = self.inner.next_graph.fetch_add(1, Ordering::Relaxed);
+        let id = GraphId {
+            client: self.inner.id,
+            sequence,
+        };
+        let layers = compiled.layers().iter();
+        let progress = layers.map(|layer| LayerProgress {
+            total: layer.tasks,
+            done: 0,
+            running: 0,
+        });
+        let signals = self.inner.state.add_graph(id, progress.collect());
+        let handle = GraphHandle::new(self.clone(), id, compiled, signals);
+        self.send(ClientMessage::Submit {
+            graph: id,
+            tasks: graph,
+        })?;
+        handle.accepted().await?;
+        Ok(handle)
+    }
+
+    /// The cluster as the scheduler sees it now.
+    ///
+    /// # Errors
+    /// [`ClientError::ConnectionLost`].
+    pub async fn info(&self) -> Result<ClusterInfo, ClientError> {
+        let answer = self.inner.state.expect_info();
+        self.send(ClientMessage::Info)?;
+        answer.await.map_err(|_| self.connection_lost())
+    }
+
+    /// Why a task is waiting, or what became of it.
+    ///
+    /// # Errors
+    /// [`ClientError::ConnectionLost`]. An unknown task is no error: the explanation says so.
+    pub async fn explain(&self, task: TaskId) -> Result<Explanation, ClientError> {
+        let answer = self.inner.state.expect_explanation(task);
+        self.send(ClientMessage::Explain { task })?;
+        answer.await.map_err(|_| self.connection_lost())
+    }
+
+    /// Everything that happens in the cluster from now on. A reader that falls far behind skips the oldest events.
+    ///
+    /// # Errors
+    /// [`ClientError::ConnectionLost`].
+    pub fn events(&self) -> Result<BoxStream<'static, EventRecord>, ClientError> {
+        let receiver = self.inner.state.subscribe();
+        self.send(ClientMessage::Subscribe)?;
+        let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+            loop {
+                match receiver.recv().await {
+                    Ok(event) => return Some((event, receiver)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(stream.boxed())
+    }
+
+    /// Stops the scheduler and all its workers; returns when the scheduler has said goodbye.
+    ///
+    /// # Errors
+    /// [`ClientError::ConnectionLost`] when it was gone already.
+    pub async fn shutdown_cluster(&self) -> Result<(), ClientError> {
+        self.send(ClientMessage::Shutdown)?;
+        // Either the answer or the end of the connection drops the sender of this channel.
+        let _ = self.inner.state.expect_info().await;
+        Ok(())
+    }
+
+    fn send(&self, message: ClientMessage) -> Result<(), ClientError> {
+        if self.inner.state.lost().is_some() {
+            return Err(self.connection_lost());
+        }
+        self.inner
+            .outgoing
+            .send(vec![message])
+            .map_err(|_| self.connection_lost())
+    }
+
+    fn connection_lost(&self) -> ClientError {
+        let reason = self.inner.state.lost();
+        ClientError::ConnectionLost {
+            reason: reason.unwrap_or_else(|| "it was closed".to_owned()),
+        }
+    }
+}
+
+/// Feeds the client's state until the connection ends.
+async fn read_all(mut reader: FrameReader, state: Arc<State>, stop: CancellationToken) {
+    let mut messages: Vec<SchedulerToClient> = Vec::new();
+    let reason = loop {
+        let read = tokio::select! {
+            () = stop.cancelled() => break "the client was closed".to_owned(),
+            read = reader.read_many(&mut messages) => read,
+        };
+        // Whole messages that came before an error still count.
+        messages
+            .drain(..)
+            .for_each(|message| state.on_message(message));
+        if let Err(error) = read {
+            break error.to_string();
+        }
+    };
+    state.on_lost(reason);
+}
+
+/// The address in a scheduler file, which may still be on its way.
+async fn wait_for_address(path: &Path, patience: Duration) -> Result<String, ClientError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match SchedulerFile::read(path) {
+            Ok(file) => return Ok(file.address),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(ClientError::SchedulerFile(error));
+            }
+            Err(_) => tokio::time::sleep(FILE_POLL_INTERVAL).await,
+        }
+    }
+}

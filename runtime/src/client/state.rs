@@ -1,0 +1,197 @@
+//! What a client knows of its graphs, kept current by the connection and read by the handles.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{broadcast, oneshot, watch};
+use transload_protocol::{
+    ClusterInfo, EventRecord, Explanation, GraphError, GraphId, GraphOutcome, LayerProgress,
+    OutputLocation, SchedulerToClient, TaskId,
+};
+
+/// Events kept for a subscriber that reads slowly; older ones are skipped.
+const EVENT_BACKLOG: usize = 65_536;
+
+/// Everything the connection has been told.
+pub(super) struct State {
+    inner: Mutex<Inner>,
+    events: broadcast::Sender<EventRecord>,
+}
+
+#[derive(Default)]
+struct Inner {
+    graphs: HashMap<GraphId, GraphState>,
+    infos: VecDeque<oneshot::Sender<ClusterInfo>>,
+    explanations: HashMap<TaskId, Vec<oneshot::Sender<Explanation>>>,
+    lost: Option<String>,
+}
+
+/// One submitted graph.
+pub(super) struct GraphState {
+    /// Whether the scheduler took it.
+    pub(super) phase: Phase,
+    /// Where finished tasks of kept layers are, by task index.
+    pub(super) outputs: BTreeMap<u32, OutputLocation>,
+    /// Raised whenever `phase` or `outputs` changed, or the connection was lost.
+    changed: watch::Sender<u64>,
+    progress: watch::Sender<Vec<LayerProgress>>,
+}
+
+/// Life of a graph as its client sees it.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// Sent, not answered yet.
+    Submitted,
+    /// Accepted, not ended.
+    Running,
+    /// Refused.
+    Rejected(GraphError),
+    /// Over.
+    Ended(GraphOutcome),
+}
+
+/// Ends of the channels that a graph's handle listens to.
+pub(super) struct GraphSignals {
+    pub(super) changed: watch::Receiver<u64>,
+    pub(super) progress: watch::Receiver<Vec<LayerProgress>>,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            inner: Mutex::default(),
+            events: broadcast::channel(EVENT_BACKLOG).0,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every critical section leaves the maps whole, so a panic elsewhere does not make them wrong.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_graph(&self, graph: GraphId, layers: Vec<LayerProgress>) -> GraphSignals {
+        let (changed, changed_receiver) = watch::channel(0);
+        let (progress, progress_receiver) = watch::channel(layers);
+        let state = GraphState {
+            phase: Phase::Submitted,
+            outputs: BTreeMap::new(),
+            changed,
+            progress,
+        };
+        self.lock().graphs.insert(graph, state);
+        GraphSignals {
+            changed: changed_receiver,
+            progress: progress_receiver,
+        }
+    }
+
+    /// Forgets a graph; later messages about it are ignored. Returns its last phase.
+    pub(super) fn remove_graph(&self, graph: GraphId) -> Option<Phase> {
+        self.lock().graphs.remove(&graph).map(|state| state.phase)
+    }
+
+    /// Reads a graph's state; `None` when it was removed.
+    pub(super) fn with_graph<R>(
+        &self,
+        graph: GraphId,
+        read: impl FnOnce(&mut GraphState) -> R,
+    ) -> Option<R> {
+        self.lock().graphs.get_mut(&graph).map(read)
+    }
+
+    pub(super) fn expect_info(&self) -> oneshot::Receiver<ClusterInfo> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().infos.push_back(sender);
+        receiver
+    }
+
+    pub(super) fn expect_explanation(&self, task: TaskId) -> oneshot::Receiver<Explanation> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock()
+            .explanations
+            .entry(task)
+            .or_default()
+            .push(sender);
+        receiver
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<EventRecord> {
+        self.events.subscribe()
+    }
+
+    /// Why the connection ended, if it has.
+    pub(super) fn lost(&self) -> Option<String> {
+        self.lock().lost.clone()
+    }
+
+    /// The connection ended: everyone who waits is woken and finds out why.
+    pub(super) fn on_lost(&self, reason: String) {
+        let mut inner = self.lock();
+        inner.lost.get_or_insert(reason);
+        inner.infos.clear();
+        inner.explanations.clear();
+        for graph in inner.graphs.values() {
+            graph.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    pub(super) fn on_message(&self, message: SchedulerToClient) {
+        let mut inner = self.lock();
+        match message {
+            SchedulerToClient::Accepted { graph } => {
+                inner.update(graph, |state| state.phase = Phase::Running);
+            }
+            SchedulerToClient::Rejected { graph, error } => {
+                inner.update(graph, |state| state.phase = Phase::Rejected(error));
+            }
+            SchedulerToClient::OutputReady { output } => {
+                inner.update(output.task.graph, |state| {
+                    state.outputs.insert(output.task.index, output);
+                });
+            }
+            SchedulerToClient::OutputLost { task } => {
+                inner.update(task.graph, |state| {
+                    state.outputs.remove(&task.index);
+                });
+            }
+            SchedulerToClient::Ended { graph, outcome } => {
+                inner.update(graph, |state| state.phase = Phase::Ended(outcome));
+            }
+            SchedulerToClient::Progress { graph, layers } => {
+                if let Some(state) = inner.graphs.get(&graph) {
+                    state.progress.send_replace(layers);
+                }
+            }
+            SchedulerToClient::Explained { task, explanation } => {
+                for waiting in inner.explanations.remove(&task).unwrap_or_default() {
+                    // A caller that no longer waits is no error.
+                    let _ = waiting.send(explanation.clone());
+                }
+            }
+            SchedulerToClient::Info { info } => {
+                if let Some(waiting) = inner.infos.pop_front() {
+                    let _ = waiting.send(info);
+                }
+            }
+            SchedulerToClient::Events { events } => {
+                for event in events {
+                    // No subscriber any more is no error.
+                    let _ = self.events.send(event);
+                }
+            }
+            SchedulerToClient::ShuttingDown => {
+                drop(inner);
+                self.on_lost("the scheduler was shut down".to_owned());
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn update(&mut self, graph: GraphId, change: impl FnOnce(&mut GraphState)) {
+        if let Some(state) = self.graphs.get_mut(&graph) {
+            change(state);
+            state.changed.send_modify(|version| *version += 1);
+        }
+    }
+}
