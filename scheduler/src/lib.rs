@@ -20,6 +20,8 @@ mod ready;
 mod reports;
 mod slab;
 mod task;
+#[cfg(test)]
+mod testing;
 mod transition;
 mod worker;
 

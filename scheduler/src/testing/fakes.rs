@@ -1,0 +1,173 @@
+//! What a fake worker and a fake client remember, and the rules that every message to them must keep.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use transload_protocol::{
+    Attempt, ClusterInfo, EventRecord, Explanation, GraphError, GraphId, GraphOutcome, LayerIndex,
+    LayerProgress, LayerSpec, SchedulerToClient, SchedulerToWorker, TaskAssignment, TaskId,
+    WorkerId,
+};
+
+#[derive(Debug)]
+pub(crate) struct FakeTask {
+    pub(crate) task: TaskAssignment,
+    pub(crate) outputs: u32,
+    /// It has everything it reads, whoever dies from now on.
+    pub(crate) fetched: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FakeWorker {
+    /// Reads its messages only when a test says so.
+    pub(crate) slow: bool,
+    pub(crate) inbox: VecDeque<SchedulerToWorker>,
+    pub(crate) peers: BTreeSet<WorkerId>,
+    pub(crate) layers: BTreeMap<(GraphId, LayerIndex), LayerSpec>,
+    pub(crate) assigned: BTreeMap<TaskId, FakeTask>,
+    pub(crate) cancelling: Vec<(TaskId, Attempt)>,
+    pub(crate) stored: BTreeSet<TaskId>,
+    pub(crate) shutdown: bool,
+    /// Every attempt it was ever given.
+    attempts: BTreeMap<TaskId, Attempt>,
+}
+
+impl FakeWorker {
+    pub(crate) fn receive(&mut self, own: WorkerId, message: SchedulerToWorker) {
+        match message {
+            SchedulerToWorker::Peer { worker, .. } => {
+                assert!(self.peers.insert(worker), "{worker} was announced twice");
+            }
+            SchedulerToWorker::PeerLost { worker } => {
+                assert!(self.peers.remove(&worker), "{worker} was never announced");
+            }
+            SchedulerToWorker::Layer { graph, layer, spec } => {
+                let old = self.layers.insert((graph, layer), spec);
+                assert!(old.is_none(), "layer {layer} of {graph} was sent twice");
+            }
+            SchedulerToWorker::Assign { task } => self.assign(own, task),
+            SchedulerToWorker::Cancel { task, attempt } => {
+                // It may have ended before the message came; then the end was its answer.
+                if self
+                    .assigned
+                    .get(&task)
+                    .is_some_and(|fake| fake.task.attempt == attempt)
+                {
+                    self.assigned.remove(&task);
+                    self.cancelling.push((task, attempt));
+                }
+            }
+            SchedulerToWorker::Release { tasks } => {
+                for task in tasks {
+                    self.stored.remove(&task);
+                }
+            }
+            SchedulerToWorker::Forget { graph } => {
+                assert!(
+                    self.assigned.keys().all(|task| task.graph != graph),
+                    "forgotten before cancelled"
+                );
+                self.layers.retain(|(of, _), _| *of != graph);
+                self.stored.retain(|task| task.graph != graph);
+            }
+            SchedulerToWorker::Shutdown => self.shutdown = true,
+        }
+    }
+
+    fn assign(&mut self, own: WorkerId, task: TaskAssignment) {
+        let id = task.task;
+        let spec = self
+            .layers
+            .get(&(id.graph, task.layer))
+            .expect("a layer precedes its tasks");
+        for input in &task.inputs {
+            assert!(
+                input.worker == own || self.peers.contains(&input.worker),
+                "{own} was told to fetch from {} without an address",
+                input.worker
+            );
+        }
+        assert!(task.inputs.is_sorted_by_key(|input| input.input));
+        let last = self.attempts.insert(id, task.attempt);
+        assert!(last < Some(task.attempt), "an attempt was used twice");
+        assert!(
+            !self.cancelling.iter().any(|(cancelled, _)| *cancelled == id),
+            "{id} came back before its cancel was answered"
+        );
+        let fake = FakeTask {
+            outputs: spec.outputs,
+            task,
+            fetched: false,
+        };
+        let old = self.assigned.insert(id, fake);
+        assert!(old.is_none(), "{id} was assigned twice");
+    }
+
+    /// The task is done and stored; its attempt.
+    pub(crate) fn finish(&mut self, task: TaskId) -> Attempt {
+        self.stored.insert(task);
+        self.drop_task(task)
+    }
+
+    pub(crate) fn drop_task(&mut self, task: TaskId) -> Attempt {
+        self.assigned
+            .remove(&task)
+            .expect("assigned")
+            .task
+            .attempt
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.assigned.is_empty()
+            && self.cancelling.is_empty()
+            && self.stored.is_empty()
+            && self.layers.is_empty()
+    }
+}
+
+/// Notes of a client.
+#[derive(Debug, Default)]
+pub(crate) struct FakeClient {
+    pub(crate) submitted: u32,
+    pub(crate) accepted: BTreeSet<GraphId>,
+    pub(crate) rejected: BTreeMap<GraphId, GraphError>,
+    /// Held outputs and where they are.
+    pub(crate) outputs: BTreeMap<TaskId, WorkerId>,
+    pub(crate) lost: Vec<TaskId>,
+    pub(crate) ended: BTreeMap<GraphId, GraphOutcome>,
+    pub(crate) progress: Vec<(GraphId, Vec<LayerProgress>)>,
+    pub(crate) explained: Vec<Explanation>,
+    pub(crate) info: Vec<ClusterInfo>,
+    pub(crate) events: Vec<EventRecord>,
+    pub(crate) shutting_down: bool,
+}
+
+impl FakeClient {
+    pub(crate) fn receive(&mut self, message: SchedulerToClient) {
+        match message {
+            SchedulerToClient::Accepted { graph } => assert!(self.accepted.insert(graph)),
+            SchedulerToClient::Rejected { graph, error } => {
+                self.rejected.insert(graph, error);
+            }
+            SchedulerToClient::OutputReady { output } => {
+                self.outputs.insert(output.task, output.worker);
+            }
+            SchedulerToClient::OutputLost { task } => {
+                assert!(self.outputs.remove(&task).is_some(), "{task} was not ready");
+                self.lost.push(task);
+            }
+            SchedulerToClient::Ended { graph, outcome } => {
+                let (last, _) = self.progress.last().expect("progress precedes the end");
+                assert_eq!(*last, graph, "the last progress precedes the end");
+                if outcome != GraphOutcome::Finished {
+                    self.outputs.retain(|task, _| task.graph != graph);
+                }
+                self.ended.insert(graph, outcome);
+            }
+            SchedulerToClient::Progress { graph, layers } => self.progress.push((graph, layers)),
+            SchedulerToClient::Explained { explanation, .. } => self.explained.push(explanation),
+            SchedulerToClient::Info { info } => self.info.push(info),
+            SchedulerToClient::Events { events } => self.events.extend(events),
+            SchedulerToClient::ShuttingDown => self.shutting_down = true,
+        }
+    }
+}

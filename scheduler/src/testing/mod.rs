@@ -1,0 +1,337 @@
+//! A cluster of fakes around the machine: workers that do what they are told when a test says so, clients that take notes.
+//!
+//! Used by this crate's tests. After each step it checks the machine's invariants, and that every message keeps the
+//! protocol: layers and peers announced first, inputs where they are said to be, one attempt of a task at a time.
+
+mod cases;
+mod fakes;
+mod graphs;
+mod random;
+
+use std::collections::BTreeMap;
+
+use transload_protocol::{
+    ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, PartitionId, Resources,
+    SchedulerToClient, TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello, WorkerId,
+    WorkerMessage,
+};
+
+use crate::{Action, Config, Input, Scheduler};
+use fakes::{FakeClient, FakeWorker};
+
+/// The one client of most tests.
+pub(crate) const CLIENT: ClientId = ClientId(0);
+
+pub(crate) struct Cluster {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) now: Time,
+    pub(crate) workers: BTreeMap<WorkerId, FakeWorker>,
+    pub(crate) clients: BTreeMap<ClientId, FakeClient>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) dropped: Vec<WorkerId>,
+    pub(crate) stopped: bool,
+    next_worker: u32,
+}
+
+impl Cluster {
+    /// A scheduler with one client and no workers.
+    pub(crate) fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    pub(crate) fn with(config: Config) -> Self {
+        let mut cluster = Self {
+            scheduler: Scheduler::new(config),
+            now: Time::default(),
+            workers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            events: Vec::new(),
+            dropped: Vec::new(),
+            stopped: false,
+            next_worker: 0,
+        };
+        cluster.join_client(CLIENT);
+        cluster
+    }
+
+    /// With so many workers of so many slots each.
+    pub(crate) fn of(workers: u32, slots: u32) -> Self {
+        let mut cluster = Self::new();
+        for _ in 0..workers {
+            cluster.join(slots);
+        }
+        cluster
+    }
+
+    pub(crate) fn join_client(&mut self, client: ClientId) {
+        self.clients.insert(client, FakeClient::default());
+        self.feed(Input::ClientConnected {
+            client,
+            hello: ClientHello {
+                name: format!("client {}", client.0),
+            },
+        });
+    }
+
+    pub(crate) fn join(&mut self, slots: u32) -> WorkerId {
+        self.join_with(Resources::slots(slots))
+    }
+
+    pub(crate) fn join_with(&mut self, resources: Resources) -> WorkerId {
+        let worker = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        self.workers.insert(worker, FakeWorker::default());
+        self.feed(Input::WorkerConnected {
+            worker,
+            hello: WorkerHello {
+                name: format!("worker {}", worker.0),
+                host: "here".to_owned(),
+                process: worker.0,
+                resources,
+                memory_bytes: 1 << 30,
+                addresses: Vec::new(),
+            },
+        });
+        worker
+    }
+
+    /// One step of the machine, its check, and delivery of what it says.
+    pub(crate) fn feed(&mut self, input: Input) {
+        let mut actions = Vec::new();
+        self.now = self.now.after_micros(10);
+        let label = format!("{input:?}");
+        self.scheduler.handle(self.now, input, &mut actions);
+        if let Err(error) = self.scheduler.check() {
+            panic!("after {label}: {error}");
+        }
+        for action in actions {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::ToClient { client, message } => {
+                let client = self.clients.get_mut(&client).expect("a connected client");
+                client.receive(message);
+            }
+            Action::ToWorker { worker, message } => {
+                let fake = self.workers.get_mut(&worker).expect("a living worker");
+                fake.inbox.push_back(message);
+                if !fake.slow {
+                    self.deliver_all(worker);
+                }
+            }
+            Action::DropWorker { worker, .. } => {
+                self.dropped.push(worker);
+                self.workers.remove(&worker);
+            }
+            Action::Emit(record) => self.events.push(record.event),
+            Action::Stop => self.stopped = true,
+        }
+    }
+
+    pub(crate) fn deliver_all(&mut self, worker: WorkerId) {
+        while self.deliver_one(worker) {}
+    }
+
+    /// The worker reads its next message; false when there is none.
+    pub(crate) fn deliver_one(&mut self, worker: WorkerId) -> bool {
+        let fake = self.workers.get_mut(&worker).expect("a living worker");
+        match fake.inbox.pop_front() {
+            Some(message) => {
+                fake.receive(worker, message);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn tell(&mut self, message: ClientMessage) {
+        self.feed(Input::FromClient {
+            client: CLIENT,
+            message,
+        });
+    }
+
+    pub(crate) fn say(&mut self, worker: WorkerId, message: WorkerMessage) {
+        self.feed(Input::FromWorker { worker, message });
+    }
+
+    /// Submits a graph as the first client's next one.
+    pub(crate) fn submit(&mut self, tasks: TaskGraph) -> GraphId {
+        self.submit_as(CLIENT, tasks)
+    }
+
+    pub(crate) fn submit_as(&mut self, client: ClientId, tasks: TaskGraph) -> GraphId {
+        let fake = self.clients.get_mut(&client).expect("connected");
+        let graph = GraphId {
+            client,
+            sequence: fake.submitted,
+        };
+        fake.submitted += 1;
+        self.feed(Input::FromClient {
+            client,
+            message: ClientMessage::Submit { graph, tasks },
+        });
+        graph
+    }
+
+    /// The worker that a task is assigned to.
+    pub(crate) fn worker_of(&self, task: TaskId) -> Option<WorkerId> {
+        self.workers
+            .iter()
+            .find(|(_, worker)| worker.assigned.contains_key(&task))
+            .map(|(id, _)| *id)
+    }
+
+    pub(crate) fn assigned(&self) -> Vec<TaskId> {
+        let mut tasks: Vec<TaskId> = self
+            .workers
+            .values()
+            .flat_map(|worker| worker.assigned.keys().copied())
+            .collect();
+        tasks.sort_unstable();
+        tasks
+    }
+
+    pub(crate) fn start(&mut self, task: TaskId) {
+        let worker = self.worker_of(task).expect("assigned");
+        let attempt = self.workers[&worker].assigned[&task].task.attempt;
+        self.say(worker, WorkerMessage::Started { task, attempt });
+    }
+
+    /// The task's worker reports it done, with 100 B per output.
+    pub(crate) fn finish(&mut self, task: TaskId) -> WorkerId {
+        let worker = self.worker_of(task).expect("assigned");
+        let bytes = vec![100; self.workers[&worker].assigned[&task].outputs as usize];
+        self.finish_with(task, bytes)
+    }
+
+    pub(crate) fn finish_with(&mut self, task: TaskId, bytes: Vec<u64>) -> WorkerId {
+        let worker = self.worker_of(task).expect("assigned");
+        let fake = self.workers.get_mut(&worker).expect("alive");
+        let attempt = fake.finish(task);
+        self.say(
+            worker,
+            WorkerMessage::Finished {
+                task,
+                attempt,
+                bytes,
+            },
+        );
+        worker
+    }
+
+    pub(crate) fn fail(&mut self, task: TaskId, kind: TaskErrorKind) -> WorkerId {
+        let worker = self.worker_of(task).expect("assigned");
+        let fake = self.workers.get_mut(&worker).expect("alive");
+        let attempt = fake.drop_task(task);
+        let error = TaskError {
+            task,
+            layer: String::new(),
+            operator: String::new(),
+            worker: None,
+            kind,
+            message: "boom".to_owned(),
+        };
+        self.say(worker, WorkerMessage::Failed { attempt, error });
+        worker
+    }
+
+    pub(crate) fn miss(&mut self, task: TaskId, missing: Vec<(PartitionId, WorkerId)>) {
+        let worker = self.worker_of(task).expect("assigned");
+        let attempt = self
+            .workers
+            .get_mut(&worker)
+            .expect("alive")
+            .drop_task(task);
+        self.say(
+            worker,
+            WorkerMessage::MissingInputs {
+                task,
+                attempt,
+                missing,
+            },
+        );
+    }
+
+    /// A worker answers its oldest cancel.
+    pub(crate) fn answer_cancel(&mut self, worker: WorkerId) {
+        let (task, attempt) = self
+            .workers
+            .get_mut(&worker)
+            .expect("alive")
+            .cancelling
+            .remove(0);
+        self.say(worker, WorkerMessage::Cancelled { task, attempt });
+    }
+
+    /// The worker's process is gone.
+    pub(crate) fn kill(&mut self, worker: WorkerId) {
+        self.workers.remove(&worker).expect("alive");
+        self.feed(Input::WorkerLost {
+            worker,
+            reason: "killed".to_owned(),
+        });
+    }
+
+    /// Finishes whatever is assigned, in task order, until nothing is.
+    pub(crate) fn run(&mut self) {
+        while let Some(task) = self.assigned().first().copied() {
+            self.finish(task);
+        }
+    }
+
+    pub(crate) fn client(&self) -> &FakeClient {
+        &self.clients[&CLIENT]
+    }
+
+    pub(crate) fn outcome(&self, graph: GraphId) -> Option<&GraphOutcome> {
+        self.clients[&graph.client].ended.get(&graph)
+    }
+
+    /// The client needs nothing of these tasks any more.
+    pub(crate) fn release(&mut self, tasks: Vec<TaskId>) {
+        for task in &tasks {
+            let client = self.clients.get_mut(&task.graph.client).expect("connected");
+            client.outputs.remove(task);
+        }
+        self.tell(ClientMessage::Release { tasks });
+    }
+
+    pub(crate) fn count_events(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|event| wanted(event)).count()
+    }
+
+    pub(crate) fn recomputed(&self) -> Vec<u32> {
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                Event::TaskRecomputed { task } => Some(task.index),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Nothing of any graph is left anywhere.
+    pub(crate) fn assert_clean(&self) {
+        let info = self.scheduler.info();
+        assert_eq!((info.graphs_running, info.tasks_ready), (0, 0));
+        for (id, worker) in &self.workers {
+            assert!(worker.is_clean(), "worker {id} still has {worker:?}");
+        }
+        assert!(info.workers.iter().all(|worker| worker.assigned == 0));
+    }
+}
+
+pub(crate) fn task(graph: GraphId, index: u32) -> TaskId {
+    TaskId { graph, index }
+}
+
+pub(crate) fn partition(graph: GraphId, index: u32) -> PartitionId {
+    PartitionId {
+        task: task(graph, index),
+        output: 0,
+    }
+}

@@ -1,0 +1,263 @@
+//! Random graphs on random clusters: workers come and die, answers come late, tasks fail, clients change their minds. Whatever
+//! happens, every graph ends, outputs are where they are said to be, and nothing is left behind.
+
+use proptest::prelude::*;
+use rand::rngs::SmallRng;
+use rand::seq::IteratorRandom;
+use rand::{Rng, SeedableRng};
+use transload_protocol::{
+    ClientMessage, GraphOutcome, PartitionId, TaskErrorKind, TaskGraph, TaskId, WorkerId,
+    WorkerMessage,
+};
+
+use super::graphs::any_graph;
+use super::{CLIENT, Cluster};
+use crate::{Config, Input};
+
+/// What may go wrong.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    deaths: bool,
+    failures: bool,
+    second_thoughts: bool,
+}
+
+impl Cluster {
+    fn random_worker(&self, rng: &mut SmallRng) -> Option<WorkerId> {
+        self.workers.keys().choose(rng).copied()
+    }
+
+    /// A worker does something it could do now; false when it has nothing to do.
+    fn random_work(&mut self, worker: WorkerId, rng: &mut SmallRng, trouble: Trouble) -> bool {
+        let fake = &self.workers[&worker];
+        let task = fake.assigned.keys().choose(rng).copied();
+        if !fake.inbox.is_empty() && rng.random_bool(0.5) {
+            return self.deliver_one(worker);
+        }
+        if !fake.cancelling.is_empty() && rng.random_bool(0.5) {
+            self.answer_cancel_somehow(worker, rng);
+            return true;
+        }
+        let Some(task) = task else {
+            return !fake.inbox.is_empty() || !fake.cancelling.is_empty();
+        };
+        if !fake.assigned[&task].fetched {
+            self.fetch(worker, task, rng, trouble);
+        } else if trouble.failures && rng.random_bool(0.05) {
+            self.fail(task, TaskErrorKind::OutOfMemory);
+        } else if trouble.deaths && rng.random_bool(0.3) {
+            self.start(task);
+        } else {
+            self.finish(task);
+        }
+        true
+    }
+
+    /// The worker looks for what the task reads: all is there, or some is missing.
+    fn fetch(&mut self, worker: WorkerId, task: TaskId, rng: &mut SmallRng, trouble: Trouble) {
+        let unlucky = trouble.failures && rng.random_bool(0.01);
+        let missing: Vec<(PartitionId, WorkerId)> = self.workers[&worker].assigned[&task]
+            .task
+            .inputs
+            .iter()
+            .filter(|input| {
+                unlucky
+                    || self
+                        .workers
+                        .get(&input.worker)
+                        .is_none_or(|holder| !holder.stored.contains(&input.partition.task))
+            })
+            .map(|input| (input.partition, input.worker))
+            .collect();
+        if missing.is_empty() {
+            let fake = self.workers.get_mut(&worker).expect("alive");
+            fake.assigned.get_mut(&task).expect("assigned").fetched = true;
+        } else {
+            self.miss(task, missing);
+        }
+    }
+
+    fn answer_cancel_somehow(&mut self, worker: WorkerId, rng: &mut SmallRng) {
+        if rng.random_bool(0.5) {
+            self.answer_cancel(worker);
+            return;
+        }
+        let fake = self.workers.get_mut(&worker).expect("alive");
+        let (task, attempt) = fake.cancelling.remove(0);
+        // Too late: it was done. A graph that is forgotten has no place for it, as a real worker knows.
+        let layer = fake.layers.iter().find_map(|((graph, _), spec)| {
+            (*graph == task.graph && spec.first_task <= task.index).then_some(spec.outputs)
+        });
+        if layer.is_some() {
+            fake.stored.insert(task);
+        }
+        let bytes = vec![1; layer.unwrap_or(1) as usize];
+        self.say(
+            worker,
+            WorkerMessage::Finished {
+                task,
+                attempt,
+                bytes,
+            },
+        );
+    }
+
+    fn random_step(&mut self, rng: &mut SmallRng, trouble: Trouble) {
+        match rng.random_range(0..100) {
+            0..2 if trouble.deaths => {
+                if let Some(worker) = self.random_worker(rng) {
+                    self.kill(worker);
+                }
+            }
+            2..5 if self.workers.len() < 4 => {
+                let worker = self.join(rng.random_range(2..4));
+                self.workers.get_mut(&worker).expect("new").slow = true;
+            }
+            5..8 if trouble.second_thoughts => self.change_mind(rng),
+            8 if trouble.second_thoughts => self.complain(rng),
+            9 => self.feed(Input::Tick),
+            _ => {
+                if let Some(worker) = self.random_worker(rng) {
+                    self.random_work(worker, rng, trouble);
+                }
+            }
+        }
+    }
+
+    /// The client releases some outputs, perhaps before they are made, or cancels a graph.
+    fn change_mind(&mut self, rng: &mut SmallRng) {
+        let Some(graph) = self.client().accepted.iter().choose(rng).copied() else {
+            return;
+        };
+        if rng.random_bool(0.1) {
+            let client = self.clients.get_mut(&CLIENT).expect("connected");
+            client.outputs.retain(|task, _| task.graph != graph);
+            self.tell(ClientMessage::Cancel { graph });
+        } else {
+            let first = rng.random_range(0..12);
+            let tasks = (first..first + 3)
+                .map(|index| TaskId { graph, index })
+                .collect();
+            self.release(tasks);
+        }
+    }
+
+    fn complain(&mut self, rng: &mut SmallRng) {
+        let Some((task, worker)) = self.client().outputs.iter().choose(rng) else {
+            return;
+        };
+        self.tell(ClientMessage::Unreachable {
+            task: *task,
+            worker: *worker,
+            reason: "no route".to_owned(),
+        });
+    }
+
+    /// No more trouble: everything that can end, ends.
+    fn settle(&mut self, rng: &mut SmallRng) {
+        let calm = Trouble {
+            deaths: false,
+            failures: false,
+            second_thoughts: false,
+        };
+        let worker = self.join(4);
+        self.workers.get_mut(&worker).expect("new").slow = true;
+        for _ in 0..20_000 {
+            let busy: Vec<WorkerId> = self
+                .workers
+                .iter()
+                .filter(|(_, fake)| {
+                    !fake.inbox.is_empty() || !fake.cancelling.is_empty() || !fake.assigned.is_empty()
+                })
+                .map(|(id, _)| *id)
+                .collect();
+            let Some(worker) = busy.iter().choose(rng).copied() else {
+                return;
+            };
+            self.random_work(worker, rng, calm);
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    fn assert_settled(&mut self, graphs: &[TaskGraph]) {
+        for (sequence, graph) in (0_u32..).zip(graphs) {
+            let id = *self
+                .client()
+                .accepted
+                .iter()
+                .find(|id| id.sequence == sequence)
+                .expect("accepted");
+            let compiled = graph.clone().compile().expect("valid");
+            let outcome = self.outcome(id).expect("ended").clone();
+            if outcome == GraphOutcome::Finished {
+                for (task, worker) in self
+                    .client()
+                    .outputs
+                    .iter()
+                    .filter(|(task, _)| task.graph == id)
+                {
+                    assert!(
+                        self.workers[worker].stored.contains(task),
+                        "{task} is not on {worker}"
+                    );
+                }
+                self.release(
+                    (0..compiled.task_count())
+                        .map(|index| TaskId { graph: id, index })
+                        .collect(),
+                );
+            }
+        }
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for worker in workers {
+            self.deliver_all(worker);
+        }
+        self.assert_clean();
+        assert!(self.scheduler.graphs.slab.is_empty() && self.scheduler.cancels.is_empty());
+    }
+}
+
+fn play(graphs: &[TaskGraph], seed: u64, trouble: Trouble) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let config = Config {
+        worker_deaths_per_task: 4,
+        ..Config::default()
+    };
+    let mut cluster = Cluster::with(config);
+    for graph in graphs {
+        cluster.submit(graph.clone());
+        for _ in 0..rng.random_range(0..150) {
+            cluster.random_step(&mut rng, trouble);
+        }
+    }
+    cluster.settle(&mut rng);
+    cluster.assert_settled(graphs);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_graph_finishes_on_a_calm_cluster(
+        graphs in proptest::collection::vec(any_graph(), 1..3),
+        seed in any::<u64>(),
+    ) {
+        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false });
+    }
+
+    #[test]
+    fn every_graph_ends_whoever_dies(
+        graphs in proptest::collection::vec(any_graph(), 1..3),
+        seed in any::<u64>(),
+    ) {
+        play(&graphs, seed, Trouble { deaths: true, failures: false, second_thoughts: false });
+    }
+
+    #[test]
+    fn every_graph_ends_whatever_happens(
+        graphs in proptest::collection::vec(any_graph(), 1..4),
+        seed in any::<u64>(),
+    ) {
+        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true });
+    }
+}
