@@ -28,14 +28,6 @@ const CLIPPY_BANS: &[&str] = &[
 /// What a pure crate must not say, and what to do instead.
 const PURE_BANS: &[(&str, &str)] = &[
     (
-        "clippy::disallowed_methods",
-        "take the time as an argument instead of switching the lint off",
-    ),
-    (
-        "clippy::disallowed_types",
-        "use BTreeMap, IndexMap or a slab instead of switching the lint off",
-    ),
-    (
         "rand::rng",
         "start the generator from a seed that the test prints",
     ),
@@ -50,6 +42,19 @@ const PURE_BANS: &[(&str, &str)] = &[
     (
         "OsRng",
         "start the generator from a seed that the test prints",
+    ),
+];
+
+/// What the library of a pure crate must not say either. Its tests, examples and programs may
+/// measure time and run many seeds on many threads.
+const PURE_LIBRARY_BANS: &[(&str, &str)] = &[
+    (
+        "clippy::disallowed_methods",
+        "take the time as an argument instead of switching the lint off",
+    ),
+    (
+        "clippy::disallowed_types",
+        "use BTreeMap, IndexMap or a slab instead of switching the lint off",
     ),
     ("std::net", "sockets belong to transport and runtime"),
     (
@@ -78,7 +83,11 @@ pub(crate) fn check_member(name: &str, files: &[File]) -> Vec<String> {
                     file.path
                 ));
             }
-            for (word, remedy) in PURE_BANS.iter().filter(|_| pure) {
+            let in_library = file.path.starts_with(&format!("{folder}/src/"))
+                && !file.path.ends_with("/main.rs")
+                && !file.path.contains("/src/bin/");
+            let of_library = PURE_LIBRARY_BANS.iter().filter(|_| in_library);
+            for (word, remedy) in PURE_BANS.iter().chain(of_library).filter(|_| pure) {
                 if let Some(line) = line_of(&code, word) {
                     violations.push(format!(
                         "{}:{line} says `{word}` in a pure crate: {remedy}",
@@ -232,6 +241,18 @@ mod tests {
             check_member("query", &crate_with(lib, "")),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn only_the_programs_and_tests_of_a_pure_crate_may_use_threads() {
+        let lib = "//! What it is.\n#![forbid(unsafe_code)]\nuse std::thread;\n";
+        let mut files = crate_with(lib, CLIPPY);
+        assert!(the_one(check_member("sim", &files)).contains("says `std::thread`"));
+        files.push(File {
+            path: "x/src/main.rs".to_owned(),
+            text: lib.to_owned(),
+        });
+        assert_eq!(check_member("sim", &files).len(), 1);
     }
 
     #[test]
