@@ -1,1 +1,51 @@
-//! x
+//! What every backend and every wrapper must do, as tests that they run. A backend's tests name a function that makes a
+//! [`Backend`] and call [`crate::conformance_suite!`]; each case fails by panicking.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a conformance case is a test and fails by panicking"
+)]
+
+mod cases;
+mod fixture;
+
+pub use cases::*;
+pub use fixture::{Backend, Gate, Store, partition_id, random_partition};
+
+/// Makes one test of each conformance case. The argument is the path of a function that makes a fresh [`Backend`]; `tokio` is
+/// needed among the dev-dependencies.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($backend:path) => {
+        $crate::conformance_suite!(@tests $backend;
+            every_size_and_layout_arrives_whole_and_aligned,
+            tens_of_mebibytes_arrive_whole,
+            thousands_of_small_requests_are_in_flight_at_once,
+            a_small_fetch_passes_a_large_one,
+            many_peers_are_served_at_once,
+            a_missing_partition_is_not_found_and_harms_nothing,
+            a_source_that_fails_says_why_and_harms_nothing,
+            a_source_that_panics_fails_that_fetch_alone,
+            a_destination_that_refuses_harms_nothing,
+            a_destination_that_gives_a_wrong_buffer_is_told_so,
+            dropped_fetches_return_their_memory_and_leave_the_connection_usable,
+            a_fetch_dropped_while_the_source_is_slow_frees_the_source,
+            a_dropped_listener_closes_its_connections,
+            a_listener_that_goes_away_in_a_payload_is_an_error,
+            a_dropped_connection_leaves_the_listener_usable,
+            an_address_where_nobody_listens_is_an_error,
+            an_address_of_another_transport_is_an_error,
+            a_listener_cannot_take_an_address_that_is_taken,
+        );
+    };
+    (@tests $backend:path; $($case:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                $crate::conformance::$case($backend()).await;
+            }
+        )*
+    };
+}

@@ -1,0 +1,263 @@
+//! What the cases are built from: a backend under test, a source with partitions, and seeded contents.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
+use transload_gpu::{ALIGNMENT_BYTES, Budget, Partition};
+use transload_protocol::{ClientId, GraphId, PartitionId, TaskId};
+
+use crate::{Connection, Listener, PartitionSource, Transport, TransportError};
+
+/// Longest that any case waits for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A backend under test.
+pub struct Backend {
+    /// The backend.
+    pub transport: Arc<dyn Transport>,
+    /// What to bind a listener to, such that every listener gets an address of its own.
+    pub bind: String,
+    /// Whether payloads are received into the destination's memory. False only for backends within a process that hand the
+    /// holder's partition over.
+    pub receives_into_destination: bool,
+}
+
+impl Backend {
+    /// A backend that receives into the destination's memory.
+    pub fn new(transport: impl Transport, bind: impl Into<String>) -> Self {
+        Self {
+            transport: Arc::new(transport),
+            bind: bind.into(),
+            receives_into_destination: true,
+        }
+    }
+
+    pub(super) async fn listen(&self, source: &Arc<Store>) -> Box<dyn Listener> {
+        self.transport
+            .listen(&self.bind, Arc::clone(source) as Arc<dyn PartitionSource>)
+            .await
+            .expect("listens")
+    }
+
+    pub(super) async fn connect(&self, listener: &dyn Listener) -> Arc<dyn Connection> {
+        self.transport
+            .connect(listener.address())
+            .await
+            .expect("connects")
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backend({} at `{}`)", self.transport.scheme(), self.bind)
+    }
+}
+
+/// The id of the partition that cases call by this number.
+pub fn partition_id(number: u32) -> PartitionId {
+    PartitionId {
+        task: TaskId {
+            graph: GraphId {
+                client: ClientId(1),
+                sequence: 2,
+            },
+            index: number,
+        },
+        output: number % 3,
+    }
+}
+
+/// A partition with these buffer lengths; contents and metadata are made from `seed`. Every page of every buffer differs.
+pub fn random_partition(seed: u64, buffer_bytes: &[usize]) -> Partition {
+    const PAGE_BYTES: usize = 4 << 10;
+    let mut state = seed | 1;
+    let mut page = Vec::with_capacity(PAGE_BYTES);
+    while page.len() < PAGE_BYTES {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        page.extend_from_slice(&state.to_le_bytes());
+    }
+    let mut count = seed << 32;
+    let mut random = |bytes: usize| {
+        let mut contents = Vec::with_capacity(bytes + PAGE_BYTES);
+        while contents.len() < bytes {
+            page[..8].copy_from_slice(&count.to_le_bytes());
+            count += 1;
+            contents.extend_from_slice(&page);
+        }
+        contents.truncate(bytes);
+        Bytes::from(contents)
+    };
+    let metadata = random((seed % 100) as usize);
+    let buffers = buffer_bytes.iter().map(|bytes| random(*bytes)).collect();
+    Partition::new(metadata, buffers)
+}
+
+/// Holds opens back until it is opened, and counts how many wait.
+#[derive(Debug)]
+pub struct Gate {
+    passes: Semaphore,
+    waiting: AtomicU64,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self {
+            passes: Semaphore::new(0),
+            waiting: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets everyone through from now on.
+    pub fn open(&self) {
+        self.passes.close();
+    }
+
+    /// How many wait now.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    async fn pass(&self) {
+        struct Counted<'a>(&'a AtomicU64);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(&self.waiting);
+        // An error is how it looks when the gate is open.
+        let _ = self.passes.acquire().await;
+    }
+}
+
+enum Held {
+    Here(Partition),
+    Unreadable(String),
+    Panics,
+    Behind(Arc<Gate>, Partition),
+}
+
+/// A source with partitions in memory, some of them troublesome.
+#[derive(Default)]
+pub struct Store {
+    held: Mutex<HashMap<PartitionId, Held>>,
+}
+
+impl Store {
+    /// An empty source.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn put(&self, number: u32, held: Held) {
+        self.held.lock().unwrap().insert(partition_id(number), held);
+    }
+
+    /// Serves `partition` under this number.
+    pub fn insert(&self, number: u32, partition: Partition) {
+        self.put(number, Held::Here(partition));
+    }
+
+    /// Answers with an error.
+    pub fn insert_unreadable(&self, number: u32, reason: &str) {
+        self.put(number, Held::Unreadable(reason.to_owned()));
+    }
+
+    /// Panics when it is opened.
+    pub fn insert_panicking(&self, number: u32) {
+        self.put(number, Held::Panics);
+    }
+
+    /// Serves `partition` once the gate is open.
+    pub fn insert_behind_gate(&self, number: u32, partition: Partition) -> Arc<Gate> {
+        let gate = Arc::new(Gate::new());
+        self.put(number, Held::Behind(Arc::clone(&gate), partition));
+        gate
+    }
+
+    fn look_up(&self, id: PartitionId) -> Result<Option<Found>, String> {
+        let held = self.held.lock().unwrap();
+        let (partition, gate) = match held.get(&id) {
+            None => return Ok(None),
+            Some(Held::Unreadable(reason)) => return Err(reason.clone()),
+            Some(Held::Panics) => {
+                // The lock must not be poisoned by what is a panic on purpose.
+                drop(held);
+                panic!("this source panics on purpose")
+            }
+            Some(Held::Here(partition)) => (partition.clone(), None),
+            Some(Held::Behind(gate, partition)) => (partition.clone(), Some(Arc::clone(gate))),
+        };
+        Ok(Some(Found { partition, gate }))
+    }
+}
+
+struct Found {
+    partition: Partition,
+    gate: Option<Arc<Gate>>,
+}
+
+impl PartitionSource for Store {
+    fn open(&self, partition: PartitionId) -> BoxFuture<'_, Result<Option<Partition>, String>> {
+        async move {
+            let Some(found) = self.look_up(partition)? else {
+                return Ok(None);
+            };
+            if let Some(gate) = found.gate {
+                gate.pass().await;
+            }
+            Ok(Some(found.partition))
+        }
+        .boxed()
+    }
+}
+
+/// A budget that never refuses.
+pub(super) fn ample() -> Budget {
+    Budget::new("test memory", u64::MAX)
+}
+
+pub(super) async fn fetch(
+    connection: &dyn Connection,
+    number: u32,
+    budget: &Budget,
+) -> Result<Partition, TransportError> {
+    within(connection.fetch(partition_id(number), Arc::new(budget.clone()))).await
+}
+
+/// Fails the case where `future` takes longer than anything should.
+pub(super) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("nothing happened within {PATIENCE:?}"))
+}
+
+/// Waits until `condition` holds.
+pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub(super) fn assert_aligned(partition: &Partition) {
+    for buffer in partition
+        .buffers()
+        .iter()
+        .filter(|buffer| !buffer.is_empty())
+    {
+        assert_eq!(buffer.as_ptr().align_offset(ALIGNMENT_BYTES), 0);
+    }
+}

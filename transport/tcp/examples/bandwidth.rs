@@ -1,0 +1,141 @@
+//! Bandwidth of partitions over loopback, beside the same bytes over bare TCP in the same run.
+//!
+//! `cargo run --release -p transload-transport-tcp --example bandwidth`. Prints, for each partition size, MiB/s of both
+//! and their ratio: the median of several rounds in which the two take turns. Then the rate of small fetches.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made ends with the reason"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use transload_gpu::{Budget, Partition};
+use transload_transport::conformance::{Store, partition_id};
+use transload_transport::{Connection, PartitionSource, Transport};
+use transload_transport_tcp::TcpTransport;
+
+const MIB: usize = 1 << 20;
+const ROUNDS: usize = 7;
+const SMALL_FETCHES: u32 = 50_000;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    println!("partition    transport     bare TCP    ratio");
+    for (bytes, total) in [(64 * MIB, 1 << 30), (MIB, 1 << 29), (64 << 10, 1 << 28)] {
+        compare(bytes, total / bytes).await;
+    }
+    small_fetches().await;
+}
+
+async fn compare(bytes: usize, count: usize) {
+    let contents = Bytes::from(vec![1_u8; bytes]);
+    let store = Store::new();
+    // Sixteen columns, as a batch of a table has.
+    let column = contents.slice(..bytes / 16);
+    store.insert(0, Partition::new(Bytes::new(), vec![column; 16]));
+    let transport = TcpTransport::default();
+    let listener = transport
+        .listen("127.0.0.1:0", store as Arc<dyn PartitionSource>)
+        .await
+        .unwrap();
+    let connection = transport.connect(listener.address()).await.unwrap();
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(through_transport(&connection, count).await);
+        bare.push(through_bare_tcp(&contents, count).await);
+    }
+    let rate = |times: &mut Vec<Duration>| {
+        times.sort();
+        (bytes * count / MIB) as f64 / times[ROUNDS / 2].as_secs_f64()
+    };
+    let (ours, bare) = (rate(&mut ours), rate(&mut bare));
+    println!(
+        "{:>5} KiB  {ours:>6.0} MiB/s  {bare:>6.0} MiB/s     {:.2}",
+        bytes >> 10,
+        ours / bare
+    );
+}
+
+/// Two fetches in flight: one is asked for while the other arrives.
+async fn through_transport(connection: &Arc<dyn Connection>, count: usize) -> Duration {
+    let budget = Arc::new(Budget::new("received partitions", u64::MAX));
+    let started = Instant::now();
+    join_all((0..2).map(|_| async {
+        for _ in 0..count / 2 {
+            let destination = Arc::clone(&budget) as _;
+            connection
+                .fetch(partition_id(0), destination)
+                .await
+                .unwrap();
+        }
+    }))
+    .await;
+    started.elapsed()
+}
+
+/// The same bytes, pushed without being asked for and read into new memory each time.
+async fn through_bare_tcp(contents: &Bytes, count: usize) -> Duration {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let contents = contents.clone();
+    let bytes = contents.len();
+    let started = Instant::now();
+    let sender = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..count {
+            stream.write_all(&contents).await.unwrap();
+        }
+    });
+    let receiver = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..count {
+            let mut received = vec![0; bytes];
+            stream.read_exact(&mut received).await.unwrap();
+            std::hint::black_box(&received);
+        }
+    });
+    sender.await.unwrap();
+    receiver.await.unwrap();
+    started.elapsed()
+}
+
+async fn small_fetches() {
+    let store = Store::new();
+    store.insert(
+        0,
+        Partition::new(
+            Bytes::from_static(b"metadata"),
+            vec![Bytes::from_static(&[1; 1_000])],
+        ),
+    );
+    let transport = TcpTransport::default();
+    let listener = transport
+        .listen("127.0.0.1:0", store as Arc<dyn PartitionSource>)
+        .await
+        .unwrap();
+    let connection = transport.connect(listener.address()).await.unwrap();
+    let budget = Arc::new(Budget::new("received partitions", u64::MAX));
+    let fetch = || connection.fetch(partition_id(0), Arc::clone(&budget) as _);
+    let started = Instant::now();
+    for _ in 0..SMALL_FETCHES / 10 {
+        fetch().await.unwrap();
+    }
+    let alone = started.elapsed() / (SMALL_FETCHES / 10);
+    let started = Instant::now();
+    join_all((0..1_000).map(|_| async {
+        for _ in 0..SMALL_FETCHES / 1_000 {
+            fetch().await.unwrap();
+        }
+    }))
+    .await;
+    let rate = f64::from(SMALL_FETCHES) / started.elapsed().as_secs_f64();
+    println!(
+        "1,000 B: {} us one at a time, {rate:.0} fetches/s with 1,000 in flight",
+        alone.as_micros()
+    );
+}
