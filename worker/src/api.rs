@@ -157,7 +157,8 @@ pub enum Action {
         /// Its expected size.
         bytes: u64,
     },
-    /// The result of a fetch in flight is no longer wanted; no answer is expected any more, and a late one is ignored.
+    /// The result of a fetch in flight is no longer wanted, because its graph is forgotten. No answer is expected any more;
+    /// a late `Fetched` is answered by `Drop`. A fetch that is merely not needed now runs to its end.
     CancelFetch {
         /// Which partition.
         partition: PartitionId,
@@ -190,7 +191,8 @@ pub enum Action {
         /// Which partition.
         partition: PartitionId,
     },
-    /// Forget a partition, wherever it is. A spill or load of it that is in flight still answers, and is ignored.
+    /// Forget a partition, wherever it is. Never said while a fetch, spill or load of it is in flight, nor while a running
+    /// task reads it. Also said for results of late answers and after `LoadFailed`, so it may find nothing.
     Drop {
         /// Which partition.
         partition: PartitionId,

@@ -224,18 +224,18 @@ impl World {
     fn step(&mut self, (kind, a, b): Step) {
         match kind % 16 {
             0..=3 => self.assign(a, b),
-            4 => {
+            4 if a % 2 == 0 => {
                 let task = self.any_task(a);
                 let attempts = self.answers.keys();
                 let attempt = attempts.rev().find(|(it, _)| *it == task);
                 let attempt = attempt.map_or(Attempt(0), |(_, attempt)| *attempt);
                 self.send(SchedulerToWorker::Cancel { task, attempt });
             }
-            5 => {
+            5 if a % 4 == 0 => {
                 let tasks = vec![self.any_task(a), self.any_task(b)];
                 self.send(SchedulerToWorker::Release { tasks });
             }
-            6 if a % 8 == 0 => {
+            6 if a % 16 == 0 => {
                 let graph = u32::from(b) % GRAPHS;
                 let forgotten = self.graph(graph);
                 self.send(SchedulerToWorker::Forget { graph: forgotten });
@@ -253,12 +253,12 @@ impl World {
                 self.now = self.now.after_micros(u64::from(a) * 20);
                 self.input(Input::Tick);
             }
-            9..=10 => self.end_a_task(a, b % 4 == 0, b),
+            9..=10 => self.end_a_task(a, b % 8 == 0, b),
             11 if !self.late.is_empty() => {
                 let (partition, from) = self.late.swap_remove(usize::from(a) % self.late.len());
                 self.answer_fetch(partition, from, b % 2 == 0, b);
             }
-            _ => self.end_an_operation(a, b % 4 == 0, b / 4),
+            _ => self.end_an_operation(a, b % 8 == 0, b / 8),
         }
     }
 
@@ -272,28 +272,40 @@ impl World {
             bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (bits >> 8) % below
         };
+        let here: Vec<_> = self.stored.keys().copied().collect();
+        let peers: Vec<_> = self.peers.iter().copied().collect();
         let mut inputs = Vec::new();
         for _ in 0..draw(5) {
-            let is_local = draw(2) == 0;
-            let index = if is_local {
-                draw(LOCAL_TASKS)
+            // Mostly the truth: a partition that is here, or one that a peer has.
+            let is_wild = draw(16) == 0;
+            let index = if is_wild {
+                draw(LOCAL_TASKS + REMOTE_TASKS)
             } else {
                 LOCAL_TASKS + draw(REMOTE_TASKS)
             };
-            let partition = PartitionId {
+            let mut partition = PartitionId {
                 task: TaskId {
                     graph: task.graph,
                     index,
                 },
                 output: draw(2),
             };
-            // Mostly the truth.
-            let is_here = self.stored.contains_key(&partition);
-            let worker = if is_here && draw(8) > 0 || !is_here && draw(8) == 0 {
-                SELF
+            let mut worker = if is_wild && draw(2) == 0 {
+                WorkerId(draw(self.next_peer))
             } else {
-                WorkerId(self.next_peer - 1 - draw(3))
+                peers[draw(3) as usize]
             };
+            if !is_wild && !here.is_empty() && draw(2) == 0 {
+                let held = here[draw(u32::try_from(here.len()).expect("small")) as usize];
+                if held.task.graph == task.graph && held.task != task {
+                    partition = held;
+                    worker = if held.task.index < LOCAL_TASKS {
+                        SELF
+                    } else {
+                        worker
+                    };
+                }
+            }
             inputs.push(InputLocation {
                 input: draw(2),
                 partition,
@@ -379,7 +391,7 @@ impl World {
             self.input(Input::FetchFailed {
                 partition,
                 from,
-                gone: b % 3 == 0,
+                gone: b.is_multiple_of(3),
                 reason: "broken".to_owned(),
             });
         } else {
@@ -413,8 +425,8 @@ impl World {
 }
 
 fn any_config() -> impl Strategy<Value = Config> {
-    let memory = prop_oneof![Just(0_u64), Just(60), Just(100), Just(200), Just(10_000)];
-    let disk = prop_oneof![Just(0_u64), Just(100), Just(u64::MAX)];
+    let memory = prop_oneof![1 => Just(0_u64), 3 => Just(60), 4 => Just(100), 3 => Just(200), 1 => Just(10_000)];
+    let disk = prop_oneof![1 => Just(0_u64), 2 => Just(100), 4 => Just(u64::MAX)];
     let limits = (1_u32..4, 1_u32..3, 1_u32..3, 0_u8..=100);
     (memory, disk, limits).prop_map(|(memory_bytes, disk_bytes, limits)| Config {
         resources: Resources::slots(2),

@@ -260,9 +260,9 @@ impl Bench {
 }
 
 pub fn starts(actions: &[Action], index: u32) -> bool {
-    actions
-        .iter()
-        .any(|action| matches!(action, Action::Start { task: started, .. } if *started == task(index)))
+    actions.iter().any(
+        |action| matches!(action, Action::Start { task: started, .. } if *started == task(index)),
+    )
 }
 
 pub fn fetches(actions: &[Action]) -> Vec<(PartitionId, WorkerId)> {
@@ -294,11 +294,13 @@ pub fn stops(actions: &[Action], index: u32) -> bool {
 
 /// What was told to the scheduler, in order.
 pub fn messages(actions: &[Action]) -> Vec<&WorkerMessage> {
-    let message = |action| match action {
-        &Action::ToScheduler(ref message) => Some(message),
-        _ => None,
-    };
-    actions.iter().filter_map(message).collect()
+    let mut messages = Vec::new();
+    for action in actions {
+        if let Action::ToScheduler(message) = action {
+            messages.push(message);
+        }
+    }
+    messages
 }
 
 pub fn events(actions: &[Action]) -> Vec<Event> {
@@ -320,16 +322,12 @@ pub fn says_cancelled(actions: &[Action], index: u32) -> bool {
 }
 
 pub fn says_finished(actions: &[Action], index: u32) -> bool {
-    messages(actions)
-        .iter()
-        .any(|message| matches!(message, WorkerMessage::Finished { task: it, .. } if *it == task(index)))
+    messages(actions).iter().any(
+        |message| matches!(message, WorkerMessage::Finished { task: it, .. } if *it == task(index)),
+    )
 }
 
-pub fn says_missing(
-    actions: &[Action],
-    index: u32,
-    missing: &[(PartitionId, WorkerId)],
-) -> bool {
+pub fn says_missing(actions: &[Action], index: u32, missing: &[(PartitionId, WorkerId)]) -> bool {
     let message = WorkerMessage::MissingInputs {
         task: task(index),
         attempt: FIRST,
