@@ -3,10 +3,11 @@
 use transload_protocol::{Event, PartitionId, WorkerId};
 
 use crate::Action;
+use crate::index::Source;
 use crate::machine::{Turn, Worker};
 use crate::memory::Pressure;
 use crate::spill::Room;
-use crate::store::{Claim, Source, State};
+use crate::store::{Claim, State};
 use crate::tasks::Place;
 
 /// A fetch that failed is tried again after this time, which doubles with every failure.

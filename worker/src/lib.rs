@@ -5,10 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod assign;
 mod check;
 mod fetch;
+mod index;
 mod machine;
 mod memory;
+mod release;
 mod report;
 mod run;
 mod spill;

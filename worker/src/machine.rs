@@ -1,20 +1,21 @@
 //! The worker machine: its state, and what each message of the scheduler does to it. Driven by `runtime` and `sim`.
 //!
-//! `fetch`, `spill` and `run` hold the rest: how partitions arrive, move between tiers, and how tasks start and end. After
-//! each input [`Worker::handle`] plans anew: what to evict, which tasks to start, which inputs to ask for.
+//! The rest by what it is about: `assign` (the queue), `run` (tasks that start and end), `fetch` (partitions that arrive),
+//! `spill` (that move between tiers), `release` (that leave). After each input [`Worker::handle`] plans anew: what to
+//! evict, which tasks to start, which inputs to ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, EventRecord, GraphId, InputLocation, LayerIndex, LayerSpec, PartitionId, Resources,
-    SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Tier, Time, WorkerId, WorkerMessage,
+    EventRecord, GraphId, LayerIndex, LayerSpec, PartitionId, Resources, SchedulerToWorker, TaskId,
+    Tier, Time, WorkerId, WorkerMessage,
 };
 
 use crate::memory::{Limits, Pressure};
 use crate::report::next_beat;
 use crate::spill::Obstacle;
-use crate::store::{Claim, Need, State, Store};
+use crate::store::Store;
 use crate::tasks::{Layer, Phase, Place, Queued, Running};
 use crate::{Action, Config, Input};
 
@@ -60,9 +61,6 @@ pub(crate) enum Link {
     /// It said goodbye; every later input is ignored.
     Left,
 }
-
-/// Queued tasks, and which of their inputs cannot be had from whom.
-pub(crate) type Readers = BTreeMap<Place, Vec<(PartitionId, WorkerId)>>;
 
 /// One call of [`Worker::handle`].
 pub(crate) struct Turn<'a> {
@@ -188,196 +186,6 @@ impl Worker {
         self.layers.insert((graph, index), Arc::new(layer));
     }
 
-    fn on_assign(&mut self, assignment: TaskAssignment, turn: &mut Turn<'_>) {
-        let TaskAssignment {
-            task,
-            attempt,
-            layer: layer_index,
-            order,
-            inputs,
-        } = assignment;
-        let known = self.running.get(&task).map(|running| running.attempt);
-        let queued = self.queued(task).map(|(_, queued)| queued.attempt);
-        match known.max(queued).map(|newest| attempt.cmp(&newest)) {
-            // Said twice: its one answer is still to come.
-            Some(std::cmp::Ordering::Equal) => return,
-            Some(std::cmp::Ordering::Less) => {
-                self.tell(WorkerMessage::Cancelled { task, attempt }, turn);
-                return;
-            }
-            Some(std::cmp::Ordering::Greater) | None => self.abandon(task, Phase::Disowned, turn),
-        }
-
-        let Some(layer) = self.layers.get(&(task.graph, layer_index)).map(Arc::clone) else {
-            let text = format!(
-                "layer {layer_index} of graph {} is unknown here",
-                task.graph
-            );
-            let error = (TaskErrorKind::UnknownOperator, text);
-            self.tell_failed((task, attempt), None, error, turn);
-            return;
-        };
-        if !self.config.resources.covers(&layer.resources) {
-            let text = format!(
-                "it needs {}, this worker has {}",
-                layer.resources, self.config.resources
-            );
-            let error = (TaskErrorKind::Unschedulable, text);
-            self.tell_failed((task, attempt), Some(&layer), error, turn);
-            return;
-        }
-
-        self.replace_outputs(task, turn);
-        let missing: BTreeSet<_> = inputs
-            .iter()
-            .filter(|input| !self.is_obtainable(input, task))
-            .map(|input| (input.partition, input.worker))
-            .collect();
-        if !missing.is_empty() {
-            let missing = missing.into_iter().collect();
-            let message = WorkerMessage::MissingInputs {
-                task,
-                attempt,
-                missing,
-            };
-            self.tell(message, turn);
-            return;
-        }
-
-        let place = Place { order, task };
-        for input in &inputs {
-            let need = Need {
-                from: input.worker,
-                shared: input.shared,
-            };
-            self.store
-                .add_need(input.partition, place, need, input.bytes);
-        }
-        self.places.insert(task, place);
-        let queued = Queued {
-            attempt,
-            layer_index,
-            layer,
-            inputs,
-        };
-        self.queue.insert(place, queued);
-    }
-
-    /// It is here, or on its way, or a peer that we can reach is said to have it.
-    fn is_obtainable(&self, input: &InputLocation, reader: TaskId) -> bool {
-        let maker = input.partition.task;
-        // What is still to be made here cannot be anywhere.
-        if maker == reader || self.places.contains_key(&maker) {
-            return false;
-        }
-        let is_here = self.store.get(input.partition).is_some_and(|record| {
-            let is_kept = record.claim != Claim::Released;
-            let is_coming = match record.state {
-                State::Absent { .. } | State::Paused { .. } => false,
-                State::Fetching { .. }
-                | State::Host { .. }
-                | State::Spilling
-                | State::Disk { .. }
-                | State::Loading { .. } => true,
-            };
-            is_kept && is_coming
-        });
-        is_here || self.peers.contains(&input.worker)
-    }
-
-    fn on_cancel(&mut self, task: TaskId, attempt: Attempt, turn: &mut Turn<'_>) {
-        let is_running = self
-            .running
-            .get(&task)
-            .is_some_and(|running| running.attempt == attempt);
-        let is_queued = self
-            .queued(task)
-            .is_some_and(|(_, queued)| queued.attempt == attempt);
-        // An attempt that is neither has been answered already: the two messages crossed.
-        if is_running {
-            self.stop(task, Phase::Cancelled, turn);
-        } else if is_queued {
-            self.cancel_queued(task, turn);
-        }
-    }
-
-    /// Ends whatever is under way for a task: the queued attempt at once, the running one as soon as it can be stopped.
-    fn abandon(&mut self, task: TaskId, phase: Phase, turn: &mut Turn<'_>) {
-        self.stop(task, phase, turn);
-        self.cancel_queued(task, turn);
-    }
-
-    fn stop(&mut self, task: TaskId, phase: Phase, turn: &mut Turn<'_>) {
-        if let Some(running) = self.running.get_mut(&task)
-            && running.abandon(phase)
-        {
-            let attempt = running.attempt;
-            turn.out.push(Action::Stop { task, attempt });
-        }
-    }
-
-    fn cancel_queued(&mut self, task: TaskId, turn: &mut Turn<'_>) {
-        if let Some(place) = self.places.get(&task).copied()
-            && let Some(queued) = self.unqueue(place, turn)
-        {
-            let attempt = queued.attempt;
-            self.tell(WorkerMessage::Cancelled { task, attempt }, turn);
-        }
-    }
-
-    /// Nobody needs the partitions of `task`. Those that a queued task can still fetch from a peer are fetched again;
-    /// copies are kept while a queued task reads them.
-    pub(crate) fn release(&mut self, task: TaskId, turn: &mut Turn<'_>) {
-        let partitions = self.store.of_task(task);
-        for partition in &partitions {
-            let Some(record) = self.store.get(*partition) else {
-                continue;
-            };
-            let claim = match record.claim {
-                Claim::Output | Claim::Released => Claim::Released,
-                Claim::Copy | Claim::SharedCopy => Claim::Copy,
-            };
-            self.store.set_claim(*partition, claim);
-        }
-        self.give_back_unreachable(&partitions, turn);
-        for partition in partitions {
-            self.settle(partition, turn);
-        }
-    }
-
-    /// A new attempt of `task` will make these partitions anew: nothing of the old ones may be read or stay.
-    fn replace_outputs(&mut self, task: TaskId, turn: &mut Turn<'_>) {
-        let partitions = self.store.of_task(task);
-        let readers = self.readers(&partitions, |_| true);
-        self.give_back(readers, turn);
-        self.release(task, turn);
-    }
-
-    fn on_forget(&mut self, graph: GraphId, turn: &mut Turn<'_>) {
-        let tasks = self.queue.keys().map(|place| place.task);
-        let tasks: Vec<_> = tasks.chain(self.running.keys().copied()).collect();
-        for task in tasks.into_iter().filter(|task| task.graph == graph) {
-            self.abandon(task, Phase::Disowned, turn);
-        }
-        let partitions = self.store.of_graph(graph);
-        let readers = self.readers(&partitions, |_| true);
-        self.give_back(readers, turn);
-        for partition in partitions {
-            let Some(record) = self.store.get(partition) else {
-                continue;
-            };
-            if let State::Fetching { .. } = record.state {
-                // Ids of a forgotten graph never come back, so a late answer cannot be taken for another one.
-                turn.out.push(Action::CancelFetch { partition });
-                self.store.remove(partition);
-            } else {
-                self.store.set_claim(partition, Claim::Released);
-                self.settle(partition, turn);
-            }
-        }
-        self.layers.retain(|(of, _), _| *of != graph);
-    }
-
     /// The process ends, and with it everything that is held here.
     fn on_shutdown(&mut self, turn: &mut Turn<'_>) {
         let running: Vec<_> = self.running.keys().copied().collect();
@@ -395,117 +203,6 @@ impl Worker {
         self.free = self.config.resources.clone();
         self.pressure = Pressure::Calm;
         self.obstacle = None;
-    }
-
-    /// Takes a task out of the queue; what only it needed goes with it.
-    pub(crate) fn unqueue(&mut self, place: Place, turn: &mut Turn<'_>) -> Option<Queued> {
-        let queued = self.queue.remove(&place)?;
-        self.places.remove(&place.task);
-        for partition in queued.distinct_inputs() {
-            self.store.remove_need(partition, place);
-            self.settle(partition, turn);
-        }
-        Some(queued)
-    }
-
-    /// The queued tasks that read one of `partitions` from a holder that satisfies `is_affected`, and what they miss.
-    pub(crate) fn readers(
-        &self,
-        partitions: &[PartitionId],
-        is_affected: impl Fn(WorkerId) -> bool,
-    ) -> Readers {
-        let mut readers = Readers::new();
-        for partition in partitions {
-            let needs = self.store.get(*partition).map(|record| &record.needs);
-            for (place, need) in needs.into_iter().flatten() {
-                if is_affected(need.from) {
-                    let missing = readers.entry(*place).or_default();
-                    missing.push((*partition, need.from));
-                }
-            }
-        }
-        readers
-    }
-
-    /// Gives queued tasks back to the scheduler.
-    pub(crate) fn give_back(&mut self, readers: Readers, turn: &mut Turn<'_>) {
-        for (place, missing) in readers {
-            if let Some(queued) = self.queue.get(&place) {
-                let message = WorkerMessage::MissingInputs {
-                    task: place.task,
-                    attempt: queued.attempt,
-                    missing,
-                };
-                self.tell(message, turn);
-                self.unqueue(place, turn);
-            }
-        }
-    }
-
-    /// Gives back the queued tasks that would have to fetch one of `partitions` from a worker that is not a peer.
-    pub(crate) fn give_back_unreachable(
-        &mut self,
-        partitions: &[PartitionId],
-        turn: &mut Turn<'_>,
-    ) {
-        let mut unstored = partitions.to_vec();
-        unstored.retain(|partition| {
-            self.store.get(*partition).is_some_and(|record| {
-                record.claim == Claim::Released
-                    || matches!(record.state, State::Absent { .. } | State::Paused { .. })
-            })
-        });
-        let readers = self.readers(&unstored, |from| !self.peers.contains(&from));
-        self.give_back(readers, turn);
-    }
-
-    /// Drops a partition if nothing keeps it any more. To be called after every loss of a need, pin, claim or operation.
-    pub(crate) fn settle(&mut self, partition: PartitionId, turn: &mut Turn<'_>) {
-        let Some(record) = self.store.get(partition) else {
-            return;
-        };
-        let is_needed = !record.needs.is_empty();
-        let is_kept = match record.claim {
-            Claim::Output | Claim::SharedCopy => true,
-            Claim::Copy => is_needed,
-            Claim::Released => false,
-        };
-        match record.state {
-            State::Absent { .. } | State::Paused { .. } => {
-                if !is_needed {
-                    self.store.remove(partition);
-                }
-            }
-            // Its answer decides.
-            State::Fetching { .. } | State::Spilling | State::Loading { .. } => {}
-            State::Host { pins: 1.. } => {}
-            State::Host { pins: 0 } | State::Disk { .. } => {
-                if !is_kept {
-                    self.drop_stored(partition, turn);
-                }
-            }
-        }
-    }
-
-    /// Drops a partition that is stored and idle. Whoever needs it fetches it again.
-    pub(crate) fn drop_stored(&mut self, partition: PartitionId, turn: &mut Turn<'_>) {
-        turn.out.push(Action::Drop { partition });
-        self.make_absent(partition, turn);
-    }
-
-    /// A partition is not here any more.
-    pub(crate) fn make_absent(&mut self, partition: PartitionId, turn: &mut Turn<'_>) {
-        let Some(record) = self.store.get(partition) else {
-            return;
-        };
-        if record.needs.is_empty() {
-            self.store.remove(partition);
-        } else {
-            let claim = record.claim_of_copy();
-            self.store.set_state(partition, State::Absent { failed: 0 });
-            self.store.set_claim(partition, claim);
-            self.give_back_unreachable(&[partition], turn);
-        }
     }
 
     /// When a `Tick` is wanted, if nothing else happens before.
@@ -537,10 +234,5 @@ impl Worker {
             Link::Connected { worker, .. } => Some(worker),
             Link::Connecting | Link::Left => None,
         }
-    }
-
-    fn queued(&self, task: TaskId) -> Option<(Place, &Queued)> {
-        let place = *self.places.get(&task)?;
-        Some((place, self.queue.get(&place)?))
     }
 }

@@ -7,9 +7,10 @@
 use transload_protocol::{Event, PartitionId, TaskErrorKind, Tier, Time, WorkerMessage};
 
 use crate::Action;
+use crate::index::{NextUse, Victim};
 use crate::machine::{Turn, Worker};
 use crate::memory::Shortage;
-use crate::store::{Claim, MAX_PARTITION_BYTES, NextUse, Record, State, Victim};
+use crate::store::{Claim, MAX_PARTITION_BYTES, Record, State};
 use crate::tasks::Place;
 
 /// A disk that refused a spill is not tried again for this time.

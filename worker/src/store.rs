@@ -3,10 +3,11 @@
 //! Called by the parts of `machine`. Every change of a record goes through [`Store::edit`], which keeps the accounting of
 //! memory, the order of eviction and the progress of every queued task in step with it. Knows no policy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use transload_protocol::{GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
 
+use crate::index::{Indexes, NextUse, Source, Victim};
 use crate::memory::Usage;
 use crate::tasks::Place;
 
@@ -87,51 +88,6 @@ pub(crate) struct Need {
     pub(crate) shared: bool,
 }
 
-/// Where a wanted partition can be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
-    Disk,
-    Peer(WorkerId),
-}
-
-/// How far the inputs of one queued task are. No entry means that all are in memory.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Progress {
-    /// Inputs that cannot be read now.
-    pub(crate) missing: u32,
-    /// Of these, the ones that nobody has asked for yet.
-    pub(crate) wanted: BTreeMap<Source, BTreeSet<PartitionId>>,
-}
-
-/// When a partition in memory is needed here again; the greatest is evicted first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum NextUse {
-    /// By the queued task at this place, and by none before it.
-    At(Place),
-    /// By no task that is queued here; it has to be spilled.
-    NoneOutput,
-    /// By no task that is queued here; it can be dropped.
-    NoneCopy,
-}
-
-/// Key in the order of eviction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Victim {
-    pub(crate) next_use: NextUse,
-    pub(crate) bytes: u64,
-    pub(crate) partition: PartitionId,
-}
-
-/// What follows from the records; rebuilt and compared by `check`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Indexes {
-    pub(crate) usage: Usage,
-    /// Partitions that may be evicted now: in memory, unpinned, not empty.
-    pub(crate) victims: BTreeSet<Victim>,
-    pub(crate) progress: BTreeMap<Place, Progress>,
-    pub(crate) retries: BTreeSet<(Time, PartitionId)>,
-}
-
 /// All partitions that the machine knows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Store {
@@ -174,12 +130,12 @@ impl State {
 
 impl Record {
     /// A queued task can read it now.
-    fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         matches!(self.state, State::Host { .. }) && self.claim != Claim::Released
     }
 
     /// Where `need` can have it from, if somebody has to ask for it first.
-    fn source(&self, need: &Need) -> Option<Source> {
+    pub(crate) fn source(&self, need: &Need) -> Option<Source> {
         match self.state {
             State::Absent { .. } => Some(Source::Peer(need.from)),
             State::Disk { .. } if self.claim != Claim::Released => Some(Source::Disk),
@@ -192,7 +148,7 @@ impl Record {
         }
     }
 
-    fn victim(&self, partition: PartitionId) -> Option<Victim> {
+    pub(crate) fn victim(&self, partition: PartitionId) -> Option<Victim> {
         if self.bytes == 0 || self.state != (State::Host { pins: 0 }) {
             return None;
         }
@@ -217,56 +173,6 @@ impl Record {
             Claim::SharedCopy
         } else {
             Claim::Copy
-        }
-    }
-}
-
-impl Indexes {
-    fn enter(&mut self, id: PartitionId, record: &Record) {
-        self.usage.add(record);
-        self.victims.extend(record.victim(id));
-        if let State::Paused { until, .. } = record.state {
-            self.retries.insert((until, id));
-        }
-        if record.is_readable() {
-            return;
-        }
-        for (place, need) in &record.needs {
-            let progress = self.progress.entry(*place).or_default();
-            progress.missing += 1;
-            if let Some(source) = record.source(need) {
-                progress.wanted.entry(source).or_default().insert(id);
-            }
-        }
-    }
-
-    fn leave(&mut self, id: PartitionId, record: &Record) {
-        self.usage.subtract(record);
-        if let Some(victim) = record.victim(id) {
-            self.victims.remove(&victim);
-        }
-        if let State::Paused { until, .. } = record.state {
-            self.retries.remove(&(until, id));
-        }
-        if record.is_readable() {
-            return;
-        }
-        for (place, need) in &record.needs {
-            let Some(progress) = self.progress.get_mut(place) else {
-                continue;
-            };
-            progress.missing = progress.missing.saturating_sub(1);
-            if let Some(source) = record.source(need)
-                && let Some(wanted) = progress.wanted.get_mut(&source)
-            {
-                wanted.remove(&id);
-                if wanted.is_empty() {
-                    progress.wanted.remove(&source);
-                }
-            }
-            if progress.missing == 0 {
-                self.progress.remove(place);
-            }
         }
     }
 }

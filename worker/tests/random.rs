@@ -126,6 +126,11 @@ impl World {
         self.worker
             .check()
             .unwrap_or_else(|error| panic!("after {shown}: {error}"));
+        let deadline = self.worker.next_deadline();
+        assert!(
+            deadline.is_none_or(|at| at > self.now),
+            "after {shown}: a tick for nothing"
+        );
         let asks = out
             .iter()
             .any(|action| matches!(action, Action::Fetch { .. } | Action::Load { .. }));
