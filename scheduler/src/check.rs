@@ -296,7 +296,15 @@ impl Scheduler {
             // Only the first: a large task waits for its room, and those behind it wait with it.
             let first = worker.preferred.iter().map(|entry| entry.0);
             let first = first
-                .map(|(rank, index)| (rank, TaskAt { graph: rank.graph, index }))
+                .map(|(rank, index)| {
+                    (
+                        rank,
+                        TaskAt {
+                            graph: rank.graph,
+                            index,
+                        },
+                    )
+                })
                 .filter(|(_, at)| preferred.contains(at))
                 .min();
             ensure(

@@ -90,7 +90,10 @@ impl FakeWorker {
         let last = self.attempts.insert(id, task.attempt);
         assert!(last < Some(task.attempt), "an attempt was used twice");
         assert!(
-            !self.cancelling.iter().any(|(cancelled, _)| *cancelled == id),
+            !self
+                .cancelling
+                .iter()
+                .any(|(cancelled, _)| *cancelled == id),
             "{id} came back before its cancel was answered"
         );
         let fake = FakeTask {
@@ -109,11 +112,7 @@ impl FakeWorker {
     }
 
     pub(crate) fn drop_task(&mut self, task: TaskId) -> Attempt {
-        self.assigned
-            .remove(&task)
-            .expect("assigned")
-            .task
-            .attempt
+        self.assigned.remove(&task).expect("assigned").task.attempt
     }
 
     pub(crate) fn is_clean(&self) -> bool {

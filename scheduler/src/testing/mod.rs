@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, PartitionId, Resources,
-    SchedulerToClient, TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello, WorkerId,
-    WorkerMessage,
+    TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello, WorkerId, WorkerMessage,
 };
 
 use crate::{Action, Config, Input, Scheduler};

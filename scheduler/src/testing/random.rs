@@ -167,7 +167,9 @@ impl Cluster {
                 .workers
                 .iter()
                 .filter(|(_, fake)| {
-                    !fake.inbox.is_empty() || !fake.cancelling.is_empty() || !fake.assigned.is_empty()
+                    !fake.inbox.is_empty()
+                        || !fake.cancelling.is_empty()
+                        || !fake.assigned.is_empty()
                 })
                 .map(|(id, _)| *id)
                 .collect();
