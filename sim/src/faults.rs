@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     CutConnection,
     /// A process does nothing for a while.
     Stall,
+    /// The scheduler does nothing for a while.
+    SchedulerStall,
     /// A worker says goodbye and ends.
     Departure,
     /// A new worker process starts.
@@ -32,6 +34,7 @@ pub(crate) fn plan(scenario: &Scenario, random: &mut Random, agenda: &mut Agenda
         (Fault::PowerCut, scenario.power_cuts),
         (Fault::CutConnection, scenario.cut_connections),
         (Fault::Stall, scenario.stalls),
+        (Fault::SchedulerStall, scenario.scheduler_stalls),
         (Fault::Departure, scenario.departures),
         (Fault::Arrival, scenario.arrivals),
     ];

@@ -34,6 +34,7 @@ pub(crate) struct GraphPlan {
     pub(crate) fates: Vec<Fate>,
     /// Bytes of the largest partition.
     partition_bytes: u64,
+    pub(crate) sizes_vary: bool,
 }
 
 impl GraphPlan {
@@ -46,12 +47,13 @@ impl GraphPlan {
         self.values.get(task as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Size of an output: some are empty, most are of middling size.
-    pub(crate) fn bytes_of(&self, value: u64) -> u64 {
-        match mix(value) % 8 {
+    /// Size of an output that was made in the given run of its task: some are empty, most are of middling size.
+    pub(crate) fn bytes_of(&self, value: u64, run: u32) -> u64 {
+        let chance = mix(value ^ if self.sizes_vary { u64::from(run) } else { 0 });
+        match chance % 8 {
             0 => 0,
             1 => self.partition_bytes,
-            _ => mix(value ^ 1) % (self.partition_bytes + 1),
+            _ => mix(chance) % (self.partition_bytes + 1),
         }
     }
 
@@ -150,6 +152,7 @@ pub(crate) fn random_graph(scenario: &Scenario, random: &mut Random) -> Result<G
         compiled,
         fates,
         partition_bytes: scenario.partition_bytes,
+        sizes_vary: scenario.sizes_vary,
     })
 }
 
@@ -157,9 +160,13 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
     let mut tasks = random.small(1, scenario.tasks_per_layer);
     let mut inputs = Vec::new();
     // The first edge may decide how many tasks the layer has; the others must fit.
-    let wanted = if number == 0 { 0 } else { random.small(0, 3) };
+    let wanted = if number == 0 { 0 } else { random.pick(&[0, 1, 1, 2, 2, 3], 1) };
     for _ in 0..wanted {
-        let source = LayerIndex(random.small(0, number - 1));
+        let source = if random.chance(600) {
+            LayerIndex(number - 1)
+        } else {
+            LayerIndex(random.small(0, number - 1))
+        };
         let Some(below) = graph.layers.get(source.0 as usize) else {
             continue;
         };
@@ -191,6 +198,9 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
     layer.priority = i32::try_from(random.below(3)).unwrap_or(0) - 1;
     layer.retries = random.small(0, scenario.retries);
     layer.resources = Resources::slots(random.small(1, scenario.slots_per_task));
+    if scenario.gpus && random.chance(300) {
+        layer.resources.named.insert("gpu".to_owned(), 1);
+    }
     layer
 }
 

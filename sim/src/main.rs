@@ -1,7 +1,9 @@
 //! Runs simulations by hand: one seed with its trace, or many seeds in a row. Knows no more than the library.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use transload_sim::{Scenario, Simulation, Tracing};
 
@@ -63,27 +65,47 @@ fn main() -> ExitCode {
             }
         };
     }
+    run_many(&arguments)
+}
+
+fn run_many(arguments: &Arguments) -> ExitCode {
     let next = AtomicU64::new(arguments.seed);
     let end = arguments.seed + arguments.count;
-    let failed = AtomicU64::new(0);
+    let (sender, results) = mpsc::channel();
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut failed = 0;
     std::thread::scope(|scope| {
         for _ in 0..arguments.threads.max(1) {
-            scope.spawn(|| {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        break;
-                    }
-                    if let Err(failure) = Simulation::run(seed) {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                        println!("{failure}\n");
+                    if seed >= end || sender.send(Simulation::run(seed)).is_err() {
+                        return;
                     }
                 }
             });
         }
+        drop(sender);
+        for result in results {
+            match result {
+                Ok(report) => {
+                    for (name, count) in report.counts {
+                        *counts.entry(name).or_insert(0) += count;
+                    }
+                }
+                Err(failure) => {
+                    failed += 1;
+                    println!("{failure}\n");
+                }
+            }
+        }
     });
-    let failed = failed.load(Ordering::Relaxed);
-    println!("{} seeds from {}: {failed} failed", arguments.count, arguments.seed);
+    println!("{counts:#?}");
+    println!(
+        "{} seeds from {}: {failed} failed",
+        arguments.count, arguments.seed
+    );
     if failed == 0 {
         ExitCode::SUCCESS
     } else {

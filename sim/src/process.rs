@@ -75,7 +75,7 @@ struct Execution {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
-    Done { values: Vec<u64> },
+    Done { values: Vec<u64>, runs: u32 },
     Fails(TaskErrorKind),
     Stopped,
     KillsTheProcess,
@@ -111,8 +111,13 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn new(index: usize, world: &mut World) -> Self {
         let (fewest, most) = world.scenario.slots_per_worker;
+        let mut resources = Resources::slots(world.random.small(fewest, most));
+        if world.scenario.gpus {
+            let gpus = world.random.small(1, 2);
+            resources.named.insert("gpu".to_owned(), gpus);
+        }
         let config = Config {
-            resources: Resources::slots(world.random.small(fewest, most)),
+            resources,
             memory_bytes: world.scenario.memory_bytes,
             disk_bytes: world.scenario.disk_bytes,
             spill_above_percent: world.scenario.spill_above_percent,

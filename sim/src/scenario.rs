@@ -7,10 +7,12 @@ use crate::random::Random;
 pub struct Scenario {
     /// Where all chance comes from.
     pub seed: u64,
-    /// Workers at the start, 1 to 6.
+    /// Workers at the start, 0 to 6.
     pub workers: u32,
     /// Fewest and most slots of a worker.
     pub slots_per_worker: (u32, u32),
+    /// Whether every worker has one or two of a resource called `gpu`, and some tasks ask for one.
+    pub gpus: bool,
     /// Memory of each worker for partitions, in bytes.
     pub memory_bytes: u64,
     /// Disk that each worker's machine may use, in bytes.
@@ -48,6 +50,8 @@ pub struct Scenario {
     pub retries: u32,
     /// Size of the largest partition, in bytes.
     pub partition_bytes: u64,
+    /// Whether another attempt makes outputs of other sizes.
+    pub sizes_vary: bool,
     /// Chance that a layer before the last is kept.
     pub layer_kept_per_mille: u32,
     /// Chance that a graph keeps no layer at all.
@@ -90,6 +94,8 @@ pub struct Scenario {
     pub cut_connections: u32,
     /// Workers that do nothing for a while.
     pub stalls: u32,
+    /// Times at which the scheduler does nothing for a while.
+    pub scheduler_stalls: u32,
     /// Longest stall.
     pub stall_micros: u64,
     /// Workers that leave in good order.
@@ -124,6 +130,7 @@ impl Scenario {
             seed,
             workers: 3,
             slots_per_worker: (2, 2),
+            gpus: false,
             memory_bytes: 1 << 40,
             disk_bytes: u64::MAX,
             disk_capacity_bytes: 1 << 40,
@@ -142,6 +149,7 @@ impl Scenario {
             slots_per_task: 1,
             retries: 2,
             partition_bytes: 1_000,
+            sizes_vary: false,
             layer_kept_per_mille: 200,
             nothing_kept_per_mille: 0,
             bad_graph_per_mille: 0,
@@ -162,6 +170,7 @@ impl Scenario {
             power_cuts: 0,
             cut_connections: 0,
             stalls: 0,
+            scheduler_stalls: 0,
             stall_micros: 0,
             departures: 0,
             arrivals: 0,
@@ -191,10 +200,20 @@ impl Scenario {
     }
 
     fn vary_cluster(&mut self, random: &mut Random) {
-        self.workers = random.small(1, 6);
+        self.workers = if random.chance(30) {
+            0
+        } else {
+            random.small(1, 6)
+        };
         let fewest = random.small(1, 3);
         self.slots_per_worker = (fewest, fewest + random.small(0, 2));
-        self.slots_per_task = random.small(1, fewest);
+        // Now and then, more than some worker or any worker has.
+        self.slots_per_task = if random.chance(50) {
+            fewest + random.small(1, 3)
+        } else {
+            random.small(1, fewest)
+        };
+        self.gpus = random.chance(200);
         self.spill_above_percent = random.pick(&[0, 30, 50, 70, 90, 100], 70);
         self.fetches_in_flight = random.pick(&[1, 2, 4, 16], 16);
         self.disk_operations_in_flight = random.pick(&[1, 2, 4], 4);
@@ -208,15 +227,16 @@ impl Scenario {
     fn vary_work(&mut self, random: &mut Random) {
         self.clients = random.small(1, 3);
         self.graphs_per_client = random.small(1, 3);
-        self.layers = random.small(1, 7);
-        self.tasks_per_layer = random.pick(&[1, 3, 6, 10, 20], 6);
+        self.layers = random.small(2, 8);
+        self.tasks_per_layer = random.pick(&[2, 4, 6, 10, 16], 6);
         self.retries = random.small(0, 3);
-        self.partition_bytes = random.pick(&[0, 1, 1_000, 1_000, 100_000], 1_000);
+        self.partition_bytes = random.pick(&[0, 1_000, 1_000, 1_000, 100_000], 1_000);
+        self.sizes_vary = random.chance(200);
         self.layer_kept_per_mille = random.pick(&[0, 200, 1_000], 0);
         self.nothing_kept_per_mille = random.pick(&[0, 0, 300], 0);
         self.task_micros = random.pick(&[0, 1_000, 20_000, 200_000], 20_000);
         // Memory from plenty down to less than one task needs.
-        let partitions = random.pick(&[2, 5, 10, 30, 100, 10_000, 10_000], 10_000);
+        let partitions = random.pick(&[1, 2, 5, 10, 20, 50, 10_000, 10_000], 10_000);
         self.memory_bytes = partitions * self.partition_bytes + random.below(100);
         if random.chance(200) {
             self.disk_capacity_bytes = random.below(20) * self.partition_bytes;
@@ -245,12 +265,13 @@ impl Scenario {
         self.task_deadly_per_mille = sometimes(random, 40);
         self.fetch_fails_per_mille = sometimes(random, 200);
         self.spill_fails_per_mille = sometimes(random, 300);
-        self.load_fails_per_mille = sometimes(random, 100);
+        self.load_fails_per_mille = sometimes(random, 200);
         self.kills = sometimes(random, 6);
         self.power_cuts = sometimes(random, 3);
         self.cut_connections = sometimes(random, 3);
         self.stalls = sometimes(random, 4);
         self.stall_micros = u64::from(self.worker_timeout_ms) * random.pick(&[300, 900, 1_500], 300);
+        self.scheduler_stalls = sometimes(random, 2);
         self.departures = sometimes(random, 2);
         self.arrivals = sometimes(random, 3);
         self.respawn_per_mille = random.pick(&[200, 700, 1_000], 700);

@@ -37,6 +37,8 @@ pub struct Simulation {
     stopped: bool,
     /// While nothing is on its way: until when to wait for something to come of it.
     rest_until: Option<Time>,
+    /// Until when the scheduler does nothing.
+    stalled_until: Time,
     steps: u64,
 }
 
@@ -112,6 +114,7 @@ impl Simulation {
             assigned: BTreeMap::new(),
             stopped: false,
             rest_until: None,
+            stalled_until: Time::default(),
             steps: 0,
         })
     }
@@ -147,7 +150,7 @@ impl Simulation {
         self.check_end()
     }
 
-    /// Until when the process that this happens to does nothing.
+    /// Until when the process that this happens to, or the scheduler, does nothing.
     fn stall_of(&self, happening: &Happening) -> Option<Time> {
         let process = match happening {
             Happening::WorkerWelcome { process, .. }
@@ -161,7 +164,19 @@ impl Simulation {
                 Reader::Process(process) => process,
                 Reader::Client(_) => return None,
             },
-            _ => return None,
+            Happening::WorkerHello { .. }
+            | Happening::ToScheduler { .. }
+            | Happening::WorkerGone { .. }
+            | Happening::ClientHello { .. }
+            | Happening::FromClient { .. }
+            | Happening::ClientGone { .. }
+            | Happening::SchedulerTick { .. } => {
+                return (self.stalled_until > self.world.now).then_some(self.stalled_until);
+            }
+            Happening::ClientWelcome { .. }
+            | Happening::ToClient { .. }
+            | Happening::ClientActs { .. }
+            | Happening::Fault(_) => return None,
         };
         let until = self.processes.get(process)?.stalled_until;
         (until > self.world.now).then_some(until)

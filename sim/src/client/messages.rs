@@ -104,9 +104,10 @@ impl Client {
         let sizes: Vec<u64> = plan
             .values_of(task.index)
             .iter()
-            .map(|value| plan.bytes_of(*value))
+            .map(|value| plan.bytes_of(*value, 0))
             .collect();
-        if sizes != output.bytes {
+        let are_right = sizes == output.bytes;
+        if !are_right && !(plan.sizes_vary && sizes.len() == output.bytes.len()) {
             return Err(format!("output {task} has sizes {:?}, not {sizes:?}", output.bytes));
         }
         if submission.held.contains(&task.index) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    ClientId, ClientMessage, GraphId, Layer, LayerIndex, TaskGraph, TaskId, Time,
+    ClientId, ClientMessage, GraphId, Layer, LayerIndex, TaskGraph, TaskId, Time, WorkerId,
 };
 
 use super::{Act, Client, Presence, Status, Submission};
@@ -139,6 +139,9 @@ impl Client {
         submission.cancelled = true;
         world.count("graphs cancelled");
         self.send(world, ClientMessage::Cancel { graph: id });
+        if world.random.chance(200) {
+            self.send(world, ClientMessage::Cancel { graph: id });
+        }
         if self.submissions.get(graph).is_some_and(|it| it.status == Status::Held) {
             self.end(world, graph);
         }
@@ -173,7 +176,13 @@ impl Client {
             index: world.random.small(0, 30),
         };
         let is_live = |it: &Submission| it.id == Some(graph) && it.status != Status::Over;
-        let message = match world.random.below(5) {
+        let is_known = self.submissions.iter().any(|it| it.id == Some(graph));
+        let message = match world.random.below(6) {
+            5 if is_known => ClientMessage::Unreachable {
+                task,
+                worker: WorkerId(world.random.small(0, 5)),
+                reason: "perhaps".to_owned(),
+            },
             0 => ClientMessage::Info,
             1 => ClientMessage::Subscribe,
             2 if !self.submissions.iter().any(is_live) => ClientMessage::Release { tasks: vec![task] },

@@ -46,7 +46,7 @@ impl Process {
             Fate::Fails(kind) => Outcome::Fails(kind),
             Fate::Flaky { kind, times } if runs <= times => Outcome::Fails(kind),
             Fate::Deadly { times } if runs <= times => Outcome::KillsTheProcess,
-            Fate::Normal | Fate::Flaky { .. } | Fate::Deadly { .. } => Outcome::Done { values },
+            Fate::Normal | Fate::Flaky { .. } | Fate::Deadly { .. } => Outcome::Done { values, runs },
         };
         let token = world.token();
         self.running.insert(
@@ -173,13 +173,13 @@ impl Process {
                     },
                 )
             }
-            Outcome::Done { values } => {
+            Outcome::Done { values, runs } => {
                 let mut sizes = Vec::new();
                 for (output, value) in (0_u32..).zip(values) {
                     let bytes = world
                         .plans
                         .get(&task.graph)
-                        .map_or(0, |plan| plan.bytes_of(value));
+                        .map_or(0, |plan| plan.bytes_of(value, runs));
                     sizes.push(bytes);
                     let stored = Stored {
                         value,

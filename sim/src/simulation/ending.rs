@@ -6,8 +6,8 @@ use super::{Client, Process, Simulation, Step};
 
 /// Most tasks that the message of a hang explains.
 const EXPLAINED_TASKS: usize = 12;
-/// Rest after the last work, in multiples of the worker timeout: silent deaths are found within it.
-const REST_TIMEOUTS: u64 = 2;
+/// Rest after the last work, beyond the worker timeout, within which silent deaths are found.
+const REST_MICROS: u64 = 500_000;
 
 impl Simulation {
     /// Whether the run is over: every client is content, nothing is on its way, and nothing came of waiting a while.
@@ -19,7 +19,7 @@ impl Simulation {
         let timeout = u64::from(self.world.scenario.worker_timeout_ms) * 1_000;
         let until = *self
             .rest_until
-            .get_or_insert(self.world.now.after_micros(timeout * REST_TIMEOUTS + 1_000_000));
+            .get_or_insert(self.world.now.after_micros(timeout + REST_MICROS));
         if self.world.now < until && !self.stopped {
             return Ok(false);
         }

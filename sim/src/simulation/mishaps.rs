@@ -32,6 +32,11 @@ impl Simulation {
                     }
                 }
             }
+            Fault::SchedulerStall => {
+                self.world.count("scheduler stalls");
+                let micros = self.world.random.below(self.world.scenario.stall_micros + 1);
+                self.stalled_until = self.world.now.after_micros(micros);
+            }
             Fault::Departure => {
                 if let Some(index) = self.victim() {
                     self.depart(index);
