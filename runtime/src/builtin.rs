@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use transload_gpu::{HostBuffer, Partition};
+use transload_gpu::Partition;
 
 use crate::{Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext};
 
@@ -122,10 +122,14 @@ fn filled(
     bytes: usize,
     fill: impl FnOnce(&mut [u8]),
 ) -> Result<Partition, OperatorError> {
-    let memory = &task.environment.execution_memory;
-    let mut buffer = HostBuffer::zeroed(bytes, memory.try_reserve(bytes as u64)?);
-    fill(buffer.as_mut_slice());
-    Ok(Partition::new(Bytes::new(), vec![buffer.freeze()]))
+    // Held while the operator works on it, and not by the partition, which the store accounts for.
+    let _working = task
+        .environment
+        .execution_memory
+        .try_reserve(bytes as u64)?;
+    let mut buffer = vec![0; bytes];
+    fill(&mut buffer);
+    Ok(Partition::new(Bytes::new(), vec![buffer.into()]))
 }
 
 fn make_bytes(task: &TaskContext) -> Outcome {

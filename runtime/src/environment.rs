@@ -11,7 +11,8 @@ pub struct WorkerEnvironment {
     pub name: String,
     /// Slots, and so the number of operators that run at once.
     pub slots: u32,
-    /// Memory for running operators, all of them together. Outputs that leave an operator are counted elsewhere.
+    /// Memory for running operators, all of them together. Outputs must hold no reservation of it: once an operator has ended,
+    /// they are accounted for as stored partitions.
     pub execution_memory: Budget,
     /// A folder for operators' own temporary files; removed when the worker ends.
     pub scratch_dir: PathBuf,

@@ -84,9 +84,15 @@ impl GraphHandle {
 
     /// Waits until the scheduler has answered the submission.
     pub(super) async fn accepted(&self) -> Result<(), ClientError> {
-        self.inner
+        let answer = self
+            .inner
             .until(|phase, _| (!matches!(phase, Phase::Submitted)).then_some(Ok(())))
-            .await
+            .await;
+        match answer {
+            // It was accepted, and has ended since: `wait` tells how.
+            Err(ClientError::Task(_) | ClientError::Cancelled) => Ok(()),
+            answer => answer,
+        }
     }
 
     /// All partitions of a kept layer, as `[task][output]`, when all its tasks are done.

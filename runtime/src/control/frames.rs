@@ -188,3 +188,139 @@ impl FrameWriter {
         std::mem::take(&mut self.buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::control::SendLimits;
+
+    /// Both ends of a connection: a plain one and one of ours.
+    async fn pair() -> (TcpStream, FrameReader, FrameWriter) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let (there, here) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (read, write) = here.expect("accepted").0.into_split();
+        let peer: Arc<str> = "peer".into();
+        (
+            there.expect("connected"),
+            FrameReader::new(read, MAX_FRAME_BYTES, Arc::clone(&peer)),
+            FrameWriter::new(write, peer),
+        )
+    }
+
+    fn frames(messages: &[String]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            codec::encode_frame(message, &mut bytes).expect("encodes");
+        }
+        bytes
+    }
+
+    #[tokio::test]
+    async fn messages_arrive_in_order_however_the_network_cuts_them() {
+        let (mut there, mut reader, _writer) = pair().await;
+        let sent: Vec<String> = (0..300).map(|size| "x".repeat(size * 7)).collect();
+        let bytes = frames(&sent);
+        tokio::spawn(async move {
+            for piece in bytes.chunks(1_013) {
+                there.write_all(piece).await.expect("sent");
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut received: Vec<String> = Vec::new();
+        let end = loop {
+            if let Err(error) = reader.read_many(&mut received).await {
+                break error;
+            }
+        };
+        assert!(matches!(end, ControlError::Closed { .. }), "{end}");
+        assert_eq!(received, sent);
+    }
+
+    #[tokio::test]
+    async fn a_claimed_length_allocates_nothing() {
+        let (mut there, mut reader, _writer) = pair().await;
+        let claimed = u32::try_from(MAX_FRAME_BYTES).expect("fits");
+        there.write_all(&claimed.to_le_bytes()).await.expect("sent");
+        there.write_all(&[0; 10]).await.expect("sent");
+        let mut messages: Vec<String> = Vec::new();
+        let waiting = reader.read_many(&mut messages);
+        tokio::time::timeout(Duration::from_millis(100), waiting)
+            .await
+            .expect_err("the rest never comes");
+        assert!(reader.buffer.capacity() < 4 * READ_BYTES);
+        drop(there);
+        let error = reader.read_many(&mut messages).await.expect_err("cut off");
+        assert!(matches!(error, ControlError::Io { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_frame_above_the_limit_is_refused_by_its_length_alone() {
+        let (mut there, mut reader, _writer) = pair().await;
+        there
+            .write_all(&u32::MAX.to_le_bytes())
+            .await
+            .expect("sent");
+        let mut messages: Vec<String> = Vec::new();
+        let error = reader
+            .read_many(&mut messages)
+            .await
+            .expect_err("too large");
+        assert!(error.to_string().contains("exceeds the limit"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn everything_queued_is_sent_before_the_connection_is_closed() {
+        let (mut there, _reader, writer) = pair().await;
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let sent: Vec<String> = (0..100).map(|_| "y".repeat(50_000)).collect();
+        for message in &sent {
+            queue.send(vec![message.clone()]).expect("queued");
+        }
+        drop(queue);
+        let limits = SendLimits {
+            backlog_bytes: 1 << 30,
+            stall: Duration::from_secs(10),
+        };
+        let mut received = Vec::new();
+        let (ended, read) = tokio::join!(
+            writer.send_all(receiver, limits),
+            there.read_to_end(&mut received)
+        );
+        ended.expect("sent");
+        read.expect("read to the end");
+        assert_eq!(received, frames(&sent));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_is_given_up_by_bytes_and_by_time() {
+        let (_there, _reader, writer) = pair().await;
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let limits = SendLimits {
+            backlog_bytes: 20 << 20,
+            stall: Duration::from_secs(60),
+        };
+        for _ in 0..50 {
+            queue.send(vec!["z".repeat(1 << 20)]).expect("queued");
+        }
+        let error = writer.send_all(receiver, limits).await.expect_err("full");
+        assert!(matches!(error, ControlError::Backlog { .. }), "{error}");
+
+        let (_there, _reader, writer) = pair().await;
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let limits = SendLimits {
+            backlog_bytes: 1 << 30,
+            stall: Duration::from_millis(100),
+        };
+        for _ in 0..50 {
+            queue.send(vec!["z".repeat(1 << 20)]).expect("queued");
+        }
+        let error = writer.send_all(receiver, limits).await.expect_err("stuck");
+        assert!(matches!(error, ControlError::Stalled { .. }), "{error}");
+    }
+}

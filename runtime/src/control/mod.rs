@@ -9,10 +9,10 @@ mod error;
 mod frames;
 mod sender;
 
+pub(crate) use connect::answer;
 pub use connect::{
     Connected, Dialed, HANDSHAKE_FRAME_BYTES, connect, dial, greet, scheduler_address,
 };
-pub(crate) use connect::answer;
 pub use error::ControlError;
 pub use frames::{FrameReader, FrameWriter};
 pub use sender::SendLimits;

@@ -152,6 +152,8 @@ impl Door {
         loop {
             let mut messages = Vec::new();
             tokio::select! {
+                // The welcome leaves before the first message is looked at.
+                biased;
                 sent = &mut sending => {
                     sent?;
                     // Closing while unread input waits would make the system throw away what the peer has not read yet.

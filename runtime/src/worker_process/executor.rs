@@ -24,9 +24,10 @@ use crate::{
 /// Deep expressions and plans recurse deeply.
 const STACK_BYTES: usize = 16 << 20;
 
-/// The slot threads and what runs on them.
+/// The slot threads and what runs on them. Dropping it asks all tasks to stop and waits for none.
 pub(super) struct Executor {
-    runtime: Runtime,
+    /// There until [`Executor::stop`] or the drop takes it.
+    runtime: Option<Runtime>,
     operators: OperatorRegistry,
     environment: Arc<WorkerEnvironment>,
     running: HashMap<(TaskId, Attempt), CancellationToken>,
@@ -49,7 +50,7 @@ impl Executor {
                 source,
             })?;
         Ok(Self {
-            runtime,
+            runtime: Some(runtime),
             operators,
             environment: Arc::clone(environment),
             running: HashMap::new(),
@@ -79,7 +80,10 @@ impl Executor {
             environment: Arc::clone(&self.environment),
         };
         let completions = completions.clone();
-        self.runtime.spawn(async move {
+        let Some(runtime) = &self.runtime else {
+            return;
+        };
+        runtime.spawn(async move {
             let result = match operator {
                 Some(operator) => run_operator(operator, context).await,
                 None => Err(OperatorError {
@@ -108,18 +112,23 @@ impl Executor {
     }
 
     /// Stops all tasks and waits for the slot threads, but no longer than `patience`.
-    pub(super) async fn stop(self, patience: Duration) {
+    pub(super) async fn stop(mut self, patience: Duration) {
         self.running.values().for_each(CancellationToken::cancel);
-        let Self {
-            runtime,
-            operators,
-            environment,
-            running: _,
-        } = self;
-        drop((operators, environment));
-        // A runtime waits for its threads, which must not happen on a thread of another one.
-        let waiting = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience));
-        let _ = waiting.await;
+        if let Some(runtime) = self.runtime.take() {
+            // A runtime waits for its threads, which must not happen on a thread of another one.
+            let waiting = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience));
+            // It does not panic, and being cancelled means that our own runtime ends, too.
+            let _ = waiting.await;
+        }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.running.values().for_each(CancellationToken::cancel);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

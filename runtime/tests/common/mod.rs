@@ -1,0 +1,158 @@
+//! What the whole-cluster tests share: workers as processes of their own (this test program, called again), graphs, answers.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and not every test program uses every helper"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+use transload_gpu::Partition;
+use transload_protocol::{ClusterInfo, Edges, Layer, LayerIndex, TaskGraph};
+use transload_runtime::builtin::content_byte;
+use transload_runtime::config::Sources;
+use transload_runtime::{
+    CancellationToken, Client, Config, LocalCluster, LocalClusterOptions, WorkerMode,
+    builtin_operators, run_worker,
+};
+
+/// Name of the test that is a worker when this program is called as one.
+const ENTRY: &str = "run_as_worker";
+
+/// The body of the test named [`ENTRY`] in each test program: a worker when the last argument is a scheduler's address.
+pub(crate) fn worker_entry() {
+    let Some(address) = std::env::args()
+        .next_back()
+        .filter(|text| text.contains(':'))
+    else {
+        return;
+    };
+    let mut config = Sources::of_process().load().expect("the parent's settings");
+    config.worker.scheduler = Some(address);
+    let ended = Runtime::new().expect("a runtime").block_on(run_worker(
+        config.worker,
+        builtin_operators(),
+        CancellationToken::new(),
+    ));
+    // Not through the test harness: it would print what nobody reads.
+    std::process::exit(i32::from(ended.is_err()));
+}
+
+/// A cluster whose workers are processes, so that everything between them crosses sockets.
+pub(crate) async fn cluster(
+    workers: u32,
+    spill: &Path,
+    change: impl FnOnce(&mut Config),
+) -> LocalCluster {
+    let mut config = Config::default();
+    config.worker.slots = Some(2);
+    config.worker.memory_bytes = Some(256 << 20);
+    config.worker.spill_dir = Some(spill.to_owned());
+    change(&mut config);
+    LocalCluster::start(LocalClusterOptions {
+        workers,
+        slots_per_worker: None,
+        memory_per_worker_bytes: None,
+        spill_dir: None,
+        mode: WorkerMode::Processes {
+            program: std::env::current_exe().expect("this program"),
+            arguments: vec!["--exact".to_owned(), ENTRY.to_owned()],
+        },
+        config,
+    })
+    .await
+    .expect("a cluster starts")
+}
+
+pub(crate) async fn run(
+    client: &Client,
+    graph: TaskGraph,
+    kept: LayerIndex,
+) -> Vec<Vec<Partition>> {
+    let handle = client.submit(graph).await.expect("accepted");
+    let waiting = async {
+        handle.wait().await.expect("the graph ends well");
+        handle.gather(kept).await.expect("gathered")
+    };
+    tokio::time::timeout(Duration::from_secs(120), waiting)
+        .await
+        .expect("in time")
+}
+
+/// `tasks` partitions of `bytes` bytes, then `size` of their sums, added up in a tree.
+pub(crate) fn tree(tasks: u32, bytes: usize, pause_ms: u32) -> (TaskGraph, LayerIndex) {
+    let mut graph = TaskGraph::new("tree");
+    let made =
+        graph.push(Layer::new("make", "bytes", tasks).with_common(bytes.to_string().into_bytes()));
+    let pause = graph
+        .push(Layer::new("pause", "sleep", tasks).with_common(pause_ms.to_string().into_bytes()));
+    let summed = graph.push(
+        Layer::new("sum", "sum", tasks)
+            .reading(made, Edges::OneToOne)
+            .reading(pause, Edges::OneToOne),
+    );
+    let top = graph.push_tree(summed, 3, "add", "sum", &Vec::new().into());
+    graph.keep(top);
+    (graph, top)
+}
+
+/// What the top of [`tree`] must hold.
+pub(crate) fn tree_sum(tasks: u32, bytes: usize) -> u64 {
+    (0..tasks)
+        .map(|task| {
+            (0..bytes)
+                .map(|at| u64::from(content_byte(task, 0, at)))
+                .sum::<u64>()
+        })
+        .sum()
+}
+
+/// The number in the only partition of the only task.
+pub(crate) fn number(outputs: &[Vec<Partition>]) -> u64 {
+    assert_eq!(outputs.len(), 1);
+    let buffer = &outputs[0][0].buffers()[0];
+    u64::from_le_bytes(buffer.as_ref().try_into().expect("8 bytes"))
+}
+
+/// Waits until the cluster looks as it should.
+pub(crate) async fn until(client: &Client, what: &str, is_so: impl Fn(&ClusterInfo) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let info = client.info().await.expect("info");
+        if is_so(&info) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}: {info:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Kills a process as `kill -9` does.
+pub(crate) fn kill(pid: u32) {
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .expect("kill runs");
+    assert!(killed.success());
+}
+
+/// What is left in a folder that should be empty.
+pub(crate) fn left_in(folder: &Path) -> Vec<String> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .path()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect(),
+        Err(_) => Vec::new(),
+    }
+}
