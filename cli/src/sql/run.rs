@@ -6,7 +6,8 @@ use std::time::Instant;
 use futures::StreamExt;
 use transload_query::{QueryError, SqlSession};
 
-use crate::failure::Failure;
+use crate::cluster::client_failure;
+use crate::failure::{Failure, io_failure};
 use crate::output::{Destination, Format, writer};
 use crate::progress::{self, QueryProgress};
 use crate::show;
@@ -92,7 +93,7 @@ impl Runner<'_> {
         tokio::task::block_in_place(|| out.finish())?;
         self.destination
             .flush()
-            .map_err(|error| crate::failure::io_failure("cannot write the result", &error))?;
+            .map_err(|error| io_failure("cannot write the result", &error))?;
         self.tell(&written, started);
         Ok(())
     }
@@ -117,4 +118,23 @@ impl Runner<'_> {
         // Nobody is left to tell when standard error is gone.
         let _ = writeln!(io::stderr(), "{text}");
     }
+}
+
+/// A query's error as a failure of the command.
+pub(crate) fn query_failure(error: &QueryError) -> Failure {
+    match error {
+        QueryError::Client(error) => client_failure(error),
+        QueryError::Syntax { .. }
+        | QueryError::Plan { .. }
+        | QueryError::Table { .. }
+        | QueryError::Task(_)
+        | QueryError::Cancelled
+        | QueryError::Partition(_)
+        | QueryError::Execution { .. } => Failure::failed(error).because(error),
+    }
+}
+
+/// A name per stage, for the progress lines.
+fn stage_names(_plan: &transload_query::DistributedPlan) -> Vec<String> {
+    Vec::new()
 }
