@@ -26,13 +26,17 @@ const SMALL_FETCHES: u32 = 50_000;
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     println!("partition    transport     bare TCP    ratio");
-    for (bytes, total) in [(64 * MIB, 1 << 30), (MIB, 1 << 29), (64 << 10, 1 << 28)] {
-        compare(bytes, total / bytes).await;
+    for (bytes, total, in_flight) in [
+        (64 * MIB, 1 << 30, 2),
+        (MIB, 1 << 29, 16),
+        (64 << 10, 1 << 28, 16),
+    ] {
+        compare(bytes, total / bytes, in_flight).await;
     }
     small_fetches().await;
 }
 
-async fn compare(bytes: usize, count: usize) {
+async fn compare(bytes: usize, count: usize, in_flight: usize) {
     let contents = Bytes::from(vec![1_u8; bytes]);
     let store = Store::new();
     // Sixteen columns, as a batch of a table has.
@@ -46,7 +50,7 @@ async fn compare(bytes: usize, count: usize) {
     let connection = transport.connect(listener.address()).await.unwrap();
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(through_transport(&connection, count).await);
+        ours.push(through_transport(&connection, count, in_flight).await);
         bare.push(through_bare_tcp(&contents, count).await);
     }
     let rate = |times: &mut Vec<Duration>| {
@@ -61,12 +65,16 @@ async fn compare(bytes: usize, count: usize) {
     );
 }
 
-/// Two fetches in flight: one is asked for while the other arrives.
-async fn through_transport(connection: &Arc<dyn Connection>, count: usize) -> Duration {
+/// Fetches the same partition again and again, several at once: one is asked for while another arrives.
+async fn through_transport(
+    connection: &Arc<dyn Connection>,
+    count: usize,
+    in_flight: usize,
+) -> Duration {
     let budget = Arc::new(Budget::new("received partitions", u64::MAX));
     let started = Instant::now();
-    join_all((0..2).map(|_| async {
-        for _ in 0..count / 2 {
+    join_all((0..in_flight).map(|_| async {
+        for _ in 0..count / in_flight {
             let destination = Arc::clone(&budget) as _;
             connection
                 .fetch(partition_id(0), destination)

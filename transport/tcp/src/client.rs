@@ -155,7 +155,8 @@ async fn run(
         error = reader.run() => error,
         error = write_requests(write_half, to_write, shared, &options) => error,
     };
-    tracing::debug!(peer = %shared.peer, %error, "a connection ended");
+    let copied_bytes = reader.receiver.copied_bytes();
+    tracing::debug!(peer = %shared.peer, %error, copied_bytes, "a connection ended");
     shared.close(error);
 }
 

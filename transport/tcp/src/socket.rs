@@ -53,6 +53,7 @@ pub(crate) struct Receiver<'a> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    copied_bytes: u64,
 }
 
 impl<'a> Receiver<'a> {
@@ -64,7 +65,13 @@ impl<'a> Receiver<'a> {
             buffer: vec![0; BUFFER_BYTES].into(),
             start: 0,
             end: 0,
+            copied_bytes: 0,
         }
+    }
+
+    /// Bytes that reached their place through the buffer and not straight from the socket.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
     }
 
     /// The next `N` bytes, the start of a frame. Before its first byte the peer may be silent as `awaited` allows.
@@ -103,6 +110,7 @@ impl<'a> Receiver<'a> {
         let mut filled = self.buffered().min(target.len());
         target[..filled].copy_from_slice(&self.buffer[self.start..self.start + filled]);
         self.start += filled;
+        self.copied_bytes += filled as u64;
         let ahead = ahead_bytes.min(self.buffer.len());
         while filled < target.len() {
             (self.start, self.end) = (0, 0);
@@ -252,5 +260,75 @@ impl Batch {
             left -= piece.len();
             self.pieces.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::HEAD_BYTES;
+    use tokio::net::TcpListener;
+
+    const STALL: Duration = Duration::from_secs(20);
+    const CHUNK_BYTES: usize = 1 << 20;
+    const CHUNKS: usize = 32;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("has one");
+        let (connected, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (connected.expect("connects"), accepted.expect("accepts").0)
+    }
+
+    #[tokio::test]
+    async fn a_payload_in_chunks_goes_straight_to_its_place() {
+        let (mut here, mut there) = pair().await;
+        let payload: Bytes = (0..CHUNKS * CHUNK_BYTES)
+            .map(|at| (at / 97) as u8)
+            .collect();
+        let sent = payload.clone();
+        let sender = tokio::spawn(async move {
+            let mut batch = Batch::default();
+            for chunk in 0..CHUNKS {
+                batch.push(Bytes::from_static(&[7; HEAD_BYTES]));
+                batch.push(sent.slice(chunk * CHUNK_BYTES..(chunk + 1) * CHUNK_BYTES));
+            }
+            batch.write(&mut there, STALL).await.expect("writes");
+            there
+        });
+        let mut receiver = Receiver::new(here.split().0, STALL);
+        let mut received = vec![0; payload.len()];
+        for chunk in received.chunks_mut(CHUNK_BYTES) {
+            let head = receiver.head::<HEAD_BYTES>(&|| None).await.expect("reads");
+            assert_eq!(head, [7; HEAD_BYTES]);
+            receiver.fill(chunk, HEAD_BYTES).await.expect("reads");
+        }
+        assert!(received == payload, "the same bytes");
+        // Only what came in the same read as the first head.
+        assert!(receiver.copied_bytes() <= BUFFER_BYTES as u64);
+        drop(sender.await.expect("ends"));
+        let ended = receiver.head::<HEAD_BYTES>(&|| None).await;
+        assert!(matches!(ended, Err(Broken::Ended)));
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_many_pieces_is_written_in_order_and_whole() {
+        let (mut here, mut there) = pair().await;
+        let mut batch = Batch::default();
+        let mut expected = Vec::new();
+        for index in 0..3_000_usize {
+            let piece = vec![index as u8; index % 90];
+            expected.extend_from_slice(&piece);
+            batch.push(piece.into());
+        }
+        assert_eq!(batch.bytes(), expected.len());
+        let write = batch.write(&mut there, STALL);
+        let mut receiver = Receiver::new(here.split().0, STALL);
+        let mut received = vec![0; expected.len()];
+        let (written, filled) = tokio::join!(write, receiver.fill(&mut received, 0));
+        written.expect("writes");
+        filled.expect("reads");
+        assert_eq!(received, expected);
+        assert_eq!((batch.bytes(), batch.pieces()), (0, 0));
     }
 }
