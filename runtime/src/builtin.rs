@@ -13,6 +13,7 @@ use transload_gpu::Partition;
 use crate::{Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext};
 
 type Outcome = Result<Vec<Partition>, OperatorError>;
+type Run = fn(TaskContext) -> BoxFuture<'static, Outcome>;
 
 /// The built-in operators:
 ///
@@ -36,7 +37,7 @@ pub fn builtin_operators() -> OperatorFactory {
 
 /// Adds the built-in operators to a registry that has others.
 pub fn register_builtin(registry: &mut OperatorRegistry) {
-    let all: [(&'static str, fn(TaskContext) -> BoxFuture<'static, Outcome>); 8] = [
+    let all: [(&'static str, Run); 8] = [
         ("noop", |task| ready(move || empty(&task))),
         ("sleep", |task| sleep(task).boxed()),
         ("fail", |task| {
@@ -64,7 +65,7 @@ pub fn content_byte(position: u32, output: u32, at: usize) -> u8 {
 
 struct Builtin {
     name: &'static str,
-    run: fn(TaskContext) -> BoxFuture<'static, Outcome>,
+    run: Run,
 }
 
 impl Operator for Builtin {

@@ -357,7 +357,7 @@ pub(super) struct ClientMemory(pub(super) Budget);
 impl Destination for ClientMemory {
     fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
         let bytes = header.payload_bytes();
-        let reservation = self.0.try_reserve(bytes as u64)?;
+        let reservation = self.0.try_reserve(bytes)?;
         Ok(HostBuffer::zeroed(bytes as usize, reservation))
     }
 }

@@ -29,8 +29,8 @@ pub enum ConfigError {
         key: String,
         /// Where it was found.
         origin: String,
-        /// The known option that looks most like it.
-        nearest: Option<&'static str>,
+        /// The known option that looks most like it, written as it should be there.
+        nearest: Option<String>,
     },
     /// A value that cannot be used.
     #[error("option `{name}` in {origin}: `{value}` is not {reason}")]
@@ -46,7 +46,7 @@ pub enum ConfigError {
     },
 }
 
-fn hint(nearest: &Option<&'static str>) -> String {
+fn hint(nearest: &Option<String>) -> String {
     match nearest {
         Some(name) => format!("; did you mean `{name}`?"),
         None => "; the README lists all options".to_owned(),

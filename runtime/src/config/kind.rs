@@ -71,6 +71,16 @@ pub(super) const PERCENT: Kind<u8> = Kind {
     print: u8::to_string,
 };
 
+/// Something is left for the rest.
+pub(super) const SHARE: Kind<u8> = Kind {
+    name: "percent",
+    parse: |text| match text.trim_end_matches('%').parse() {
+        Ok(percent @ 1..=99) => Ok(percent),
+        _ => Err("a share; write a number of percent from 1 to 99".to_owned()),
+    },
+    print: u8::to_string,
+};
+
 pub(super) const BYTES: Kind<u64> = Kind {
     name: "bytes",
     parse: parse_bytes,

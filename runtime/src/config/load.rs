@@ -85,7 +85,14 @@ impl Sources {
                 })?;
             }
         }
-        Ok(())
+        match self.environment.iter().find(|(name, _)| is_unknown(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(ConfigError::UnknownKey {
+                key: name.clone(),
+                origin: "the environment".to_owned(),
+                nearest: nearest(&key_of(name)).map(Setting::variable),
+            }),
+        }
     }
 }
 
@@ -114,7 +121,7 @@ impl Config {
             None => Err(ConfigError::UnknownKey {
                 key: name.to_owned(),
                 origin: origin.to_owned(),
-                nearest: nearest(name),
+                nearest: nearest(name).map(|setting| setting.name.to_owned()),
             }),
         }
     }
@@ -144,7 +151,7 @@ impl Config {
                 }
                 _ => {
                     return Err(ConfigError::UnknownKey {
-                        nearest: nearest(&section),
+                        nearest: nearest(&section).map(|setting| setting.name.to_owned()),
                         key: section,
                         origin,
                     });
@@ -169,8 +176,33 @@ impl Config {
     }
 }
 
+/// Whether a variable names a section of ours and no setting in it. Other `TRANSLOAD_` variables are other people's.
+fn is_unknown(variable: &str) -> bool {
+    let key = key_of(variable);
+    let in_section = SETTINGS
+        .iter()
+        .filter_map(|setting| setting.name.split_once('.'))
+        .any(|(section, _)| {
+            key.split_once('.')
+                .is_some_and(|(found, _)| found == section)
+        });
+    in_section
+        && variable.starts_with(VARIABLE_PREFIX)
+        && !SETTINGS
+            .iter()
+            .any(|setting| setting.variable() == variable)
+}
+
+/// `section.key` of a variable `TRANSLOAD_SECTION_KEY`.
+fn key_of(variable: &str) -> String {
+    variable
+        .trim_start_matches(VARIABLE_PREFIX)
+        .to_lowercase()
+        .replacen('_', ".", 1)
+}
+
 /// The setting whose name looks most like `key`, if any looks alike at all. A key without a section is compared with keys.
-fn nearest(key: &str) -> Option<&'static str> {
+fn nearest(key: &str) -> Option<&'static Setting> {
     let distance_to = |name: &'static str| {
         let bare = name.split_once('.').map_or(name, |(_, key)| key);
         if key.contains('.') {
@@ -181,10 +213,10 @@ fn nearest(key: &str) -> Option<&'static str> {
     };
     SETTINGS
         .iter()
-        .map(|setting| (distance_to(setting.name), setting.name))
-        .min()
+        .map(|setting| (distance_to(setting.name), setting))
+        .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= (key.len() / 3).max(2))
-        .map(|(_, name)| name)
+        .map(|(_, setting)| setting)
 }
 
 /// Letters to insert, delete or replace to make one text of the other.
@@ -268,6 +300,24 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn an_unknown_variable_of_our_sections_is_an_error_and_any_other_is_not() {
+        let sources = |name: &str| Sources {
+            environment: vec![(name.to_owned(), "1GiB".to_owned())],
+            ..Sources::default()
+        };
+        let error = sources("TRANSLOAD_WORKER_MEMROY")
+            .load()
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.contains("did you mean `TRANSLOAD_WORKER_MEMORY`?"),
+            "{error}"
+        );
+        sources("TRANSLOAD_LOG").load().expect("not ours");
+        sources("WORKER_MEMROY").load().expect("not ours");
     }
 
     #[test]

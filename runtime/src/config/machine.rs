@@ -1,6 +1,7 @@
 //! What this machine has to share out.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// Where nothing can be found out.
 const FALLBACK_MEMORY_BYTES: u64 = 4 << 30;
@@ -38,6 +39,11 @@ pub(crate) fn resident_bytes() -> u64 {
         .ok()
         .and_then(|text| kib_line(&text, "VmRSS:"))
         .unwrap_or(0)
+}
+
+/// The user that this process runs as; folders in shared places are named after it.
+pub(super) fn user_id() -> u32 {
+    fs::metadata("/proc/self").map_or(0, |process| process.uid())
 }
 
 fn kib_line(text: &str, label: &str) -> Option<u64> {

@@ -85,7 +85,7 @@ pub struct WorkerConfig {
     pub storage_percent: u8,
     /// See [`transload_worker::Config::spill_above_percent`].
     pub spill_above_percent: u8,
-    /// Where spilled partitions and temporary files go; `None` for the system's temporary folder.
+    /// Where spilled partitions and temporary files go; `None` for a folder of this user's in the system's temporary folder.
     pub spill_dir: Option<PathBuf>,
     /// Most bytes of spilled partitions; `u64::MAX` for no limit.
     pub disk_bytes: u64,
@@ -258,9 +258,9 @@ impl WorkerConfig {
 
     /// Where spill files and scratch files go: a folder under which each worker makes its own.
     pub fn spill_parent(&self) -> PathBuf {
-        self.spill_dir
-            .clone()
-            .unwrap_or_else(|| std::env::temp_dir().join("transload"))
+        self.spill_dir.clone().unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("transload-{}", machine::user_id()))
+        })
     }
 
     /// Where the scheduler listens.

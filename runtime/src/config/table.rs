@@ -135,7 +135,7 @@ pub static SETTINGS: &[Setting] = &[
         what: "Memory for a worker's partitions and operators; `auto` for three quarters of the machine's, shared out among the workers of a local cluster.",
         cost: "The process itself needs some hundred MiB more.",
         change: "When other programs run on the machine, or several workers."),
-    setting!("worker.storage_percent", PERCENT, --"storage-percent" on [Worker, Sql] at worker.storage_percent;
+    setting!("worker.storage_percent", SHARE, --"storage-percent" on [Worker, Sql] at worker.storage_percent;
         what: "Share of that memory for stored partitions; the rest is for running operators.",
         cost: "Less for operators: joins and sorts spill or fail sooner.",
         change: "Higher for graphs that keep much and compute little."),
@@ -144,7 +144,7 @@ pub static SETTINGS: &[Setting] = &[
         cost: "A higher share spills later and leaves less room for what arrives meanwhile.",
         change: "Lower where spilling is slow and partitions are large."),
     setting!("worker.spill_dir", OPTIONAL_PATH, --"spill-dir" on [Worker, Sql] at worker.spill_dir;
-        what: "Folder under which each worker makes one of its own for spilled partitions and temporary files; `auto` for `transload` in the system's temporary folder.",
+        what: "Folder under which each worker makes one of its own for spilled partitions and temporary files; `auto` for `transload-UID` in the system's temporary folder.",
         cost: "Disk space.",
         change: "To a fast local disk; the temporary folder is often small or in memory."),
     setting!("worker.disk", LIMIT_BYTES, --"disk" on [Worker, Sql] at worker.disk_bytes;

@@ -24,6 +24,8 @@ use crate::control::{Connected, ControlError, SendLimits};
 use crate::fetcher::{FetchError, Fetched, Fetcher};
 use crate::{OperatorError, RuntimeError};
 
+/// How long the scheduler may take to close its side after we have closed ours.
+const LINGER: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// Something that this process has finished.
@@ -185,6 +187,8 @@ impl Driver {
         if !sender.is_finished() && timeout(patience, &mut sender).await.is_err() {
             sender.abort();
         }
+        // Closing while unread input waits would make the system throw away our last words.
+        let _ = timeout(LINGER, reader.drain()).await;
         ended
     }
 
