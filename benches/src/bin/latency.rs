@@ -11,9 +11,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use transload_benches::{Failure, percentile};
 use transload_protocol::{Edges, Layer, LayerIndex, TaskGraph};
-use transload_runtime::client::{Client, ClientOptions};
-use transload_runtime::config::Config;
-use transload_runtime::local_cluster::{LocalCluster, LocalClusterOptions, WorkerMode};
+use transload_runtime::{Client, ClientOptions, Config, LocalCluster, LocalClusterOptions, WorkerMode};
 
 /// Measures no-op tasks on a local cluster, or on one that runs already.
 #[derive(Parser)]

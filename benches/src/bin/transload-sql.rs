@@ -10,7 +10,7 @@ use clap::Parser;
 use futures::TryStreamExt;
 use transload_benches::{Failure, STACK_BYTES, serve, tables};
 use transload_query::{FileOptions, SqlOptions, SqlSession};
-use transload_runtime::client::{Client, ClientOptions};
+use transload_runtime::{Client, ClientOptions};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
