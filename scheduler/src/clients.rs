@@ -3,8 +3,8 @@
 //! Called by `machine`. Whatever a client sends, only its own graphs are touched.
 
 use transload_protocol::{
-    ClientId, ClientMessage, Event, GraphError, GraphId, GraphOutcome, LayerIndex,
-    SchedulerToClient, SchedulerToWorker, TaskGraph, TaskId, WorkerId,
+    ClientId, ClientMessage, CompiledGraph, Edges, Event, GraphError, GraphId, GraphOutcome,
+    LayerIndex, SchedulerToClient, SchedulerToWorker, Source, TaskGraph, TaskId, WorkerId,
 };
 
 use crate::api::Action;
@@ -12,6 +12,9 @@ use crate::graph::{Graph, Phase};
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, TaskAt};
 use crate::task::TaskState;
+
+/// Most edges of one graph, implicit ones counted. Each is walked a few times, and nobody else is served meanwhile.
+const MAX_EDGES_PER_GRAPH: u32 = 1 << 28;
 
 impl Scheduler {
     pub(crate) fn on_client_message(
@@ -75,7 +78,10 @@ impl Scheduler {
                     .map_or_else(String::new, |layer| layer.name.clone()),
                 reason,
             });
-        let compiled = match refused.map_or_else(|| tasks.compile(), Err) {
+        let compiled = refused
+            .map_or_else(|| tasks.compile(), Err)
+            .and_then(limit_edges);
+        let compiled = match compiled {
             Ok(compiled) => compiled,
             Err(error) => {
                 let message = SchedulerToClient::Rejected { graph: id, error };
@@ -224,4 +230,31 @@ impl Scheduler {
         out.push(Action::Stop);
         self.stopped = true;
     }
+}
+
+fn limit_edges(compiled: CompiledGraph) -> Result<CompiledGraph, GraphError> {
+    let tasks_of = |source: &Source| {
+        let Source::Layer(source) = source;
+        let below = compiled.layers().get(source.0 as usize);
+        u64::from(below.map_or(0, |layer| layer.tasks))
+    };
+    let edges: u64 = compiled
+        .layers()
+        .iter()
+        .flat_map(|layer| layer.inputs.iter().map(move |input| (layer, input)))
+        .map(|(layer, input)| match &input.edges {
+            Edges::OneToOne => u64::from(layer.tasks),
+            Edges::Tree { .. } => tasks_of(&input.source),
+            Edges::Shuffle | Edges::Broadcast => u64::from(layer.tasks) * tasks_of(&input.source),
+            Edges::Explicit(edges) => edges.partitions.len() as u64,
+        })
+        .fold(0, u64::saturating_add);
+    if edges > u64::from(MAX_EDGES_PER_GRAPH) {
+        return Err(GraphError::TooLarge {
+            graph: compiled.graph().name.clone(),
+            what: format!("the number of edges, {edges},"),
+            limit: MAX_EDGES_PER_GRAPH,
+        });
+    }
+    Ok(compiled)
 }

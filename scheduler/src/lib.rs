@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod attempts;
 mod bits;
 mod check;
 mod clients;

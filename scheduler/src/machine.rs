@@ -167,8 +167,10 @@ impl Scheduler {
     }
 
     fn on_tick(&mut self, out: &mut Vec<Action>) {
-        if self.liveness_check.is_some_and(|at| at <= self.now) {
-            self.drop_silent_workers(out);
+        if let Some(due) = self.liveness_check
+            && due <= self.now
+        {
+            self.drop_silent_workers(due, out);
         }
     }
 }

@@ -1,32 +1,16 @@
-//! What workers do: join, report on tasks, fall silent, leave.
+//! What workers do: join, fall silent, leave, die; and which part handles what they say.
 //!
-//! Called by `machine`. A report about any attempt but the current one changes nothing; a report that cannot be true drops the
-//! worker.
+//! Called by `machine`. Knows nothing of what a report means for other tasks.
 
 use transload_protocol::{
-    Attempt, Event, PartitionId, SchedulerToWorker, TaskError, TaskErrorKind, TaskId, WorkerHello,
-    WorkerId, WorkerMessage,
+    Event, SchedulerToWorker, TaskErrorKind, TaskId, Time, WorkerHello, WorkerId, WorkerMessage,
 };
 
 use crate::api::Action;
 use crate::machine::Scheduler;
 use crate::slab::{TaskAt, WorkerSlot};
-use crate::task::{OutputBytes, TaskState};
+use crate::task::TaskState;
 use crate::worker::Worker;
-
-/// How an attempt named in a message relates to what the scheduler knows.
-enum Standing {
-    /// It is the task's current attempt, on this worker.
-    Current {
-        at: TaskAt,
-        /// The count of assignments when it was handed out.
-        serial: u32,
-    },
-    /// It was cancelled, and this is the first answer.
-    Cancelled,
-    /// It is of no interest any more.
-    Stale,
-}
 
 impl Scheduler {
     pub(crate) fn on_worker_connected(
@@ -85,14 +69,7 @@ impl Scheduler {
                 attempt,
                 missing,
             } => self.on_missing_inputs(worker, task, attempt, &missing, out),
-            WorkerMessage::Cancelled { task, attempt } => {
-                match self.standing(worker, task, attempt) {
-                    Standing::Cancelled => self.close_cancel(task),
-                    // It gave back a task that nobody cancelled: it may run elsewhere.
-                    Standing::Current { at, .. } => self.take_back(at),
-                    Standing::Stale => {}
-                }
-            }
+            WorkerMessage::Cancelled { task, attempt } => self.on_cancelled(worker, task, attempt),
             WorkerMessage::Lost { tasks } => self.on_lost_outputs(worker, &tasks, out),
             WorkerMessage::Heartbeat { load } => self.workers.slab[worker].load = load,
             WorkerMessage::Events { events } => self.forward(worker, events, out),
@@ -106,8 +83,15 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn drop_silent_workers(&mut self, out: &mut Vec<Action>) {
+    /// Called when the first of them may have been silent for too long since `due`.
+    pub(crate) fn drop_silent_workers(&mut self, due: Time, out: &mut Vec<Action>) {
         let timeout = self.timeout_micros();
+        if self.now.micros_since(due) > timeout / 2 {
+            // We were the silent one, and what they said meanwhile is still to be read.
+            for (_, worker) in self.workers.slab.iter_mut() {
+                worker.last_seen = self.now;
+            }
+        }
         let silent: Vec<WorkerSlot> = self
             .workers
             .slab
@@ -127,7 +111,8 @@ impl Scheduler {
             .min();
     }
 
-    fn drop_worker(&mut self, worker: WorkerSlot, reason: &str, out: &mut Vec<Action>) {
+    /// Ends a worker that is silent or talks nonsense.
+    pub(crate) fn drop_worker(&mut self, worker: WorkerSlot, reason: &str, out: &mut Vec<Action>) {
         out.push(Action::DropWorker {
             worker: self.workers.slab[worker].id,
             reason: reason.to_owned(),
@@ -239,175 +224,6 @@ impl Scheduler {
                 }
             }
             self.take_back(at);
-        }
-    }
-
-    fn standing(&self, worker: WorkerSlot, task: TaskId, attempt: Attempt) -> Standing {
-        if self
-            .cancels
-            .get(&task)
-            .is_some_and(|cancel| cancel.worker == worker && cancel.attempt == attempt)
-        {
-            return Standing::Cancelled;
-        }
-        let Some(at) = self.graphs.find(task) else {
-            return Standing::Stale;
-        };
-        let record = &self.graphs.slab[at.graph].tasks[at.index as usize];
-        match record.state {
-            TaskState::Assigned {
-                worker: assigned,
-                serial,
-                ..
-            } if assigned == worker && Attempt(record.attempt) == attempt => {
-                Standing::Current { at, serial }
-            }
-            TaskState::Culled
-            | TaskState::Waiting { .. }
-            | TaskState::Ready { .. }
-            | TaskState::Assigned { .. }
-            | TaskState::Done { .. }
-            | TaskState::Released => Standing::Stale,
-        }
-    }
-
-    fn on_started(&mut self, worker: WorkerSlot, task: TaskId, attempt: Attempt) {
-        match self.standing(worker, task, attempt) {
-            Standing::Current { at, .. } => self.note_started(at),
-            Standing::Cancelled | Standing::Stale => {}
-        }
-    }
-
-    fn on_finished(
-        &mut self,
-        worker: WorkerSlot,
-        task: TaskId,
-        attempt: Attempt,
-        bytes: Vec<u64>,
-        out: &mut Vec<Action>,
-    ) {
-        match self.standing(worker, task, attempt) {
-            Standing::Current { at, .. } => {
-                let expected = self.graphs.slab[at.graph]
-                    .submitted_layer_of(at.index)
-                    .outputs;
-                if bytes.len() != expected as usize {
-                    let reason = format!(
-                        "it reported {} outputs of task {task}, which makes {expected}",
-                        bytes.len()
-                    );
-                    self.drop_worker(worker, &reason, out);
-                    return;
-                }
-                self.on_task_done(at, worker, OutputBytes::from(bytes), out);
-                self.end_if_done(at.graph, out);
-            }
-            Standing::Cancelled => {
-                self.release_on(worker, task);
-                self.close_cancel(task);
-            }
-            Standing::Stale => {
-                if !self.concerns(worker, task) {
-                    self.release_on(worker, task);
-                }
-            }
-        }
-    }
-
-    /// Whether the worker holds the task's partitions or is to make them.
-    fn concerns(&self, worker: WorkerSlot, task: TaskId) -> bool {
-        let Some(at) = self.graphs.find(task) else {
-            // Its graph is forgotten, and the worker was told so.
-            return true;
-        };
-        match self.graphs.slab[at.graph].tasks[at.index as usize].state {
-            TaskState::Assigned { worker: there, .. } | TaskState::Done { worker: there, .. } => {
-                there == worker
-            }
-            TaskState::Culled
-            | TaskState::Waiting { .. }
-            | TaskState::Ready { .. }
-            | TaskState::Released => false,
-        }
-    }
-
-    fn on_failed(
-        &mut self,
-        worker: WorkerSlot,
-        attempt: Attempt,
-        error: TaskError,
-        out: &mut Vec<Action>,
-    ) {
-        let at = match self.standing(worker, error.task, attempt) {
-            Standing::Current { at, .. } => at,
-            Standing::Cancelled => {
-                self.close_cancel(error.task);
-                return;
-            }
-            Standing::Stale => return,
-        };
-        let id = self.workers.slab[worker].id;
-        self.emit(
-            Event::TaskFailed {
-                task: error.task,
-                worker: id,
-                message: error.message.clone(),
-            },
-            out,
-        );
-        let graph = &mut self.graphs.slab[at.graph];
-        let retries = graph.submitted_layer_of(at.index).retries;
-        let history = graph.history.entry(at.index).or_default();
-        if error.kind.is_retryable() && history.failures < retries {
-            history.failures += 1;
-            history.avoid = Some(id);
-            history.last = format!("it failed on worker {id}: {}", error.message);
-            self.take_back(at);
-        } else {
-            let message = match history.failures {
-                0 => error.message,
-                failures => format!("{} (attempt {})", error.message, failures + 1),
-            };
-            self.fail_task(at, Some(worker), error.kind, message, out);
-        }
-    }
-
-    fn on_missing_inputs(
-        &mut self,
-        worker: WorkerSlot,
-        task: TaskId,
-        attempt: Attempt,
-        missing: &[(PartitionId, WorkerId)],
-        out: &mut Vec<Action>,
-    ) {
-        let (at, serial) = match self.standing(worker, task, attempt) {
-            Standing::Current { at, serial } => (at, serial),
-            Standing::Cancelled => {
-                self.close_cancel(task);
-                return;
-            }
-            Standing::Stale => return,
-        };
-        let reporter = self.workers.slab[worker].id;
-        self.take_back(at);
-        for (partition, holder) in missing {
-            let source = self.graphs.find(partition.task);
-            let holder = self.workers.by_id.get(holder).copied();
-            // Both are gone when a loss has ended the graph, or the worker died meanwhile.
-            if let (Some(source), Some(holder)) = (source, holder)
-                && source.graph == at.graph
-            {
-                let reason = format!("worker {reporter} could not fetch {partition}");
-                self.on_out_of_reach(source, holder, Some(serial), &reason, out);
-            }
-        }
-    }
-
-    fn on_lost_outputs(&mut self, worker: WorkerSlot, tasks: &[TaskId], out: &mut Vec<Action>) {
-        for task in tasks {
-            if let Some(at) = self.graphs.find(*task) {
-                self.on_out_of_reach(at, worker, None, "the worker lost them", out);
-            }
         }
     }
 }

@@ -38,14 +38,18 @@ impl Scheduler {
         self.fail_unschedulable(out);
         if self.ready.len() > 0 {
             let mut with_room = std::mem::take(&mut self.with_room);
-            with_room.retain(|slot| self.workers.slab.get(*slot).is_some());
             for reach in [Reach::Slot, Reach::Queue] {
-                for worker in &with_room {
-                    while let Some(at) = self.pick_own(*worker, reach) {
-                        self.assign(at, *worker, out);
+                for worker in with_room.iter().copied() {
+                    // One that left in this step may still be named.
+                    while self.workers.slab.get(worker).is_some()
+                        && let Some(at) = self.pick_own(worker, reach)
+                    {
+                        self.assign(at, worker, out);
                     }
                 }
                 self.spread(reach, out);
+                // Those from whom an idle worker took something.
+                with_room.append(&mut self.with_room);
             }
             self.with_room = with_room;
         }
@@ -148,10 +152,15 @@ impl Scheduler {
             let resources = &graph.layer_of(at.index).resources;
             let heavy = graph.input_bytes(at.index) > STEAL_BYTES;
             let victim_takes_it = self.workers.fits(victim, resources, Reach::Queue);
-            (self.workers.fits(thief, resources, Reach::Slot)
+            let can_take = self.workers.fits(thief, resources, Reach::Slot)
                 && !self.avoids(at, thief)
-                && !(heavy && victim_takes_it))
-                .then_some(at)
+                && !(heavy && victim_takes_it);
+            if !can_take {
+                return None;
+            }
+            // What stands behind it may fit where it did not.
+            self.with_room.push(victim);
+            Some(at)
         })
     }
 

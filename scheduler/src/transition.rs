@@ -36,8 +36,16 @@ impl Scheduler {
             TaskState::Ready {
                 prefers: Some(worker),
             } => {
-                self.workers.slab[*worker].preferred_live -= 1;
+                let record = &mut self.workers.slab[*worker];
+                record.preferred_live -= 1;
+                if record.preferred_live == 0 {
+                    record.preferred.clear();
+                }
                 self.ready.preferring -= 1;
+                if !matches!(new, TaskState::Assigned { .. }) {
+                    // What stood behind it may fit where it did not.
+                    self.with_room.push(*worker);
+                }
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running -= 1;

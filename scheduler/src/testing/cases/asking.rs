@@ -1,8 +1,8 @@
 //! Questions, reports, refusals, and time.
 
 use transload_protocol::{
-    ClientId, ClientMessage, Event, EventRecord, GraphId, GraphOutcome, Tier, Time, WorkerId,
-    WorkerLoad, WorkerMessage,
+    ClientId, ClientMessage, Edges, Event, EventRecord, GraphId, GraphOutcome, Layer, Tier, Time,
+    WorkerId, WorkerLoad, WorkerMessage,
 };
 
 use crate::testing::graphs::{chain, gather, independent};
@@ -18,6 +18,17 @@ fn a_graph_that_breaks_a_rule_is_rejected_with_the_rule() {
     let error = cluster.client().rejected[&graph].to_string();
     assert!(error.contains("no tasks"), "{error}");
     cluster.assert_clean();
+}
+
+#[test]
+fn a_graph_with_too_many_implicit_edges_is_rejected_at_once() {
+    let mut cluster = Cluster::of(1, 1);
+    let mut tasks = independent(1_000_000);
+    let map = transload_protocol::LayerIndex(0);
+    tasks.push(Layer::new("all", "op", 1_000_000).reading(map, Edges::Broadcast));
+    let graph = cluster.submit(tasks);
+    let error = cluster.client().rejected[&graph].to_string();
+    assert!(error.contains("number of edges, 1000000000000,"), "{error}");
 }
 
 #[test]
@@ -99,6 +110,17 @@ fn a_silent_worker_is_dropped_and_its_tasks_go_elsewhere() {
     assert_eq!(cluster.worker_of(task(graph, 0)), Some(lively));
     let deadline = cluster.scheduler.next_deadline().expect("still watched");
     assert!(deadline > Time::from_millis(18_000), "{deadline:?}");
+}
+
+#[test]
+fn a_scheduler_that_stalled_itself_gives_its_workers_time() {
+    let mut cluster = Cluster::of(2, 1);
+    cluster.now = Time::from_millis(60_000);
+    cluster.feed(Input::Tick);
+    assert_eq!(cluster.dropped, []);
+    cluster.now = cluster.scheduler.next_deadline().expect("still watched");
+    cluster.feed(Input::Tick);
+    assert_eq!(cluster.dropped.len(), 2);
 }
 
 #[test]

@@ -2,5 +2,6 @@
 
 mod asking;
 mod ending;
+mod failing;
 mod lineage;
 mod placement;

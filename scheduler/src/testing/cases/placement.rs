@@ -267,3 +267,32 @@ fn where_nothing_is_kept_everything_runs_for_its_effect_and_is_freed() {
     assert!(cluster.client().outputs.is_empty());
     cluster.assert_clean();
 }
+
+#[test]
+fn what_stands_behind_a_stolen_task_gets_its_turn_at_once() {
+    // Two readers of one output: the deeper one asks for more slots than its holder has room for.
+    let mut tasks = TaskGraph::new("behind");
+    let a = tasks.push(Layer::new("a", "op", 1));
+    let narrow = tasks.push(Layer::new("narrow", "op", 1).reading(a, Edges::OneToOne));
+    let mut wide = Layer::new("wide", "op", 1).reading(a, Edges::OneToOne);
+    wide.resources = Resources::slots(2);
+    let wide = tasks.push(wide);
+    tasks.keep(narrow);
+    tasks.keep(wide);
+    let mut blocker = independent(3);
+    blocker.layers[0].priority = 1;
+    let mut cluster = Cluster::of(1, 2);
+    cluster.submit(blocker);
+    let graph = cluster.submit(tasks);
+    let holder = cluster.finish(task(graph, 0));
+    assert_eq!(
+        cluster.workers[&holder].assigned.len(),
+        3,
+        "the wide one does not fit, and the narrow one stands behind it"
+    );
+    let thief = cluster.join(2);
+    assert_eq!(cluster.worker_of(task(graph, 2)), Some(thief));
+    assert_eq!(cluster.worker_of(task(graph, 1)), Some(holder));
+    cluster.run();
+    assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+}

@@ -1,0 +1,209 @@
+//! What workers report about attempts at tasks, and about what they hold.
+//!
+//! Called by `members`. A report about any attempt but the current one changes nothing; one that cannot be true drops the
+//! worker.
+
+use transload_protocol::{Attempt, Event, PartitionId, TaskError, TaskId, WorkerId};
+
+use crate::api::Action;
+use crate::machine::Scheduler;
+use crate::slab::{TaskAt, WorkerSlot};
+use crate::task::{OutputBytes, TaskState};
+
+/// How an attempt named in a message relates to what the scheduler knows.
+enum Standing {
+    /// It is the task's current attempt, on this worker.
+    Current {
+        at: TaskAt,
+        /// The count of assignments when it was handed out.
+        serial: u32,
+    },
+    /// It was cancelled, and this is the first answer.
+    Cancelled,
+    /// It is of no interest any more.
+    Stale,
+}
+
+impl Scheduler {
+    pub(crate) fn on_cancelled(&mut self, worker: WorkerSlot, task: TaskId, attempt: Attempt) {
+        match self.standing(worker, task, attempt) {
+            Standing::Cancelled => self.close_cancel(task),
+            // It gave back a task that nobody cancelled: it may run elsewhere.
+            Standing::Current { at, .. } => self.take_back(at),
+            Standing::Stale => {}
+        }
+    }
+
+    pub(crate) fn on_started(&mut self, worker: WorkerSlot, task: TaskId, attempt: Attempt) {
+        match self.standing(worker, task, attempt) {
+            Standing::Current { at, .. } => self.note_started(at),
+            Standing::Cancelled | Standing::Stale => {}
+        }
+    }
+
+    pub(crate) fn on_finished(
+        &mut self,
+        worker: WorkerSlot,
+        task: TaskId,
+        attempt: Attempt,
+        bytes: Vec<u64>,
+        out: &mut Vec<Action>,
+    ) {
+        match self.standing(worker, task, attempt) {
+            Standing::Current { at, .. } => {
+                let expected = self.graphs.slab[at.graph]
+                    .submitted_layer_of(at.index)
+                    .outputs;
+                if bytes.len() != expected as usize {
+                    let reason = format!(
+                        "it reported {} outputs of task {task}, which makes {expected}",
+                        bytes.len()
+                    );
+                    self.drop_worker(worker, &reason, out);
+                    return;
+                }
+                self.on_task_done(at, worker, OutputBytes::from(bytes), out);
+                self.end_if_done(at.graph, out);
+            }
+            Standing::Cancelled => {
+                self.release_on(worker, task);
+                self.close_cancel(task);
+            }
+            Standing::Stale => {
+                if !self.concerns(worker, task) {
+                    self.release_on(worker, task);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_failed(
+        &mut self,
+        worker: WorkerSlot,
+        attempt: Attempt,
+        error: TaskError,
+        out: &mut Vec<Action>,
+    ) {
+        let at = match self.standing(worker, error.task, attempt) {
+            Standing::Current { at, .. } => at,
+            Standing::Cancelled => {
+                self.close_cancel(error.task);
+                return;
+            }
+            Standing::Stale => return,
+        };
+        let id = self.workers.slab[worker].id;
+        self.emit(
+            Event::TaskFailed {
+                task: error.task,
+                worker: id,
+                message: error.message.clone(),
+            },
+            out,
+        );
+        let graph = &mut self.graphs.slab[at.graph];
+        let retries = graph.submitted_layer_of(at.index).retries;
+        let history = graph.history.entry(at.index).or_default();
+        if error.kind.is_retryable() && history.failures < retries {
+            history.failures += 1;
+            history.avoid = Some(id);
+            history.last = format!("it failed on worker {id}: {}", error.message);
+            self.take_back(at);
+        } else {
+            let message = match history.failures {
+                0 => error.message,
+                failures => format!("{} (attempt {})", error.message, failures + 1),
+            };
+            self.fail_task(at, Some(worker), error.kind, message, out);
+        }
+    }
+
+    pub(crate) fn on_missing_inputs(
+        &mut self,
+        worker: WorkerSlot,
+        task: TaskId,
+        attempt: Attempt,
+        missing: &[(PartitionId, WorkerId)],
+        out: &mut Vec<Action>,
+    ) {
+        let (at, serial) = match self.standing(worker, task, attempt) {
+            Standing::Current { at, serial } => (at, serial),
+            Standing::Cancelled => {
+                self.close_cancel(task);
+                return;
+            }
+            Standing::Stale => return,
+        };
+        let reporter = self.workers.slab[worker].id;
+        self.take_back(at);
+        for (partition, holder) in missing {
+            let source = self.graphs.find(partition.task);
+            let holder = self.workers.by_id.get(holder).copied();
+            // Both are gone when a loss has ended the graph, or the worker died meanwhile.
+            if let (Some(source), Some(holder)) = (source, holder)
+                && source.graph == at.graph
+            {
+                let reason = format!("worker {reporter} could not fetch {partition}");
+                self.on_out_of_reach(source, holder, Some(serial), &reason, out);
+            }
+        }
+    }
+
+    pub(crate) fn on_lost_outputs(
+        &mut self,
+        worker: WorkerSlot,
+        tasks: &[TaskId],
+        out: &mut Vec<Action>,
+    ) {
+        for task in tasks {
+            if let Some(at) = self.graphs.find(*task) {
+                self.on_out_of_reach(at, worker, None, "the worker lost them", out);
+            }
+        }
+    }
+    fn standing(&self, worker: WorkerSlot, task: TaskId, attempt: Attempt) -> Standing {
+        if self
+            .cancels
+            .get(&task)
+            .is_some_and(|cancel| cancel.worker == worker && cancel.attempt == attempt)
+        {
+            return Standing::Cancelled;
+        }
+        let Some(at) = self.graphs.find(task) else {
+            return Standing::Stale;
+        };
+        let record = &self.graphs.slab[at.graph].tasks[at.index as usize];
+        match record.state {
+            TaskState::Assigned {
+                worker: assigned,
+                serial,
+                ..
+            } if assigned == worker && Attempt(record.attempt) == attempt => {
+                Standing::Current { at, serial }
+            }
+            TaskState::Culled
+            | TaskState::Waiting { .. }
+            | TaskState::Ready { .. }
+            | TaskState::Assigned { .. }
+            | TaskState::Done { .. }
+            | TaskState::Released => Standing::Stale,
+        }
+    }
+
+    /// Whether the worker holds the task's partitions or is to make them.
+    fn concerns(&self, worker: WorkerSlot, task: TaskId) -> bool {
+        let Some(at) = self.graphs.find(task) else {
+            // Its graph is forgotten, and the worker was told so.
+            return true;
+        };
+        match self.graphs.slab[at.graph].tasks[at.index as usize].state {
+            TaskState::Assigned { worker: there, .. } | TaskState::Done { worker: there, .. } => {
+                there == worker
+            }
+            TaskState::Culled
+            | TaskState::Waiting { .. }
+            | TaskState::Ready { .. }
+            | TaskState::Released => false,
+        }
+    }
+}
