@@ -284,31 +284,17 @@ impl Scheduler {
             let queued: BTreeSet<TaskAt> = worker
                 .preferred
                 .iter()
-                .map(|entry| TaskAt {
-                    graph: entry.0.0.graph,
-                    index: entry.0.1,
+                .map(|(rank, index)| TaskAt {
+                    graph: rank.graph,
+                    index: *index,
                 })
                 .collect();
             ensure(
-                worker.preferred_live as usize == preferred.len() && preferred.is_subset(&queued),
+                queued == preferred && worker.preferred.len() == queued.len(),
                 || format!("worker {id} queues {queued:?}, tasks that prefer it are {preferred:?}"),
             )?;
-            // Only the first: a large task waits for its room, and those behind it wait with it.
-            let first = worker.preferred.iter().map(|entry| entry.0);
-            let first = first
-                .map(|(rank, index)| {
-                    (
-                        rank,
-                        TaskAt {
-                            graph: rank.graph,
-                            index,
-                        },
-                    )
-                })
-                .filter(|(_, at)| preferred.contains(at))
-                .min();
             ensure(
-                first.is_none_or(|(_, at)| {
+                preferred.iter().all(|at| {
                     let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
                     !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
                 }),

@@ -12,7 +12,7 @@ use transload_protocol::{
 };
 
 use crate::api::Action;
-use crate::graph::{Graph, is_shared};
+use crate::graph::is_shared;
 use crate::machine::Scheduler;
 use crate::ready::Rank;
 use crate::slab::{Slot, TaskAt, WorkerSlot};
@@ -37,7 +37,7 @@ impl Scheduler {
     pub(crate) fn place(&mut self, out: &mut Vec<Action>) {
         self.fail_unschedulable(out);
         if self.ready.len() > 0 {
-            let mut with_room = std::mem::take(&mut self.with_room);
+            let with_room = std::mem::take(&mut self.with_room);
             for reach in [Reach::Slot, Reach::Queue] {
                 for worker in with_room.iter().copied() {
                     // One that left in this step may still be named.
@@ -48,8 +48,6 @@ impl Scheduler {
                     }
                 }
                 self.spread(reach, out);
-                // Those from whom an idle worker took something.
-                with_room.append(&mut self.with_room);
             }
             self.with_room = with_room;
         }
@@ -81,17 +79,18 @@ impl Scheduler {
         }
     }
 
-    /// The first task in a worker's own queue, unless it does not fit or the common queue has one of higher rank.
-    fn pick_own(&mut self, worker: WorkerSlot, reach: Reach) -> Option<TaskAt> {
-        let (rank, at) = self.first_preferring(worker)?;
-        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
+    /// The first task in a worker's own queue that fits, unless the common queue has one of higher rank for it.
+    fn pick_own(&self, worker: WorkerSlot, reach: Reach) -> Option<TaskAt> {
+        let resources = |at: TaskAt| &self.graphs.slab[at.graph].layer_of(at.index).resources;
+        let (rank, at) =
+            self.first_preferring(worker, |at| self.workers.fits(worker, resources(at), reach))?;
         // Only what this worker may take counts: a worker must not idle for a task that avoids it.
         let open = self.pick_open(worker, reach);
         let outranked = open.is_some_and(|(first, _)| first < rank);
-        (!outranked && self.workers.fits(worker, resources, reach)).then_some(at)
+        (!outranked).then_some(at)
     }
 
-    fn pick(&mut self, worker: WorkerSlot, reach: Reach) -> Option<Pick> {
+    fn pick(&self, worker: WorkerSlot, reach: Reach) -> Option<Pick> {
         if let Some(at) = self.pick_own(worker, reach) {
             return Some(Pick::Settled(at));
         }
@@ -136,48 +135,48 @@ impl Scheduler {
                 .any_covers(&graph.layer_of(at.index).resources, Some(worker))
     }
 
-    /// For a worker with a free slot and nothing to do: the first task of the longest queue that fits.
-    fn steal(&mut self, thief: WorkerSlot) -> Option<TaskAt> {
-        let mut victims: Vec<(Reverse<u32>, WorkerSlot)> = self
+    /// For a worker with a free slot and nothing to do: the first task of the longest queue that it can take.
+    fn steal(&self, thief: WorkerSlot) -> Option<TaskAt> {
+        let mut victims: Vec<(Reverse<usize>, WorkerSlot)> = self
             .workers
             .slab
             .iter()
-            .filter(|(slot, worker)| *slot != thief && worker.preferred_live > 0)
-            .map(|(slot, worker)| (Reverse(worker.preferred_live), slot))
+            .filter(|(slot, worker)| *slot != thief && !worker.preferred.is_empty())
+            .map(|(slot, worker)| (Reverse(worker.preferred.len()), slot))
             .collect();
         victims.sort_unstable();
         victims.into_iter().find_map(|(_, victim)| {
-            let (_, at) = self.first_preferring(victim)?;
-            let graph = &self.graphs.slab[at.graph];
-            let resources = &graph.layer_of(at.index).resources;
-            let heavy = graph.input_bytes(at.index) > STEAL_BYTES;
-            let victim_takes_it = self.workers.fits(victim, resources, Reach::Queue);
-            let can_take = self.workers.fits(thief, resources, Reach::Slot)
-                && !self.avoids(at, thief)
-                && !(heavy && victim_takes_it);
-            if !can_take {
-                return None;
-            }
-            // What stands behind it may fit where it did not.
-            self.with_room.push(victim);
-            Some(at)
+            let can_take = |at: TaskAt| {
+                let graph = &self.graphs.slab[at.graph];
+                let resources = &graph.layer_of(at.index).resources;
+                self.workers.fits(thief, resources, Reach::Slot)
+                    && !self.avoids(at, thief)
+                    && (graph.input_bytes(at.index) <= STEAL_BYTES
+                        || !self.workers.fits(victim, resources, Reach::Queue))
+            };
+            self.first_preferring(victim, can_take).map(|(_, at)| at)
         })
     }
 
-    /// The first real entry of a worker's own queue.
-    fn first_preferring(&mut self, worker: WorkerSlot) -> Option<(Rank, TaskAt)> {
-        loop {
-            let Reverse((rank, index)) = *self.workers.slab[worker].preferred.peek()?;
+    /// The first task in a worker's own queue that is wanted. Of each layer only the first is asked about.
+    fn first_preferring(
+        &self,
+        worker: WorkerSlot,
+        wanted: impl Fn(TaskAt) -> bool,
+    ) -> Option<(Rank, TaskAt)> {
+        let queue = &self.workers.slab[worker].preferred;
+        let mut entry = queue.first().copied();
+        while let Some((rank, index)) = entry {
             let at = TaskAt {
                 graph: rank.graph,
                 index,
             };
-            let is_current = |graph: &Graph| graph.serial == rank.graph_serial;
-            if self.graphs.slab.get(at.graph).is_some_and(is_current) && self.prefers(at, worker) {
+            if wanted(at) {
                 return Some((rank, at));
             }
-            self.workers.slab[worker].preferred.pop();
+            entry = queue.range((rank, u32::MAX)..).next().copied();
         }
+        None
     }
 
     /// The worker that holds most of what a task reads, when that is more than half and the worker can run it.

@@ -2,14 +2,13 @@
 //!
 //! Called by `lineage` and `place`, which decide what the next state is. Knows nothing of messages.
 
-use std::cmp::Reverse;
 use std::mem;
 
 use tracing::trace;
 
 use crate::graph::Progress;
 use crate::machine::Scheduler;
-use crate::slab::{TaskAt, WorkerSlot};
+use crate::slab::TaskAt;
 use crate::task::TaskState;
 
 impl Scheduler {
@@ -36,16 +35,9 @@ impl Scheduler {
             TaskState::Ready {
                 prefers: Some(worker),
             } => {
-                let record = &mut self.workers.slab[*worker];
-                record.preferred_live -= 1;
-                if record.preferred_live == 0 {
-                    record.preferred.clear();
-                }
+                let entry = (layer.rank, at.index);
+                self.workers.slab[*worker].preferred.remove(&entry);
                 self.ready.preferring -= 1;
-                if !matches!(new, TaskState::Assigned { .. }) {
-                    // What stood behind it may fit where it did not.
-                    self.with_room.push(*worker);
-                }
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running -= 1;
@@ -71,9 +63,8 @@ impl Scheduler {
             TaskState::Ready {
                 prefers: Some(worker),
             } => {
-                let record = &mut self.workers.slab[*worker];
-                record.preferred.push(Reverse((layer.rank, at.index)));
-                record.preferred_live += 1;
+                let entry = (layer.rank, at.index);
+                self.workers.slab[*worker].preferred.insert(entry);
                 self.ready.preferring += 1;
                 self.with_room.push(*worker);
             }
@@ -146,19 +137,5 @@ impl Scheduler {
     pub(crate) fn make_ready(&mut self, at: TaskAt) {
         let prefers = self.preferred_worker(at);
         self.set_state(at, TaskState::Ready { prefers });
-    }
-
-    /// The worker whose queue a valid entry of a preferred heap stands in.
-    pub(crate) fn prefers(&self, at: TaskAt, worker: WorkerSlot) -> bool {
-        self.graphs
-            .slab
-            .get(at.graph)
-            .and_then(|graph| graph.tasks.get(at.index as usize))
-            .is_some_and(|task| {
-                task.state
-                    == TaskState::Ready {
-                        prefers: Some(worker),
-                    }
-            })
     }
 }

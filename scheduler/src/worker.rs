@@ -2,8 +2,7 @@
 //!
 //! Written by `transition` (assignments) and `membership` (joining, leaving). Knows nothing of graphs.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{Resources, TaskId, Time, WorkerHello, WorkerId, WorkerLoad};
 
@@ -42,10 +41,8 @@ pub(crate) struct Worker {
     pub(crate) finished: u64,
     /// Bytes it has moved to disk.
     pub(crate) spilled_bytes: u64,
-    /// Ready tasks that prefer it, and entries of some that no longer do.
-    pub(crate) preferred: BinaryHeap<Reverse<(Rank, u32)>>,
-    /// How many of `preferred` are real.
-    pub(crate) preferred_live: u32,
+    /// Ready tasks that prefer it: their layer's rank and their index.
+    pub(crate) preferred: BTreeSet<(Rank, u32)>,
     /// Tasks it shall drop, told at the end of the step.
     pub(crate) releases: Vec<TaskId>,
     /// It is being taken out of the cluster: nothing new for it.
@@ -75,8 +72,7 @@ impl Worker {
             stored: 0,
             finished: 0,
             spilled_bytes: 0,
-            preferred: BinaryHeap::new(),
-            preferred_live: 0,
+            preferred: BTreeSet::new(),
             releases: Vec::new(),
             leaving: false,
         }
