@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use transload_protocol::{
     ClientId, ClientMessage, GraphId, GraphOutcome, OutputLocation, PartitionId, TaskGraph, TaskId,
-    Time,
+    Time, WorkerId,
 };
 
 use crate::graphs::GraphPlan;
@@ -75,6 +75,15 @@ struct Submission {
     released_early: bool,
 }
 
+impl Submission {
+    /// The client knows where all is that it holds.
+    fn is_located(&self) -> bool {
+        self.held
+            .iter()
+            .all(|index| self.located.contains_key(index))
+    }
+}
+
 pub(crate) struct Client {
     pub(crate) index: usize,
     pub(crate) id: Option<ClientId>,
@@ -102,7 +111,10 @@ impl Client {
 
     /// Tasks that this client still waits for, for the message of a hang.
     pub(crate) fn waits_for(&self) -> Vec<TaskId> {
-        let waiting = self.submissions.iter().filter(|it| it.status != Status::Over);
+        let waiting = self
+            .submissions
+            .iter()
+            .filter(|it| it.status != Status::Over);
         waiting
             .filter_map(|it| Some((it.id?, it.plan.as_ref()?, it)))
             .flat_map(|(graph, plan, it)| {
@@ -111,6 +123,58 @@ impl Client {
                     .map(move |index| TaskId { graph, index })
             })
             .collect()
+    }
+
+    /// Whether a worker may hold a task's partitions at a moment at which nothing is under way.
+    pub(crate) fn may_hold(&self, task: TaskId, worker: WorkerId) -> bool {
+        if self.presence == Presence::Gone {
+            return false;
+        }
+        let of_graph = |it: &&Submission| it.id == Some(task.graph);
+        let Some(submission) = self.submissions.iter().find(of_graph) else {
+            return false;
+        };
+        match submission.status {
+            Status::Planned | Status::Over => false,
+            Status::Submitted | Status::Running => true,
+            // Some of it may be in the making again.
+            Status::Held if !submission.is_located() => true,
+            Status::Held => {
+                let location = submission.located.get(&task.index);
+                let is_there = location.is_some_and(|location| location.worker == worker);
+                // Copies of what was broadcast stay until it is released.
+                let plan = submission.plan.as_ref();
+                let is_broadcast = plan.is_some_and(|plan| plan.is_broadcast(task.index));
+                submission.held.contains(&task.index) && (is_there || is_broadcast)
+            }
+        }
+    }
+
+    /// The partitions that this client was told a worker has, of graphs that are finished and whole.
+    pub(crate) fn holds_on(&self, worker: WorkerId) -> Vec<PartitionId> {
+        let mut partitions = Vec::new();
+        let held = self
+            .submissions
+            .iter()
+            .filter(|it| it.status == Status::Held);
+        for submission in held.filter(|it| it.is_located() && self.is_connected()) {
+            let Some(graph) = submission.id else {
+                continue;
+            };
+            let here = submission.located.iter();
+            let here = here.filter(|(index, location)| {
+                submission.held.contains(index) && location.worker == worker
+            });
+            for (index, location) in here {
+                let task = TaskId {
+                    graph,
+                    index: *index,
+                };
+                let outputs = 0..u32::try_from(location.bytes.len()).unwrap_or(0);
+                partitions.extend(outputs.map(|output| PartitionId { task, output }));
+            }
+        }
+        partitions
     }
 
     /// What this client waits for, in words.
@@ -180,7 +244,7 @@ impl Client {
         self.fetching.retain(|partition, fetch| {
             let stays = partition.task != task;
             if !stays {
-                world.fetches.remove(fetch);
+                world.end_fetch(*fetch);
             }
             stays
         });
@@ -199,7 +263,7 @@ impl Client {
             self.fetching.retain(|partition, fetch| {
                 let stays = partition.task.graph != id;
                 if !stays {
-                    world.fetches.remove(fetch);
+                    world.end_fetch(*fetch);
                 }
                 stays
             });
@@ -238,7 +302,7 @@ impl Client {
             world.now.after_micros(world.random.below(2_000))
         };
         for fetch in std::mem::take(&mut self.fetching).into_values() {
-            world.fetches.remove(&fetch);
+            world.end_fetch(fetch);
         }
         let seen = self.up_until.max(world.now).after_micros(1);
         let client = self.index;

@@ -4,7 +4,7 @@
 //! one at the right place.
 
 use transload_protocol::{
-    Blob, CompiledGraph, Edges, ExplicitEdges, Layer, LayerIndex, Resources, TaskErrorKind,
+    Blob, CompiledGraph, Edges, ExplicitEdges, Layer, LayerIndex, Resources, Source, TaskErrorKind,
     TaskGraph,
 };
 
@@ -39,7 +39,10 @@ pub(crate) struct GraphPlan {
 
 impl GraphPlan {
     pub(crate) fn fate(&self, task: u32) -> Fate {
-        self.fates.get(task as usize).copied().unwrap_or(Fate::Normal)
+        self.fates
+            .get(task as usize)
+            .copied()
+            .unwrap_or(Fate::Normal)
     }
 
     /// The right values of a task's outputs.
@@ -55,6 +58,19 @@ impl GraphPlan {
             1 => self.partition_bytes,
             _ => mix(chance) % (self.partition_bytes + 1),
         }
+    }
+
+    /// Whether a task's outputs are read by every task of a layer of several.
+    pub(crate) fn is_broadcast(&self, task: u32) -> bool {
+        let of_task = self.compiled.locate(task).map(|(layer, _)| layer);
+        self.compiled.layers().iter().any(|layer| {
+            let mut inputs = layer.inputs.iter();
+            layer.tasks > 1
+                && inputs.any(|input| {
+                    let Source::Layer(source) = input.source;
+                    Some(source) == of_task && input.edges == Edges::Broadcast
+                })
+        })
     }
 
     /// Indices of the tasks whose outputs the client keeps.
@@ -160,7 +176,11 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
     let mut tasks = random.small(1, scenario.tasks_per_layer);
     let mut inputs = Vec::new();
     // The first edge may decide how many tasks the layer has; the others must fit.
-    let wanted = if number == 0 { 0 } else { random.pick(&[0, 1, 1, 2, 2, 3], 1) };
+    let wanted = if number == 0 {
+        0
+    } else {
+        random.pick(&[0, 1, 1, 2, 2, 3], 1)
+    };
     for _ in 0..wanted {
         let source = if random.chance(600) {
             LayerIndex(number - 1)
@@ -185,9 +205,13 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
             inputs.push((source, edges));
         }
     }
-    let mut layer = Layer::new(format!("layer {number}"), format!("op-{}", random.below(3)), tasks)
-        .with_outputs(random.small(1, 5))
-        .with_common(random.next().to_le_bytes().to_vec());
+    let mut layer = Layer::new(
+        format!("layer {number}"),
+        format!("op-{}", random.below(3)),
+        tasks,
+    )
+    .with_outputs(random.small(1, 5))
+    .with_common(random.next().to_le_bytes().to_vec());
     if random.chance(300) {
         let own = |_| Blob::from(random.next().to_le_bytes().to_vec());
         layer = layer.with_per_task((0..tasks).map(own).collect());

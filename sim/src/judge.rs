@@ -9,20 +9,25 @@ use crate::world::{Step, World};
 const MAX_LOSSES_PER_TASK: u32 = 8;
 
 /// A graph may fail only with a failure that the simulation made happen, or could not be avoided.
-pub(crate) fn failure_is_right(
-    world: &World,
-    plan: Option<&GraphPlan>,
-    error: &TaskError,
-) -> Step {
+pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &TaskError) -> Step {
     let wrong = |why: String| Err(format!("a graph failed without reason: {error}: {why}"));
     let Some(layer) = plan.and_then(|plan| plan.compiled.layer_of(error.task.index)) else {
         return wrong("it has no such task".to_owned());
     };
     if layer.name != error.layer || layer.operator != error.operator {
-        return wrong(format!("its layer is `{}`, operator `{}`", layer.name, layer.operator));
+        return wrong(format!(
+            "its layer is `{}`, operator `{}`",
+            layer.name, layer.operator
+        ));
     }
     let injected = world.injected.get(&error.task).cloned().unwrap_or_default();
-    let happened = |name: &str| world.report.counts.get(name).is_some_and(|count| *count > 0);
+    let happened = |name: &str| {
+        world
+            .report
+            .counts
+            .get(name)
+            .is_some_and(|count| *count > 0)
+    };
     match error.kind {
         TaskErrorKind::Operator | TaskErrorKind::Panic | TaskErrorKind::UnknownOperator => {
             if injected.failures.contains(&error.kind) {

@@ -7,7 +7,8 @@ use std::sync::mpsc;
 
 use transload_sim::{Scenario, Simulation, Tracing};
 
-const USAGE: &str = "usage: transload-sim [--seed N] [--count N] [--threads N] [--trace | --scenario]
+const USAGE: &str =
+    "usage: transload-sim [--seed N] [--count N] [--threads N] [--trace | --scenario]
   --seed N      the first seed (default 0)
   --count N     how many seeds to run (default 1)
   --threads N   threads to run them on (default 2)

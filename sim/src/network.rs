@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use transload_protocol::{
-    Attempt, ClientId, ClientMessage, SchedulerToClient, SchedulerToWorker, TaskId,
-    Time, WorkerId, WorkerMessage,
+    Attempt, ClientId, ClientMessage, SchedulerToClient, SchedulerToWorker, TaskId, Time, WorkerId,
+    WorkerMessage,
 };
 
 use crate::client::Act;
@@ -21,9 +21,15 @@ pub(crate) enum Happening {
     /// The scheduler's welcome reaches a worker.
     WorkerWelcome { process: usize, worker: WorkerId },
     /// A worker's message reaches the scheduler.
-    ToScheduler { process: usize, message: WorkerMessage },
+    ToScheduler {
+        process: usize,
+        message: WorkerMessage,
+    },
     /// The scheduler's message reaches a worker.
-    ToWorker { process: usize, message: SchedulerToWorker },
+    ToWorker {
+        process: usize,
+        message: SchedulerToWorker,
+    },
     /// The scheduler sees a worker's connection end.
     WorkerGone { process: usize },
     /// A worker sees its connection to the scheduler end.
@@ -33,9 +39,15 @@ pub(crate) enum Happening {
     /// The scheduler's welcome reaches a client.
     ClientWelcome { client: usize, id: ClientId },
     /// A client's message reaches the scheduler.
-    FromClient { client: usize, message: ClientMessage },
+    FromClient {
+        client: usize,
+        message: ClientMessage,
+    },
     /// The scheduler's message reaches a client.
-    ToClient { client: usize, message: SchedulerToClient },
+    ToClient {
+        client: usize,
+        message: SchedulerToClient,
+    },
     /// The scheduler sees a client's connection end.
     ClientGone { client: usize },
     /// A timer of the scheduler's machine.
@@ -47,7 +59,12 @@ pub(crate) enum Happening {
     /// The answer to a fetch reaches its reader.
     FetchEnds { fetch: u64, answer: FetchAnswer },
     /// An operator returns.
-    TaskEnds { process: usize, task: TaskId, attempt: Attempt, token: u64 },
+    TaskEnds {
+        process: usize,
+        task: TaskId,
+        attempt: Attempt,
+        token: u64,
+    },
     /// A spill or load ends.
     DiskEnds { process: usize, operation: u64 },
     /// A client does what its script says.
@@ -77,6 +94,11 @@ impl Happening {
                     ..
                 }
         )
+    }
+
+    /// What somebody outside the cluster will do.
+    pub(crate) const fn is_plan(&self) -> bool {
+        matches!(self, Self::ClientActs { .. } | Self::Fault(_))
     }
 
     /// A number for the hash of a run.
@@ -112,32 +134,58 @@ pub(crate) struct Agenda {
     entries: BTreeMap<(Time, u64), Happening>,
     next: u64,
     work: usize,
+    /// Of `work`, what clients will do by their scripts, and faults.
+    plans: usize,
 }
 
 impl Agenda {
-    pub(crate) fn push(&mut self, at: Time, happening: Happening) {
-        self.work += usize::from(!happening.is_background());
-        self.entries.insert((at, self.next), happening);
+    /// Returns a key for `take_back`.
+    pub(crate) fn push(&mut self, at: Time, happening: Happening) -> (Time, u64) {
+        let key = (at, self.next);
         self.next += 1;
+        self.insert(key, happening);
+        key
+    }
+
+    /// What was pushed will not happen after all.
+    pub(crate) fn take_back(&mut self, key: (Time, u64)) {
+        if let Some(happening) = self.entries.remove(&key) {
+            self.count_out(&happening);
+        }
+    }
+
+    fn insert(&mut self, key: (Time, u64), happening: Happening) {
+        self.work += usize::from(!happening.is_background());
+        self.plans += usize::from(happening.is_plan());
+        self.entries.insert(key, happening);
+    }
+
+    fn count_out(&mut self, happening: &Happening) {
+        self.work -= usize::from(!happening.is_background());
+        self.plans -= usize::from(happening.is_plan());
     }
 
     /// The next happening, its time and its place in the order.
     pub(crate) fn pop(&mut self) -> Option<(Time, u64, Happening)> {
         let ((at, order), happening) = self.entries.pop_first()?;
-        self.work -= usize::from(!happening.is_background());
+        self.count_out(&happening);
         Some((at, order, happening))
     }
 
     /// Puts back what was popped, for a later time. It keeps its place among what happens at that time, so that links
     /// stay in order.
     pub(crate) fn defer(&mut self, at: Time, order: u64, happening: Happening) {
-        self.work += usize::from(!happening.is_background());
-        self.entries.insert((at, order), happening);
+        self.insert((at, order), happening);
     }
 
     /// Whether anything but timers and signs of life will happen.
     pub(crate) const fn has_work(&self) -> bool {
         self.work > 0
+    }
+
+    /// Whether nothing is under way but what clients and faults will do later.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.work == self.plans
     }
 }
 

@@ -25,7 +25,10 @@ pub(crate) const SCHEME: &str = "sim";
 pub(crate) enum Life {
     Alive,
     /// Dead since then. A machine without power does not refuse connections: requests to it are never answered.
-    Dead { since: Time, silent: bool },
+    Dead {
+        since: Time,
+        silent: bool,
+    },
 }
 
 /// How a process ends.

@@ -55,6 +55,9 @@ impl Random {
 
     /// One of the values.
     pub(crate) fn pick<T: Copy>(&mut self, values: &[T], otherwise: T) -> T {
-        values.get(self.index(values.len())).copied().unwrap_or(otherwise)
+        values
+            .get(self.index(values.len()))
+            .copied()
+            .unwrap_or(otherwise)
     }
 }

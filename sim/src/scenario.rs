@@ -257,7 +257,11 @@ impl Scenario {
 
     fn vary_faults(&mut self, random: &mut Random) {
         let sometimes = |random: &mut Random, most: u32| {
-            if random.chance(350) { random.small(1, most) } else { 0 }
+            if random.chance(350) {
+                random.small(1, most)
+            } else {
+                0
+            }
         };
         self.calm_after_micros = random.pick(&[50_000, 500_000, 3_000_000], 500_000);
         self.task_fails_per_mille = sometimes(random, 40);
@@ -270,7 +274,8 @@ impl Scenario {
         self.power_cuts = sometimes(random, 3);
         self.cut_connections = sometimes(random, 3);
         self.stalls = sometimes(random, 4);
-        self.stall_micros = u64::from(self.worker_timeout_ms) * random.pick(&[300, 900, 1_500], 300);
+        self.stall_micros =
+            u64::from(self.worker_timeout_ms) * random.pick(&[300, 900, 1_500], 300);
         self.scheduler_stalls = sometimes(random, 2);
         self.departures = sometimes(random, 2);
         self.arrivals = sometimes(random, 3);

@@ -145,7 +145,11 @@ impl Simulation {
             self.world
                 .trace
                 .note(self.world.now, || format!("{happening:?}"));
+            let is_work = !happening.is_background() && !happening.is_plan();
             self.happen(happening)?;
+            if is_work && self.world.agenda.is_quiet() {
+                self.check_quiet()?;
+            }
         }
         self.check_end()
     }
@@ -206,7 +210,7 @@ impl Simulation {
             }
             Happening::FromClient { client, message } => {
                 match self.clients.get(client).map(|it| (it.id, it.up_until)) {
-                Some((Some(client), until)) if self.world.now <= until => {
+                    Some((Some(client), until)) if self.world.now <= until => {
                         if let ClientMessage::Unreachable { task, .. } = &message {
                             self.world.injected(*task).losses += 1;
                         }
@@ -225,7 +229,10 @@ impl Simulation {
                 }
             }
             Happening::SchedulerTick { token } => {
-                if self.scheduler_tick.is_some_and(|(_, newest)| newest == token) {
+                if self
+                    .scheduler_tick
+                    .is_some_and(|(_, newest)| newest == token)
+                {
                     self.scheduler_tick = None;
                     self.decide(Input::Tick)
                 } else {
@@ -248,9 +255,10 @@ impl Simulation {
             } => self.with_process(process, |process, world| {
                 process.task_ended(world, task, attempt, token)
             }),
-            Happening::DiskEnds { process, operation } => self.with_process(process, |process, world| {
-                process.disk_ended(world, operation)
-            }),
+            Happening::DiskEnds { process, operation } => self
+                .with_process(process, |process, world| {
+                    process.disk_ended(world, operation)
+                }),
             Happening::ClientActs { client, act } => {
                 self.with_client(client, |client, world| client.act(world, act))
             }
@@ -340,20 +348,28 @@ impl Simulation {
         match action {
             Action::ToClient { client, message } => {
                 let Some(client) = self.clients.iter_mut().find(|it| it.id == Some(client)) else {
-                    return Err(format!("the scheduler writes to client {client}, who never was"));
+                    return Err(format!(
+                        "the scheduler writes to client {client}, who never was"
+                    ));
                 };
                 let at = client.down.arrival(world.now, &mut world.random);
                 let client = client.index;
-                world.agenda.push(at, Happening::ToClient { client, message });
+                world
+                    .agenda
+                    .push(at, Happening::ToClient { client, message });
                 Ok(())
             }
             Action::ToWorker { worker, message } => {
                 let process = self.workers.get(&worker).copied();
                 let Some(process) = process.and_then(|it| self.processes.get_mut(it)) else {
-                    return Err(format!("the scheduler writes to worker {worker}, who never was"));
+                    return Err(format!(
+                        "the scheduler writes to worker {worker}, who never was"
+                    ));
                 };
                 if !process.in_cluster {
-                    return Err(format!("the scheduler writes to worker {worker}, who is lost"));
+                    return Err(format!(
+                        "the scheduler writes to worker {worker}, who is lost"
+                    ));
                 }
                 if let SchedulerToWorker::Assign { task } = &message {
                     let tasks = self.assigned.entry(process.index).or_default();
@@ -361,13 +377,17 @@ impl Simulation {
                 }
                 let at = process.down.arrival(world.now, &mut world.random);
                 let process = process.index;
-                world.agenda.push(at, Happening::ToWorker { process, message });
+                world
+                    .agenda
+                    .push(at, Happening::ToWorker { process, message });
                 Ok(())
             }
             Action::DropWorker { worker, .. } => {
                 world.count("workers dropped");
                 let Some(process) = self.workers.get(&worker).copied() else {
-                    return Err(format!("the scheduler drops worker {worker}, who never was"));
+                    return Err(format!(
+                        "the scheduler drops worker {worker}, who never was"
+                    ));
                 };
                 self.leave_cluster(process);
                 if let Some(process) = self.processes.get_mut(process) {
@@ -398,9 +418,7 @@ impl Simulation {
         }
         process.in_cluster = true;
         self.workers.insert(worker, index);
-        let at = process
-            .down
-            .arrival(self.world.now, &mut self.world.random);
+        let at = process.down.arrival(self.world.now, &mut self.world.random);
         let hello = process.hello();
         self.world.agenda.push(
             at,
@@ -529,7 +547,8 @@ impl Simulation {
         };
         let (reader, holder) = (request.reader, request.holder);
         let is_timeout = answer == FetchAnswer::TimedOut;
-        if is_timeout && request.flows && self.processes.get(holder).is_some_and(Process::is_alive) {
+        if is_timeout && request.flows && self.processes.get(holder).is_some_and(Process::is_alive)
+        {
             // Timeouts are for silence, and this one is being answered.
             return Ok(());
         }
@@ -541,11 +560,9 @@ impl Simulation {
             Reader::Process(process) => self.with_process(process, |process, world| {
                 process.fetch_ended(world, fetch, &answer)
             }),
-            Reader::Client(client) => {
-                self.with_client(client, |client, world| {
-                    client.fetch_ended(world, fetch, &answer)
-                })
-            }
+            Reader::Client(client) => self.with_client(client, |client, world| {
+                client.fetch_ended(world, fetch, &answer)
+            }),
         }
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Fetch {
     pub(crate) sent: Time,
     /// The holder has begun to answer.
     pub(crate) flows: bool,
+    /// The timer that ends it when nobody answers.
+    timer: (Time, u64),
     /// The reader wants it no longer, but the answer comes too late to be stopped.
     pub(crate) cancelled: bool,
 }
@@ -147,6 +149,13 @@ impl World {
         partition: PartitionId,
     ) -> u64 {
         let fetch = self.token();
+        let timer = self.agenda.push(
+            self.now.after_micros(self.scenario.fetch_timeout_micros),
+            Happening::FetchEnds {
+                fetch,
+                answer: FetchAnswer::TimedOut,
+            },
+        );
         self.fetches.insert(
             fetch,
             Fetch {
@@ -156,6 +165,7 @@ impl World {
                 partition,
                 sent: self.now,
                 flows: false,
+                timer,
                 cancelled: false,
             },
         );
@@ -164,14 +174,14 @@ impl World {
             self.now.after_micros(latency),
             Happening::FetchArrives { fetch },
         );
-        self.agenda.push(
-            self.now.after_micros(self.scenario.fetch_timeout_micros),
-            Happening::FetchEnds {
-                fetch,
-                answer: FetchAnswer::TimedOut,
-            },
-        );
         fetch
+    }
+
+    /// A fetch is over, or nobody wants it any more. None where it was over before.
+    pub(crate) fn end_fetch(&mut self, fetch: u64) -> Option<Fetch> {
+        let ended = self.fetches.remove(&fetch)?;
+        self.agenda.take_back(ended.timer);
+        Some(ended)
     }
 
     pub(crate) fn injected(&mut self, task: TaskId) -> &mut Injected {

@@ -87,7 +87,10 @@ fn two_thousand_seeds_end_right() {
         "workers lost",
     ] {
         let count = counts.get(name).copied().unwrap_or(0);
-        assert!(count >= 10, "{name}: met only {count} times in {SEEDS} seeds");
+        assert!(
+            count >= 10,
+            "{name}: met only {count} times in {SEEDS} seeds"
+        );
     }
 }
 

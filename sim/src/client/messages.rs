@@ -18,7 +18,9 @@ impl Client {
                 self.expect(submission, Status::Submitted, "Accepted")?;
                 if let Some(submission) = self.submissions.get_mut(submission) {
                     if submission.plan.is_none() {
-                        return Err(format!("graph {graph} was accepted though it breaks a rule"));
+                        return Err(format!(
+                            "graph {graph} was accepted though it breaks a rule"
+                        ));
                     }
                     submission.status = Status::Running;
                 }
@@ -27,7 +29,11 @@ impl Client {
             SchedulerToClient::Rejected { graph, error } => {
                 let submission = self.position(graph)?;
                 self.expect(submission, Status::Submitted, "Rejected")?;
-                if self.submissions.get(submission).is_some_and(|it| it.plan.is_some()) {
+                if self
+                    .submissions
+                    .get(submission)
+                    .is_some_and(|it| it.plan.is_some())
+                {
                     return Err(format!("graph {graph} was rejected: {error}"));
                 }
                 self.end(world, submission);
@@ -89,7 +95,9 @@ impl Client {
             return Ok(());
         }
         if submission.status == Status::Submitted {
-            return Err(format!("output {task} is ready before its graph was accepted"));
+            return Err(format!(
+                "output {task} is ready before its graph was accepted"
+            ));
         }
         let Some(plan) = &submission.plan else {
             return Err(format!("output {task} of a refused graph"));
@@ -108,7 +116,10 @@ impl Client {
             .collect();
         let are_right = sizes == output.bytes;
         if !are_right && !(plan.sizes_vary && sizes.len() == output.bytes.len()) {
-            return Err(format!("output {task} has sizes {:?}, not {sizes:?}", output.bytes));
+            return Err(format!(
+                "output {task} has sizes {:?}, not {sizes:?}",
+                output.bytes
+            ));
         }
         if submission.held.contains(&task.index) {
             submission.located.insert(task.index, output);
@@ -123,7 +134,12 @@ impl Client {
         let graph = self.position(id)?;
         // A finished graph may still fail, when an output is lost and cannot be made again.
         let may_fail = matches!(outcome, GraphOutcome::Failed(_));
-        if !(may_fail && self.submissions.get(graph).is_some_and(|it| it.status == Status::Held)) {
+        if !(may_fail
+            && self
+                .submissions
+                .get(graph)
+                .is_some_and(|it| it.status == Status::Held))
+        {
             self.expect(graph, Status::Running, "Ended")?;
         }
         let Some(submission) = self.submissions.get_mut(graph) else {

@@ -34,12 +34,19 @@ impl Client {
             return Ok(());
         }
         let Some(holder) = process_at(&location.addresses) else {
-            return Err(format!("client {}: an output without an address", self.index));
+            return Err(format!(
+                "client {}: an output without an address",
+                self.index
+            ));
         };
         let task = TaskId { graph: id, index };
         let from = location.worker;
         let outputs = u32::try_from(location.bytes.len()).unwrap_or(0);
-        let read = submission.partly_read.get(&index).cloned().unwrap_or_default();
+        let read = submission
+            .partly_read
+            .get(&index)
+            .cloned()
+            .unwrap_or_default();
         self.forget_fetches(world, task);
         for output in (0..outputs).filter(|output| !read.contains(output)) {
             let partition = PartitionId { task, output };
@@ -56,7 +63,7 @@ impl Client {
         fetch: u64,
         answer: &FetchAnswer,
     ) -> Step {
-        let Some(ended) = world.fetches.remove(&fetch) else {
+        let Some(ended) = world.end_fetch(fetch) else {
             return Ok(());
         };
         let partition = ended.partition;
@@ -108,7 +115,10 @@ impl Client {
         let right = plan.values_of(index).get(partition.output as usize);
         let is_of_right_size = plan.sizes_vary || plan.bytes_of(value, 0) == bytes;
         if right != Some(&value) || !is_of_right_size {
-            return Err(format!("client {} read a wrong value in {partition}", self.index));
+            return Err(format!(
+                "client {} read a wrong value in {partition}",
+                self.index
+            ));
         }
         let outputs = plan.values_of(index).len();
         let read = submission.partly_read.entry(index).or_default();
@@ -131,7 +141,10 @@ impl Client {
         let Some(submission) = self.submissions.get(graph) else {
             return;
         };
-        let is_read = submission.held.iter().all(|it| submission.read.contains(it));
+        let is_read = submission
+            .held
+            .iter()
+            .all(|it| submission.read.contains(it));
         if submission.status == Status::Held && is_read {
             let client = self.index;
             world.soon(

@@ -62,7 +62,11 @@ impl Client {
         self.id = Some(id);
         // What came due while the client was connecting.
         for graph in 0..self.submissions.len() {
-            if self.submissions.get(graph).is_some_and(|it| it.id.is_some()) {
+            if self
+                .submissions
+                .get(graph)
+                .is_some_and(|it| it.id.is_some())
+            {
                 continue;
             }
             self.submit_if_due(world, graph);
@@ -142,7 +146,11 @@ impl Client {
         if world.random.chance(200) {
             self.send(world, ClientMessage::Cancel { graph: id });
         }
-        if self.submissions.get(graph).is_some_and(|it| it.status == Status::Held) {
+        if self
+            .submissions
+            .get(graph)
+            .is_some_and(|it| it.status == Status::Held)
+        {
             self.end(world, graph);
         }
     }
@@ -185,7 +193,9 @@ impl Client {
             },
             0 => ClientMessage::Info,
             1 => ClientMessage::Subscribe,
-            2 if !self.submissions.iter().any(is_live) => ClientMessage::Release { tasks: vec![task] },
+            2 if !self.submissions.iter().any(is_live) => {
+                ClientMessage::Release { tasks: vec![task] }
+            }
             3 if !self.submissions.iter().any(is_live) => ClientMessage::Cancel { graph },
             _ => ClientMessage::Explain { task },
         };
@@ -206,10 +216,18 @@ impl Submission {
                     .reading(past_the_end, transload_protocol::Edges::Broadcast),
             );
         }
-        Ok(Self::new(tasks, if is_bad { None } else { Some(Arc::new(plan)) }, world))
+        Ok(Self::new(
+            tasks,
+            if is_bad { None } else { Some(Arc::new(plan)) },
+            world,
+        ))
     }
 
-    fn new(tasks: TaskGraph, plan: Option<Arc<crate::graphs::GraphPlan>>, world: &mut World) -> Self {
+    fn new(
+        tasks: TaskGraph,
+        plan: Option<Arc<crate::graphs::GraphPlan>>,
+        world: &mut World,
+    ) -> Self {
         let kept = plan.as_ref().map(|plan| plan.kept_tasks());
         Self {
             id: None,

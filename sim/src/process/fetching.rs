@@ -25,14 +25,24 @@ impl Process {
             return;
         };
         for fetch in self.fetching.values().map(|(fetch, _)| *fetch) {
-            if world.fetches.get(&fetch).is_some_and(|it| it.holder == gone) {
+            if world
+                .fetches
+                .get(&fetch)
+                .is_some_and(|it| it.holder == gone)
+            {
                 let answer = FetchAnswer::Failed("the peer was removed");
                 world.soon(1_000, Happening::FetchEnds { fetch, answer });
             }
         }
     }
 
-    pub(super) fn fetch(&mut self, world: &mut World, partition: PartitionId, from: WorkerId, bytes: u64) -> Step {
+    pub(super) fn fetch(
+        &mut self,
+        world: &mut World,
+        partition: PartitionId,
+        from: WorkerId,
+        bytes: u64,
+    ) -> Step {
         if self.store.contains_key(&partition) {
             return Err(format!("fetches {partition}, which it holds"));
         }
@@ -63,7 +73,7 @@ impl Process {
         {
             late.cancelled = true;
         } else {
-            world.fetches.remove(&fetch);
+            world.end_fetch(fetch);
         }
         world.count("fetches cancelled");
         Ok(())
@@ -76,7 +86,7 @@ impl Process {
         fetch: u64,
         answer: &FetchAnswer,
     ) -> Step {
-        let Some(ended) = world.fetches.remove(&fetch) else {
+        let Some(ended) = world.end_fetch(fetch) else {
             return Ok(());
         };
         let partition = ended.partition;

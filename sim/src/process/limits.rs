@@ -58,7 +58,16 @@ impl Process {
     pub(crate) fn stored(&self) -> Vec<(PartitionId, Tier)> {
         self.store
             .iter()
-            .map(|(id, stored)| (*id, if stored.on_disk { Tier::Disk } else { Tier::Host }))
+            .map(|(id, stored)| {
+                (
+                    *id,
+                    if stored.on_disk {
+                        Tier::Disk
+                    } else {
+                        Tier::Host
+                    },
+                )
+            })
             .collect()
     }
 
@@ -74,7 +83,9 @@ impl Process {
         believed.sort_unstable();
         let stored = self.stored();
         if believed != stored {
-            return Err(format!("believes it holds {believed:?}, but holds {stored:?}"));
+            return Err(format!(
+                "believes it holds {believed:?}, but holds {stored:?}"
+            ));
         }
         Ok(())
     }
@@ -88,7 +99,10 @@ impl Process {
         } else if !self.running.is_empty() || !self.fetching.is_empty() || !self.disk.is_empty() {
             "still runs, fetches or moves something".to_owned()
         } else if !self.layers.is_empty() {
-            format!("was never told to forget the layers {:?}", self.layers.keys())
+            format!(
+                "was never told to forget the layers {:?}",
+                self.layers.keys()
+            )
         } else if let Some(used) = self
             .machine
             .load()

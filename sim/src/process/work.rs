@@ -18,14 +18,22 @@ impl Process {
         inputs: &[Vec<PartitionId>],
     ) -> Step {
         let Some(spec) = self.layers.get(&(task.graph, layer)).cloned() else {
-            return Err(format!("starts {task} of layer {layer}, which it was not told of"));
+            return Err(format!(
+                "starts {task} of layer {layer}, which it was not told of"
+            ));
         };
         if self.running.contains_key(&(task, attempt)) {
-            return Err(format!("starts attempt {} of {task} a second time", attempt.0));
+            return Err(format!(
+                "starts attempt {} of {task} a second time",
+                attempt.0
+            ));
         }
         let mut free = self.config.resources.clone();
         let running = self.running.values().map(|execution| &execution.resources);
-        if !running.chain([&spec.resources]).all(|taken| free.take(taken)) {
+        if !running
+            .chain([&spec.resources])
+            .all(|taken| free.take(taken))
+        {
             return Err(format!("starts {task} with no slot free for it"));
         }
         if !self.running.is_empty() && self.memory_bytes() > self.config.memory_bytes {
@@ -46,7 +54,9 @@ impl Process {
             Fate::Fails(kind) => Outcome::Fails(kind),
             Fate::Flaky { kind, times } if runs <= times => Outcome::Fails(kind),
             Fate::Deadly { times } if runs <= times => Outcome::KillsTheProcess,
-            Fate::Normal | Fate::Flaky { .. } | Fate::Deadly { .. } => Outcome::Done { values, runs },
+            Fate::Normal | Fate::Flaky { .. } | Fate::Deadly { .. } => {
+                Outcome::Done { values, runs }
+            }
         };
         let token = world.token();
         self.running.insert(
@@ -63,7 +73,14 @@ impl Process {
         Ok(())
     }
 
-    fn end_later(&self, world: &mut World, task: TaskId, attempt: Attempt, token: u64, micros: u64) {
+    fn end_later(
+        &self,
+        world: &mut World,
+        task: TaskId,
+        attempt: Attempt,
+        token: u64,
+        micros: u64,
+    ) {
         let process = self.index;
         world.soon(
             micros,
@@ -96,7 +113,10 @@ impl Process {
             values.push(of_input);
         }
         let Some(position) = task.index.checked_sub(spec.first_task) else {
-            return Err(format!("starts {task} as if it were of layer `{}`", spec.name));
+            return Err(format!(
+                "starts {task} as if it were of layer `{}`",
+                spec.name
+            ));
         };
         let own = spec.arguments.per_task.get(position as usize);
         Ok(operate(
@@ -114,7 +134,10 @@ impl Process {
         let token = world.token();
         let heeds = world.random.chance(700);
         let Some(execution) = self.running.get_mut(&(task, attempt)) else {
-            return Err(format!("stops attempt {} of {task}, which does not run", attempt.0));
+            return Err(format!(
+                "stops attempt {} of {task}, which does not run",
+                attempt.0
+            ));
         };
         world.count("tasks stopped");
         // Some operators notice at once, some only when they are done.
@@ -211,7 +234,9 @@ impl Process {
     ) -> Step {
         let verb = if spills { "spills" } else { "loads" };
         if self.disk.values().any(|it| it.partition == partition) {
-            return Err(format!("{verb} {partition} while an earlier move of it is under way"));
+            return Err(format!(
+                "{verb} {partition} while an earlier move of it is under way"
+            ));
         }
         let full = spills && !self.fits_on_disk(world, partition);
         let per_mille = if spills {
@@ -258,7 +283,9 @@ impl Process {
         let on_disk = self.store.values().filter(|stored| stored.on_disk);
         let used: u64 = on_disk.map(|stored| stored.bytes).sum();
         let written = self.disk.values().filter(|operation| operation.spills);
-        let coming: u64 = written.map(|operation| bytes_of(&operation.partition)).sum();
+        let coming: u64 = written
+            .map(|operation| bytes_of(&operation.partition))
+            .sum();
         used + coming + bytes_of(&partition) <= world.scenario.disk_capacity_bytes
     }
 
@@ -284,7 +311,11 @@ impl Process {
             }
         }
         if ended.fails {
-            world.count(if ended.spills { "failed spills" } else { "failed loads" });
+            world.count(if ended.spills {
+                "failed spills"
+            } else {
+                "failed loads"
+            });
         }
         let input = match (ended.spills, ended.fails) {
             (true, false) => Input::Spilled { partition, bytes },
@@ -305,8 +336,11 @@ impl Process {
         self.running.clear();
         self.disk.clear();
         self.tick = None;
-        for fetch in std::mem::take(&mut self.fetching).into_values().map(|(fetch, _)| fetch) {
-            world.fetches.remove(&fetch);
+        for fetch in std::mem::take(&mut self.fetching)
+            .into_values()
+            .map(|(fetch, _)| fetch)
+        {
+            world.end_fetch(fetch);
         }
         self.up_until = match death {
             Death::Orderly => self.up.last(),

@@ -55,6 +55,51 @@ impl Simulation {
         text
     }
 
+    /// While nothing is under way: workers hold what clients hold of finished graphs, and nothing else of them.
+    pub(super) fn check_quiet(&mut self) -> Step {
+        self.world.count("quiet moments");
+        for process in &self.processes {
+            let (true, true, Some(worker)) = (process.is_alive(), process.in_cluster, process.id)
+            else {
+                continue;
+            };
+            let stored = process.stored();
+            for (partition, _) in &stored {
+                let task = partition.task;
+                let owner = self
+                    .clients
+                    .iter()
+                    .find(|it| it.id == Some(task.graph.client));
+                let Some(owner) = owner else {
+                    return Err(format!(
+                        "process {} holds {partition} of nobody",
+                        process.index
+                    ));
+                };
+                if !owner.may_hold(task, worker) {
+                    return Err(format!(
+                        "process {} holds {partition}, which nobody needs there\n{}",
+                        process.index,
+                        owner.describe()
+                    ));
+                }
+            }
+            let expected = self
+                .clients
+                .iter()
+                .flat_map(|client| client.holds_on(worker));
+            for partition in expected {
+                if !stored.iter().any(|(id, _)| *id == partition) {
+                    return Err(format!(
+                        "process {} does not hold {partition}, which a client was told it has",
+                        process.index
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is left anywhere.
     pub(super) fn check_end(&self) -> Step {
         let living = || self.processes.iter().filter(|process| process.is_alive());
@@ -71,11 +116,17 @@ impl Simulation {
         }
         let connected = self.clients.iter().filter(|it| it.is_connected()).count();
         if info.clients as usize != connected {
-            return Err(format!("the scheduler counts {} clients, not {connected}", info.clients));
+            return Err(format!(
+                "the scheduler counts {} clients, not {connected}",
+                info.clients
+            ));
         }
         let members = living().filter(|process| process.in_cluster).count();
         if info.workers.len() != members {
-            return Err(format!("the scheduler counts {} workers, not {members}", info.workers.len()));
+            return Err(format!(
+                "the scheduler counts {} workers, not {members}",
+                info.workers.len()
+            ));
         }
         for graph in self.world.plans.keys() {
             let task = TaskId {

@@ -25,7 +25,10 @@ impl Simulation {
             Fault::Stall => {
                 if let Some(index) = self.victim() {
                     self.world.count("stalls");
-                    let micros = self.world.random.below(self.world.scenario.stall_micros + 1);
+                    let micros = self
+                        .world
+                        .random
+                        .below(self.world.scenario.stall_micros + 1);
                     let until = self.world.now.after_micros(micros);
                     if let Some(process) = self.processes.get_mut(index) {
                         process.stalled_until = process.stalled_until.max(until);
@@ -34,7 +37,10 @@ impl Simulation {
             }
             Fault::SchedulerStall => {
                 self.world.count("scheduler stalls");
-                let micros = self.world.random.below(self.world.scenario.stall_micros + 1);
+                let micros = self
+                    .world
+                    .random
+                    .below(self.world.scenario.stall_micros + 1);
                 self.stalled_until = self.world.now.after_micros(micros);
             }
             Fault::Departure => {
