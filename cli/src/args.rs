@@ -317,7 +317,9 @@ fn parse_delimiter(text: &str) -> Result<u8, String> {
 fn parse_scale(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(scale) if scale > 0.0 && scale <= 100_000.0 => Ok(scale),
-        _ => Err("a scale factor is a number above 0 and at most 100000, as in 0.1 or 10".to_owned()),
+        _ => {
+            Err("a scale factor is a number above 0 and at most 100000, as in 0.1 or 10".to_owned())
+        }
     }
 }
 
@@ -344,13 +346,19 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-        assert!(VERSION.contains(&format!("(protocol {})", transload_protocol::PROTOCOL_VERSION)));
+        assert!(VERSION.contains(&format!(
+            "(protocol {})",
+            transload_protocol::PROTOCOL_VERSION
+        )));
     }
 
     #[test]
     fn a_table_is_a_name_and_a_place() {
         let table = parse_table("a=b=c.csv").expect("a table");
-        assert_eq!((table.name.as_str(), table.location.as_str()), ("a", "b=c.csv"));
+        assert_eq!(
+            (table.name.as_str(), table.location.as_str()),
+            ("a", "b=c.csv")
+        );
         for bad in ["", "a", "=b", "a="] {
             assert!(parse_table(bad).is_err(), "{bad}");
         }

@@ -90,7 +90,9 @@ impl Cluster {
 /// Starts scheduler and worker processes on this machine; the workers run this very program.
 async fn start_local(workers: u32, config: &Config) -> Result<LocalCluster, Failure> {
     let program = std::env::current_exe().map_err(|error| {
-        Failure::failed(format!("cannot find this program to start workers with: {error}"))
+        Failure::failed(format!(
+            "cannot find this program to start workers with: {error}"
+        ))
     })?;
     let options = LocalClusterOptions {
         workers,
@@ -147,8 +149,8 @@ pub(crate) fn config_failure(error: &ConfigError) -> Failure {
     with_hint(Exit::Usage, error)
 }
 
-/// The runtime's errors say what to do after a semicolon; that part becomes the hint.
-fn with_hint(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Failure {
+/// A failure whose hint is what the error's text says after a semicolon: that is where our own errors say what to do.
+pub(crate) fn with_hint(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Failure {
     let text = error.to_string();
     let failure = match text.split_once("; ") {
         Some((message, hint)) => Failure::new(exit, message).hint(hint),

@@ -54,7 +54,9 @@ pub(crate) async fn run(signals: &Signals) -> Result<(), Failure> {
     let shown = show_all(&folder, signals).await;
     let closed = folder.close();
     shown.and(closed)?;
-    say("\nThe workers have ended and the temporary files are gone. Three commands to try next:\n\n")?;
+    say(
+        "\nThe workers have ended and the temporary files are gone. Three commands to try next:\n\n",
+    )?;
     say(&next_commands())
 }
 
@@ -129,7 +131,10 @@ async fn answer(cluster: &Cluster, tables: &[MadeTable], started: Instant) -> Re
             .map_err(|error| query_failure(&error))?;
     }
 
-    say(&format!("3. Which nations bought most since 1995?\n\n{}\n\n", indented(QUERY)))?;
+    say(&format!(
+        "3. Which nations bought most since 1995?\n\n{}\n\n",
+        indented(QUERY)
+    ))?;
     let mut destination = Destination::stdout();
     let mut runner = Runner {
         session: &session,
@@ -251,9 +256,9 @@ impl DemoFolder {
 
     fn close(self) -> Result<(), Failure> {
         let path = self.folder.path().to_owned();
-        self.folder.close().map_err(|error| {
-            Failure::failed(format!("cannot remove {}: {error}", path.display()))
-        })
+        self.folder
+            .close()
+            .map_err(|error| Failure::failed(format!("cannot remove {}: {error}", path.display())))
     }
 }
 
@@ -262,12 +267,9 @@ fn sweep() {
     let Ok(entries) = std::env::temp_dir().read_dir() else {
         return;
     };
-    let demos = entries.flatten().filter(|entry| {
-        entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(PREFIX)
-    });
+    let demos = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
     for path in demos.map(|entry| entry.path()) {
         let unused = File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
         if unused {

@@ -106,7 +106,13 @@ fn as_text(info: &ClusterInfo) -> String {
             .to_vec(),
     ];
     for worker in &info.workers {
-        rows.extend(worker.load.tiers.iter().map(|usage| tier_row(worker, usage)));
+        rows.extend(
+            worker
+                .load
+                .tiers
+                .iter()
+                .map(|usage| tier_row(worker, usage)),
+        );
     }
     text.push_str(&format!("\n{}", show::columns(&rows)));
 

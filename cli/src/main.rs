@@ -43,9 +43,11 @@ fn main() -> ExitCode {
         .spawn(move || run(cli))
         .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))
         .and_then(|command| {
-            command
-                .join()
-                .unwrap_or_else(|_| Err(Failure::failed("the command panicked, which is a bug in transload")))
+            command.join().unwrap_or_else(|_| {
+                Err(Failure::failed(
+                    "the command panicked, which is a bug in transload",
+                ))
+            })
         });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

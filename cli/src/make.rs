@@ -34,7 +34,11 @@ pub(crate) async fn tpch(args: TpchArgs, signals: &Signals) -> Result<(), Failur
     if args.quiet {
         return Ok(());
     }
-    let mut rows = vec![["table", "rows", "size", "path"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["table", "rows", "size", "path"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(made.iter().map(|table| {
         vec![
             table.table.name().to_owned(),

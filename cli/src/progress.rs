@@ -25,7 +25,7 @@ pub(crate) struct QueryProgress {
 }
 
 impl QueryProgress {
-    /// Shows what `layers` says. `names` has a name per layer; missing ones are numbered.
+    /// Shows what `layers` says. `names` has a name per layer, number first; missing ones get a number.
     pub(crate) fn follow(
         names: Vec<String>,
         layers: Option<watch::Receiver<Vec<LayerProgress>>>,
@@ -86,13 +86,14 @@ async fn draw(
         for (index, (layer, bar)) in now.iter().zip(&mut stages).enumerate() {
             let at_work = layer.done < layer.total && layer.running + layer.done > 0;
             if at_work && bar.is_none() && shown < STAGES_SHOWN {
-                let name = names.get(index).map_or("", String::as_str).to_owned();
+                let number = format!("{}.", index + 1);
+                let name = names.get(index).cloned().unwrap_or(number);
                 let line = style("         [{bar:30}] {pos}/{len} {prefix}{msg}");
                 *bar = Some(
                     bars.add(
                         ProgressBar::new(layer.total.into())
                             .with_style(line)
-                            .with_prefix(format!("stage {} {name}", index + 1)),
+                            .with_prefix(name),
                     ),
                 );
                 shown += 1;

@@ -59,7 +59,11 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
     let widths: Vec<usize> = (0..count)
-        .map(|column| rows.iter().map(|row| cell(row, column).chars().count()).max())
+        .map(|column| {
+            rows.iter()
+                .map(|row| cell(row, column).chars().count())
+                .max()
+        })
         .map(Option::unwrap_or_default)
         .collect();
     let mut text = String::new();

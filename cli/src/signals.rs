@@ -72,7 +72,11 @@ async fn forward(
             else => return,
         };
         if pending.send_replace(Some(stop)).is_some() {
-            Failure::new(Exit::Interrupted, "told to stop a second time, ending at once").report();
+            Failure::new(
+                Exit::Interrupted,
+                "told to stop a second time, ending at once",
+            )
+            .report();
             process::exit(Exit::Interrupted.code().into());
         }
     }

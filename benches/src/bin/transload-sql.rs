@@ -38,7 +38,7 @@ fn main() -> Result<(), Failure> {
 
 async fn run(options: Options) -> Result<(), Failure> {
     let client = Client::connect(&options.connect, ClientOptions::default()).await?;
-    let session = SqlSession::new(client, SqlOptions::default()).await?;
+    let session = SqlSession::new(client, SqlOptions::default())?;
     for (name, path) in tables(&options.data)? {
         let path = path.to_string_lossy();
         session

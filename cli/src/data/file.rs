@@ -236,8 +236,6 @@ impl Writer {
             Self::Parquet { file, .. } => file.into_inner()?,
             Self::Csv(partial) => partial,
         };
-        partial
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)
+        partial.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }

@@ -20,11 +20,7 @@ fn awkward() -> RecordBatch {
         ),
         (
             "f",
-            Arc::new(Float64Array::from(vec![
-                Some(0.1 + 0.2),
-                Some(1e300),
-                None,
-            ])),
+            Arc::new(Float64Array::from(vec![Some(0.1 + 0.2), Some(1e300), None])),
         ),
         ("d", Arc::new(decimals)),
         (
@@ -121,7 +117,10 @@ fn parquet_reads_back_as_it_was() {
 #[test]
 fn an_empty_result_still_has_its_header() {
     let empty = awkward().slice(0, 0);
-    assert_eq!(text(Format::Csv, std::slice::from_ref(&empty)), "n,f,d,t,day\n");
+    assert_eq!(
+        text(Format::Csv, std::slice::from_ref(&empty)),
+        "n,f,d,t,day\n"
+    );
     assert!(text(Format::Table, std::slice::from_ref(&empty)).contains("| n | f | d | t | day |"));
 }
 
@@ -130,10 +129,7 @@ fn a_column_name_that_comes_twice_is_kept_twice() {
     let one: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     let two: ArrayRef = Arc::new(Int64Array::from(vec![2]));
     let batch = RecordBatch::try_from_iter([("x", one), ("x", two)]).expect("a batch");
-    assert_eq!(
-        text(Format::Json, &[batch]),
-        "{\"x\":1,\"x_2\":2}\n"
-    );
+    assert_eq!(text(Format::Json, &[batch]), "{\"x\":1,\"x_2\":2}\n");
 }
 
 #[test]

@@ -39,11 +39,20 @@ pub(crate) async fn run(args: SqlArgs, signals: &Signals) -> Result<(), Failure>
         Some(path) => Destination::file(path)?,
         None => Destination::stdout(),
     };
+    let place = place_of(&args, &config);
     let cluster = tokio::select! {
-        opened = Cluster::open(&place_of(&args, &config), &config) => opened?,
+        opened = Cluster::open(&place, &config) => opened?,
         _ = signals.stop() => return Err(Failure::interrupted()),
     };
-    let done = answer(&args, &cluster, statements, format, &mut destination, signals).await;
+    let done = answer(
+        &args,
+        &cluster,
+        statements,
+        format,
+        &mut destination,
+        signals,
+    )
+    .await;
     cluster.close().await;
     done.and_then(|()| destination.commit())
 }
@@ -108,8 +117,8 @@ fn statements_of(args: &SqlArgs) -> Result<Statements, Failure> {
         None if io::stdin().is_terminal() => return Ok(Statements::Prompt),
         None => from_stdin()?,
     };
-    let script = statements::split(&text)
-        .map_err(|error| Failure::failed(format!("not SQL: {error}")))?;
+    let script =
+        statements::split(&text).map_err(|error| Failure::failed(format!("not SQL: {error}")))?;
     if script.statements.is_empty() {
         return Err(Failure::usage("no statement given")
             .hint("give one with -c 'SELECT …', or a file with statements"));
@@ -136,8 +145,10 @@ fn format_of(args: &SqlArgs) -> Result<Format, Failure> {
         (None, _) => Format::Table,
     };
     if format == Format::Parquet && args.output.is_none() && io::stdout().is_terminal() {
-        return Err(Failure::usage("a Parquet file cannot be shown on a terminal")
-            .hint("name a file with -o, or send standard output to one"));
+        return Err(
+            Failure::usage("a Parquet file cannot be shown on a terminal")
+                .hint("name a file with -o, or send standard output to one"),
+        );
     }
     Ok(format)
 }

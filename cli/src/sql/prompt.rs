@@ -75,7 +75,9 @@ pub(super) async fn run(runner: &mut Runner<'_>, signals: &Signals) -> Result<()
         match line {
             None | Some(Line::End) => return Ok(()),
             Some(Line::Broken(reason)) => {
-                return Err(Failure::failed(format!("cannot read from the terminal: {reason}")));
+                return Err(Failure::failed(format!(
+                    "cannot read from the terminal: {reason}"
+                )));
             }
             Some(Line::Emptied) => {}
             Some(Line::Text(text)) => {
@@ -203,9 +205,11 @@ fn history_file() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("TRANSLOAD_HISTORY") {
         return (!path.is_empty()).then(|| path.into());
     }
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"))
-    })?;
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| {
+            std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"))
+        })?;
     let folder = state.join("transload");
     fs::create_dir_all(&folder).ok()?;
     Some(folder.join("history"))
@@ -271,10 +275,24 @@ mod tests {
 
     #[test]
     fn a_statement_is_complete_when_its_semicolon_is_there() {
-        for complete in ["", "  ", "\\d", "\\d orders", "quit", "select 1;", "select 1; -- x"] {
+        for complete in [
+            "",
+            "  ",
+            "\\d",
+            "\\d orders",
+            "quit",
+            "select 1;",
+            "select 1; -- x",
+        ] {
             assert!(is_complete(complete), "{complete}");
         }
-        for open in ["select 1", "select ';", "select 1; select 2", "/* ", "select \";\""] {
+        for open in [
+            "select 1",
+            "select ';",
+            "select 1; select 2",
+            "/* ",
+            "select \";\"",
+        ] {
             assert!(!is_complete(open), "{open}");
         }
     }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use futures::StreamExt;
 use transload_query::{QueryError, SqlSession};
 
-use crate::cluster::client_failure;
-use crate::failure::{Failure, io_failure};
+use crate::cluster::{client_failure, with_hint};
+use crate::failure::{Exit, Failure, io_failure};
 use crate::output::{Destination, Format, writer};
 use crate::progress::{self, QueryProgress};
 use crate::show;
@@ -51,7 +51,9 @@ impl Runner<'_> {
             .map_err(|error| query_failure(&error))?;
         let schema = execution.schema();
         let shown = progress::is_shown(self.quiet);
-        let names = execution.plan().map(stage_names).unwrap_or_default();
+        let names = execution
+            .plan()
+            .map_or_else(Vec::new, |plan| plan.stage_names().to_vec());
         let progress = QueryProgress::follow(names, execution.progress(), shown);
         let mut stream = execution.stream();
         if schema.fields().is_empty() {
@@ -63,8 +65,10 @@ impl Runner<'_> {
             return Ok(());
         }
         if self.format == Format::Parquet && self.results > 0 {
-            return Err(Failure::usage("one Parquet file holds one result, and there are several")
-                .hint("run the queries one by one, each with its own -o"));
+            return Err(
+                Failure::usage("one Parquet file holds one result, and there are several")
+                    .hint("run the queries one by one, each with its own -o"),
+            );
         }
         self.results += 1;
         let mut written = Written {
@@ -124,17 +128,14 @@ impl Runner<'_> {
 pub(crate) fn query_failure(error: &QueryError) -> Failure {
     match error {
         QueryError::Client(error) => client_failure(error),
-        QueryError::Syntax { .. }
-        | QueryError::Plan { .. }
-        | QueryError::Table { .. }
+        QueryError::UnknownTable { .. }
+        | QueryError::UnknownColumn { .. }
+        | QueryError::Internal(_) => with_hint(Exit::Failed, error),
+        QueryError::Parse { .. }
+        | QueryError::Plan(_)
+        | QueryError::File { .. }
         | QueryError::Task(_)
         | QueryError::Cancelled
-        | QueryError::Partition(_)
-        | QueryError::Execution { .. } => Failure::failed(error).because(error),
+        | QueryError::Execution(_) => Failure::failed(error).because(error),
     }
-}
-
-/// A name per stage, for the progress lines.
-fn stage_names(_plan: &transload_query::DistributedPlan) -> Vec<String> {
-    Vec::new()
 }

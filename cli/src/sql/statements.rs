@@ -82,7 +82,9 @@ mod tests {
     #[test]
     fn a_script_is_cut_at_semicolons_and_nowhere_else() {
         assert_eq!(
-            statements("select 1; select ';' as \"a;b\" -- no; cut\n /* nor; here */;\n\n;select 'ä;ö', 2 ;"),
+            statements(
+                "select 1; select ';' as \"a;b\" -- no; cut\n /* nor; here */;\n\n;select 'ä;ö', 2 ;"
+            ),
             [
                 "select 1",
                 "select ';' as \"a;b\" -- no; cut\n /* nor; here */",
@@ -108,7 +110,11 @@ mod tests {
     #[test]
     fn the_last_statement_may_lack_its_semicolon() {
         assert!(split("select 1; select 2").expect("tokens").ends_open);
-        assert!(!split("select 1; select 2; -- done").expect("tokens").ends_open);
+        assert!(
+            !split("select 1; select 2; -- done")
+                .expect("tokens")
+                .ends_open
+        );
     }
 
     #[test]

@@ -56,7 +56,10 @@ fn file_options(args: &TableArgs) -> FileOptions {
 /// Name and location of every table in a folder: files by their stem, folders of files by their name.
 fn tables_in(folder: &Path) -> Result<Vec<(String, String)>, Failure> {
     let cannot = |error: std::io::Error| {
-        Failure::failed(format!("cannot list tables in {}: {error}", folder.display()))
+        Failure::failed(format!(
+            "cannot list tables in {}: {error}",
+            folder.display()
+        ))
     };
     let mut tables = Vec::new();
     for entry in fs::read_dir(folder).map_err(cannot)? {
@@ -112,7 +115,13 @@ mod tests {
         let at = |path: &str| folder.path().join(path);
         fs::create_dir(at("orders")).expect("makes");
         fs::create_dir(at("empty")).expect("makes");
-        for file in ["a.csv", "b.parquet", "c.txt", ".d.csv", "orders/part-1.parquet"] {
+        for file in [
+            "a.csv",
+            "b.parquet",
+            "c.txt",
+            ".d.csv",
+            "orders/part-1.parquet",
+        ] {
             fs::write(at(file), "").expect("writes");
         }
         let mut tables = tables_in(folder.path()).expect("lists");

@@ -1,0 +1,8 @@
+//! Whole statements through the planner, run task by task in this process and compared with DataFusion alone.
+
+mod data;
+mod explain;
+mod features;
+mod oracle;
+mod settings;
+mod tpch;
