@@ -230,9 +230,10 @@ impl Client {
     /// # Errors
     /// [`ClientError::ConnectionLost`] when it was gone already.
     pub async fn shutdown_cluster(&self) -> Result<(), ClientError> {
+        // The end of the connection drops the sender of this channel. Asked for first: the end may come at once.
+        let ended = self.inner.state.expect_info();
         self.send(ClientMessage::Shutdown)?;
-        // Either the answer or the end of the connection drops the sender of this channel.
-        let _ = self.inner.state.expect_info().await;
+        let _ = ended.await;
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::config::{ControlConfig, SchedulerConfig};
 use crate::control::{self, ControlError, FrameReader, FrameWriter};
 
 /// How long a peer may take to read the last messages after the scheduler has closed its side.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_millis(500);
 
 /// A message to a peer of either kind.
 #[derive(Debug, Serialize)]
