@@ -481,6 +481,12 @@ impl Simulation {
                 }
                 Some(*task)
             }
+            WorkerMessage::Lost { tasks } => {
+                for task in tasks {
+                    self.world.injected(*task).losses += 1;
+                }
+                None
+            }
             _ => None,
         };
         if let (Some(task), Some(tasks)) = (ended, self.assigned.get_mut(&process)) {

@@ -41,7 +41,9 @@ impl Simulation {
                     .world
                     .random
                     .below(self.world.scenario.stall_micros + 1);
-                self.stalled_until = self.world.now.after_micros(micros);
+                // Never earlier than an older stall ends: what that one deferred must not be overtaken.
+                let until = self.world.now.after_micros(micros);
+                self.stalled_until = self.stalled_until.max(until);
             }
             Fault::Departure => {
                 if let Some(index) = self.victim() {
