@@ -5,7 +5,7 @@ use std::sync::Arc;
 use transload_gpu::{Partition, SpillDirectory, SpilledPartition};
 use transload_protocol::PartitionId;
 
-use super::driver::Completion;
+use super::completions::Completion;
 use super::store::{Held, PartitionStore, overbook};
 
 /// Writes a partition. Blocks.

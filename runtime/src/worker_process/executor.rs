@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use transload_gpu::Partition;
 use transload_protocol::{Attempt, LayerSpec, TaskErrorKind, TaskId};
 
-use super::driver::Completion;
+use super::completions::Completion;
 use crate::{
     Operator, OperatorError, OperatorRegistry, RuntimeError, TaskContext, WorkerEnvironment,
 };

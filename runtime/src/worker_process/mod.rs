@@ -3,6 +3,8 @@
 //! Called by the command line and, for workers in threads, by the local cluster. Decides nothing: what to fetch, start, spill
 //! and drop comes from the machine.
 
+mod actions;
+mod completions;
 mod disk;
 mod driver;
 mod executor;

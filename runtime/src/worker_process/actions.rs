@@ -1,0 +1,169 @@
+//! What the machine wants done, and how it is done. Part of the driver; every function here starts something and returns at once.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use transload_gpu::Partition;
+use transload_protocol::{Attempt, LayerIndex, PartitionId, TaskErrorKind, TaskId, WorkerId};
+use transload_worker::{Action, Input};
+
+use super::completions::Completion;
+use super::disk;
+use super::driver::{Driver, InFlight};
+use super::store::Held;
+
+impl Driver {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::ToScheduler(message) => self.outgoing.push(message),
+            Action::AddPeer { worker, addresses } => {
+                self.peers.insert(worker, addresses.into());
+            }
+            Action::RemovePeer { worker } => self.remove_peer(worker),
+            Action::Fetch {
+                partition,
+                from,
+                bytes,
+            } => self.fetch(partition, from, bytes),
+            Action::CancelFetch { partition } => {
+                if let Some(fetch) = self.fetches.remove(&partition) {
+                    fetch.task.abort();
+                }
+            }
+            Action::Start {
+                task,
+                attempt,
+                layer,
+                inputs,
+            } => self.start(task, attempt, layer, &inputs),
+            Action::Stop { task, attempt } => self.parts.executor.cancel(task, attempt),
+            Action::Spill { partition } => {
+                let (spill, store) = (Arc::clone(&self.parts.spill), Arc::clone(&self.parts.store));
+                self.on_disk(move || disk::spill(&spill, &store, partition));
+            }
+            Action::Load { partition } => {
+                let store = Arc::clone(&self.parts.store);
+                self.on_disk(move || disk::load(&store, partition));
+            }
+            Action::Drop { partition } => self.discard(partition),
+            Action::Exit => self.exiting = true,
+        }
+    }
+
+    fn remove_peer(&mut self, worker: WorkerId) {
+        if let Some(addresses) = self.peers.remove(&worker) {
+            self.parts.fetcher.forget(&addresses);
+        }
+        let mut over: Vec<PartitionId> = self
+            .fetches
+            .iter()
+            .filter(|(_, fetch)| fetch.from == worker)
+            .map(|(id, _)| *id)
+            .collect();
+        over.sort_unstable();
+        for partition in over {
+            if let Some(fetch) = self.fetches.remove(&partition) {
+                fetch.task.abort();
+            }
+            self.pending.push_back(Input::FetchFailed {
+                partition,
+                from: worker,
+                gone: false,
+                reason: format!("worker {worker} is gone"),
+            });
+        }
+    }
+
+    fn fetch(&mut self, id: PartitionId, from: WorkerId, bytes: u64) {
+        let Some(addresses) = self.peers.get(&from).cloned() else {
+            self.pending.push_back(Input::FetchFailed {
+                partition: id,
+                from,
+                gone: false,
+                reason: format!("worker {from} is unknown here"),
+            });
+            return;
+        };
+        let number = self.next_fetch;
+        self.next_fetch += 1;
+        let fetcher = Arc::clone(&self.parts.fetcher);
+        let destination = self.parts.store.destination(bytes);
+        let completions = self.completions.clone();
+        let task = tokio::spawn(async move {
+            let start = Instant::now();
+            let result = fetcher.fetch(&addresses, id, &destination).await;
+            let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+            // A worker that is ending listens no more.
+            let _ = completions.send(Completion::Fetch {
+                id,
+                number,
+                micros,
+                result,
+            });
+        });
+        let fetch = InFlight {
+            number,
+            from,
+            task: task.abort_handle(),
+        };
+        if let Some(old) = self.fetches.insert(id, fetch) {
+            old.task.abort();
+        }
+    }
+
+    fn start(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        layer: LayerIndex,
+        inputs: &[Vec<PartitionId>],
+    ) {
+        let spec = self
+            .layers
+            .get(&task.graph)
+            .and_then(|layers| layers.get(&layer))
+            .cloned();
+        let partitions: Option<Vec<Vec<Partition>>> = inputs
+            .iter()
+            .map(|ids| {
+                ids.iter()
+                    .map(|id| self.parts.store.in_memory(*id))
+                    .collect()
+            })
+            .collect();
+        match (spec, partitions) {
+            (Some(spec), Some(partitions)) => {
+                self.parts
+                    .executor
+                    .run(task, attempt, spec, partitions, &self.completions);
+            }
+            (spec, _) => {
+                let what = if spec.is_none() { "layer" } else { "inputs" };
+                debug_assert!(false, "task {task} was started without its {what}");
+                tracing::error!(%task, %layer, what, "a task was started without what it needs");
+                self.pending.push_back(Input::TaskFailed {
+                    task,
+                    attempt,
+                    kind: TaskErrorKind::CorruptPartition,
+                    message: format!("its {what} are not on this worker"),
+                });
+            }
+        }
+    }
+
+    fn on_disk(&mut self, operation: impl FnOnce() -> Completion + Send + 'static) {
+        while self.disk.try_join_next().is_some() {}
+        let completions = self.completions.clone();
+        self.disk.spawn_blocking(move || {
+            // A worker that is ending listens no more.
+            let _ = completions.send(operation());
+        });
+    }
+
+    pub(super) fn discard(&mut self, id: PartitionId) {
+        if let Some(Held::Disk(spilled)) = self.parts.store.remove(id) {
+            // Removing a large file takes its time.
+            tokio::task::spawn_blocking(move || drop(spilled));
+        }
+    }
+}

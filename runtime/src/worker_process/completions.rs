@@ -1,0 +1,172 @@
+//! What has ended in this process, and what the machine is told of it. Part of the driver.
+
+use std::sync::Arc;
+
+use transload_gpu::{Partition, SpilledPartition};
+use transload_protocol::{Attempt, PartitionId, TaskId};
+use transload_worker::Input;
+
+use super::driver::Driver;
+use super::store::Held;
+use crate::OperatorError;
+use crate::fetcher::{FetchError, Fetched};
+
+/// Something that this process has finished.
+pub(super) enum Completion {
+    /// An operator has ended.
+    Task {
+        task: TaskId,
+        attempt: Attempt,
+        result: Result<Vec<Partition>, OperatorError>,
+    },
+    /// A fetch has ended.
+    Fetch {
+        id: PartitionId,
+        number: u64,
+        micros: u64,
+        result: Result<Fetched, FetchError>,
+    },
+    /// A partition was written, or could not be.
+    Spill {
+        id: PartitionId,
+        result: Result<Arc<SpilledPartition>, String>,
+    },
+    /// A partition was read back, or could not be.
+    Load {
+        id: PartitionId,
+        result: Result<Partition, String>,
+    },
+}
+
+impl Driver {
+    pub(super) fn complete(&mut self, completion: Completion) {
+        let input = match completion {
+            Completion::Task {
+                task,
+                attempt,
+                result,
+            } => self.task_ended(task, attempt, result),
+            Completion::Fetch {
+                id,
+                number,
+                micros,
+                result,
+            } => match self.fetch_ended(id, number, micros, result) {
+                Some(input) => input,
+                None => return,
+            },
+            Completion::Spill { id, result } => self.spill_ended(id, result),
+            Completion::Load { id, result } => self.load_ended(id, result),
+        };
+        self.pending.push_back(input);
+        self.feed_pending();
+    }
+
+    fn task_ended(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        result: Result<Vec<Partition>, OperatorError>,
+    ) -> Input {
+        self.parts.executor.forget(task, attempt);
+        match result {
+            Ok(partitions) => {
+                let bytes = partitions.iter().map(Partition::bytes).collect();
+                for (output, partition) in (0..).zip(partitions) {
+                    let id = PartitionId { task, output };
+                    self.parts.store.insert_output(id, partition);
+                }
+                Input::TaskDone {
+                    task,
+                    attempt,
+                    bytes,
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%task, kind = ?error.kind, message = %error.message, "task failed");
+                Input::TaskFailed {
+                    task,
+                    attempt,
+                    kind: error.kind,
+                    message: error.message,
+                }
+            }
+        }
+    }
+
+    fn fetch_ended(
+        &mut self,
+        id: PartitionId,
+        number: u64,
+        micros: u64,
+        result: Result<Fetched, FetchError>,
+    ) -> Option<Input> {
+        // A fetch that was cancelled meanwhile: what it brought is dropped here.
+        self.fetches
+            .get(&id)
+            .filter(|fetch| fetch.number == number)?;
+        let from = self.fetches.remove(&id)?.from;
+        Some(match result {
+            Ok(fetched) => {
+                let bytes = fetched.partition.bytes();
+                self.parts.store.insert(id, fetched.partition);
+                Input::Fetched {
+                    partition: id,
+                    from,
+                    bytes,
+                    micros,
+                    transport: fetched.transport,
+                }
+            }
+            Err(error) => Input::FetchFailed {
+                partition: id,
+                from,
+                gone: error.is_gone(),
+                reason: error.to_string(),
+            },
+        })
+    }
+
+    fn spill_ended(
+        &mut self,
+        id: PartitionId,
+        result: Result<Arc<SpilledPartition>, String>,
+    ) -> Input {
+        let kept = result.and_then(|spilled| {
+            let bytes = spilled.bytes();
+            match self.parts.store.replace(id, Held::Disk(spilled)) {
+                Ok(()) => Ok(bytes),
+                Err(_) => Err("it was dropped meanwhile".to_owned()),
+            }
+        });
+        match kept {
+            Ok(bytes) => Input::Spilled {
+                partition: id,
+                bytes,
+            },
+            Err(reason) => Input::SpillFailed {
+                partition: id,
+                reason,
+            },
+        }
+    }
+
+    fn load_ended(&mut self, id: PartitionId, result: Result<Partition, String>) -> Input {
+        let kept = result.and_then(|partition| {
+            self.parts
+                .store
+                .replace(id, Held::Host(partition))
+                .map_err(|_| "it was dropped meanwhile".to_owned())
+        });
+        match kept {
+            Ok(()) => Input::Loaded { partition: id },
+            Err(reason) => {
+                self.discard(id);
+                Input::LoadFailed {
+                    partition: id,
+                    reason,
+                }
+            }
+        }
+    }
+}
