@@ -17,12 +17,26 @@ fn the_demo_works_and_its_three_commands_work_as_printed() {
     let sandbox = Sandbox::new();
     let said = sandbox.run(&["demo"]);
     assert_eq!(said.code, 0, "{}", said.err);
-    for part in ["lineitem", "revenue", "tage", "from \\ to", "three commands"] {
-        assert!(said.out.to_lowercase().contains(&part.to_lowercase()), "{part}: {}", said.out);
+    for part in [
+        "lineitem",
+        "revenue",
+        "tage",
+        "from \\ to",
+        "three commands",
+    ] {
+        assert!(
+            said.out.to_lowercase().contains(&part.to_lowercase()),
+            "{part}: {}",
+            said.out
+        );
     }
     sandbox.assert_clean();
     let (_, commands) = said.out.split_once("Three commands to try next:").unwrap();
-    let commands: Vec<&str> = commands.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let commands: Vec<&str> = commands
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     assert_eq!(commands.len(), 3, "{commands:?}");
     for line in commands {
         let child = Command::new("sh")
@@ -39,7 +53,11 @@ fn the_demo_works_and_its_three_commands_work_as_printed() {
         } else {
             // The last one is a prompt on a terminal; from a pipe it reads a script.
             let mut child = child;
-            std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"SELECT count(*) FROM nation;").unwrap();
+            std::io::Write::write_all(
+                &mut child.stdin.take().unwrap(),
+                b"SELECT count(*) FROM nation;",
+            )
+            .unwrap();
             finish(child)
         };
         assert_eq!(said.code, 0, "{line}: {}", said.err);
@@ -51,7 +69,9 @@ fn the_demo_works_and_its_three_commands_work_as_printed() {
 fn a_demo_that_is_interrupted_leaves_nothing_behind() {
     let sandbox = Sandbox::new();
     let child = sandbox.start(&["demo"]);
-    wait_until("its workers run", || sandbox.processes("worker").len() == 3);
+    wait_until("its workers run", || {
+        sandbox.processes("--local").len() == 3
+    });
     kill("-INT", child.pid());
     let said = child.finish();
     assert_eq!(said.code, 130, "{said:?}");
@@ -62,9 +82,13 @@ fn a_demo_that_is_interrupted_leaves_nothing_behind() {
 fn a_demo_that_was_killed_is_cleaned_up_by_the_next() {
     let sandbox = Sandbox::new();
     let child = sandbox.start(&["demo"]);
-    wait_until("its workers run", || !sandbox.processes("worker").is_empty());
+    wait_until("its workers run", || {
+        !sandbox.processes("--local").is_empty()
+    });
     kill("-9", child.pid());
-    wait_until("no process is left", || sandbox.processes("worker").is_empty());
+    wait_until("no process is left", || {
+        sandbox.processes("--local").is_empty()
+    });
     drop(child);
     assert_eq!(sandbox.run(&["demo"]).code, 0);
     sandbox.assert_clean();

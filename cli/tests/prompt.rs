@@ -22,7 +22,10 @@ fn a_person_types_statements_commands_and_mistakes_and_stops_a_query() {
 
     shell.type_in("SELECT 40 +\r2 AS answer;\r");
     let shown = shell.until(" s\r\n");
-    assert!(shown.contains("|     42 |") && shown.contains("1 row in"), "{shown}");
+    assert!(
+        shown.contains("|     42 |") && shown.contains("1 row in"),
+        "{shown}"
+    );
     shell.until(PROMPT);
 
     shell.type_in("\\d\r");
@@ -51,7 +54,8 @@ fn a_person_types_statements_commands_and_mistakes_and_stops_a_query() {
     shell.type_in("\\q\r");
     assert_eq!(shell.finish().code, 0);
     wait_until("the history is kept", || {
-        std::fs::read_to_string(sandbox.path("history")).is_ok_and(|text| text.contains("still here"))
+        std::fs::read_to_string(sandbox.path("history"))
+            .is_ok_and(|text| text.contains("still here"))
     });
     sandbox.assert_clean();
 }

@@ -15,8 +15,8 @@ use std::process::Stdio;
 use std::thread;
 
 use common::{ByHand, Sandbox, finish, kill, tpch, wait_until};
-use transload_protocol::codec::encode_frame;
 use transload_protocol::Welcome;
+use transload_protocol::codec::encode_frame;
 
 const PEOPLE: &str = "name,age,city\nAda,36,London\nAlan,41,NA\n\"Grace, H.\",85,Arlington\n";
 
@@ -47,7 +47,17 @@ fn a_query_over_csv_is_answered_in_every_format() {
     assert_eq!(run(&["-o", file.to_str().unwrap()]), "");
     let again = format!("again={}", file.display());
     assert_eq!(
-        local(&sandbox, &["--table", &again, "--format", "csv", "-c", query.replace("people", "again").as_str()]),
+        local(
+            &sandbox,
+            &[
+                "--table",
+                &again,
+                "--format",
+                "csv",
+                "-c",
+                query.replace("people", "again").as_str()
+            ]
+        ),
         run(&["--format", "csv"])
     );
     sandbox.assert_clean();
@@ -80,7 +90,17 @@ fn delimiters_and_missing_headers_are_understood() {
     let table = format!("t={}", sandbox.file("t.csv", "1|a\n2|b\n"));
     let out = local(
         &sandbox,
-        &["--table", &table, "--delimiter", "|", "--no-header", "--format", "csv", "-c", "SELECT max(column_1) AS top FROM t"],
+        &[
+            "--table",
+            &table,
+            "--delimiter",
+            "|",
+            "--no-header",
+            "--format",
+            "csv",
+            "-c",
+            "SELECT max(column_1) AS top FROM t",
+        ],
     );
     assert_eq!(out, "top\n2\n");
 }
@@ -91,17 +111,38 @@ fn a_limit_gives_that_many_rows_and_explain_shows_stages() {
     let tables = tpch().to_str().unwrap();
     let out = local(
         &sandbox,
-        &["--tables", tables, "--format", "csv", "-c", "SELECT l_orderkey FROM lineitem LIMIT 7"],
+        &[
+            "--tables",
+            tables,
+            "--format",
+            "csv",
+            "-c",
+            "SELECT l_orderkey FROM lineitem LIMIT 7",
+        ],
     );
     assert_eq!(out.lines().count(), 8, "{out}");
     let out = local(
         &sandbox,
-        &["--tables", tables, "-c", "EXPLAIN SELECT o_orderpriority, count(*) FROM orders GROUP BY 1"],
+        &[
+            "--tables",
+            tables,
+            "-c",
+            "EXPLAIN SELECT o_orderpriority, count(*) FROM orders GROUP BY 1",
+        ],
     );
     assert!(out.to_lowercase().contains("stage"), "{out}");
     let out = local(
         &sandbox,
-        &["--tables", tables, "--max-rows", "3", "--format", "csv", "-c", "SELECT o_orderkey FROM orders"],
+        &[
+            "--tables",
+            tables,
+            "--max-rows",
+            "3",
+            "--format",
+            "csv",
+            "-c",
+            "SELECT o_orderkey FROM orders",
+        ],
     );
     assert_eq!(out.lines().count(), 4, "{out}");
 }
@@ -111,12 +152,26 @@ fn no_progress_is_drawn_into_a_pipe() {
     let sandbox = Sandbox::new();
     let tables = tpch().to_str().unwrap();
     let said = sandbox.run(&[
-        "sql", "--workers", "2", "--tables", tables, "-c",
+        "sql",
+        "--workers",
+        "2",
+        "--tables",
+        tables,
+        "-c",
         "SELECT l_shipmode, count(*) FROM lineitem GROUP BY l_shipmode",
     ]);
     assert_eq!(said.code, 0, "{}", said.err);
-    assert!(!said.err.contains('\u{1b}') && !said.err.contains("stages"), "{}", said.err);
-    assert_eq!(said.err.lines().count(), 1, "row count and time alone: {}", said.err);
+    assert!(
+        !said.err.contains('\u{1b}') && !said.err.contains("stages"),
+        "{}",
+        said.err
+    );
+    assert_eq!(
+        said.err.lines().count(),
+        1,
+        "row count and time alone: {}",
+        said.err
+    );
     assert!(said.err.starts_with("7 rows in "), "{}", said.err);
 }
 
@@ -125,7 +180,15 @@ fn a_reader_that_goes_away_is_no_error() {
     let sandbox = Sandbox::new();
     let tables = tpch().to_str().unwrap();
     let mut child = sandbox.start(&[
-        "sql", "--workers", "1", "--tables", tables, "--format", "csv", "-c", "SELECT * FROM lineitem",
+        "sql",
+        "--workers",
+        "1",
+        "--tables",
+        tables,
+        "--format",
+        "csv",
+        "-c",
+        "SELECT * FROM lineitem",
     ]);
     assert!(child.close_out_after(1)[0].starts_with("l_orderkey,"));
     let said = child.finish();
@@ -137,10 +200,26 @@ fn a_reader_that_goes_away_is_no_error() {
 fn an_output_file_is_untouched_when_the_query_fails() {
     let sandbox = Sandbox::new();
     let out = sandbox.file("out.csv", "old");
-    let said = sandbox.run(&["sql", "--workers", "1", "-o", &out, "-c", "SELECT 1; SELECT nonsense"]);
+    let said = sandbox.run(&[
+        "sql",
+        "--workers",
+        "1",
+        "-o",
+        &out,
+        "-c",
+        "SELECT 1; SELECT nonsense",
+    ]);
     assert_eq!(said.code, 1);
     assert_eq!(fs::read_to_string(&out).unwrap(), "old");
-    let said = sandbox.run(&["sql", "--workers", "1", "-o", "/no/such/folder/out.csv", "-c", "SELECT 1"]);
+    let said = sandbox.run(&[
+        "sql",
+        "--workers",
+        "1",
+        "-o",
+        "/no/such/folder/out.csv",
+        "-c",
+        "SELECT 1",
+    ]);
     assert_eq!(said.code, 1);
     assert!(said.err.contains("/no/such/folder"), "{}", said.err);
 }
@@ -149,24 +228,54 @@ fn an_output_file_is_untouched_when_the_query_fails() {
 fn what_is_wrong_is_said_once_and_the_cluster_serves_the_next_query() {
     let cluster = ByHand::new(1);
     let people = format!("people={}", cluster.sandbox.file("people.csv", PEOPLE));
-    let torn = format!("torn={}", cluster.sandbox.file("torn.parquet", "PAR1 this is no parquet file"));
+    let torn = format!(
+        "torn={}",
+        cluster
+            .sandbox
+            .file("torn.parquet", "PAR1 this is no parquet file")
+    );
     let cases: [(&[&str], &str); 7] = [
         (&["-c", "SELEC 1"], "SELEC"),
         (&["-c", "SELECT 'open"], "nterminated"),
-        (&["--table", &people, "-c", "SELECT height FROM people"], "height"),
+        (
+            &["--table", &people, "-c", "SELECT height FROM people"],
+            "height",
+        ),
         (&["-c", "SELECT * FROM nowhere"], "nowhere"),
-        (&["--table", "gone=no/such.csv", "-c", "SELECT 1"], "no/such.csv"),
-        (&["--table", &torn, "-c", "SELECT * FROM torn"], "torn.parquet"),
-        (&["-c", "SELECT 1 / (1 - column1) FROM (VALUES (1)) AS v"], "ivide by zero"),
+        (
+            &["--table", "gone=no/such.csv", "-c", "SELECT 1"],
+            "no/such.csv",
+        ),
+        (
+            &["--table", &torn, "-c", "SELECT * FROM torn"],
+            "torn.parquet",
+        ),
+        (
+            &["-c", "SELECT 1 / (1 - column1) FROM (VALUES (1)) AS v"],
+            "ivide by zero",
+        ),
     ];
     for (arguments, expected) in cases {
         let said = cluster.sql(arguments);
         assert_eq!(said.code, 1, "{arguments:?}: {said:?}");
-        assert!(said.err.starts_with("error: ") && said.err.contains(expected), "{arguments:?}: {said:?}");
-        assert_eq!(said.err.matches("error: ").count(), 1, "{arguments:?}: {}", said.err);
+        assert!(
+            said.err.starts_with("error: ") && said.err.contains(expected),
+            "{arguments:?}: {said:?}"
+        );
+        assert_eq!(
+            said.err.matches("error: ").count(),
+            1,
+            "{arguments:?}: {}",
+            said.err
+        );
         assert_eq!(said.out, "", "{arguments:?}");
         let next = cluster.sql(&["--format", "csv", "-c", "SELECT 40 + 2 AS answer"]);
-        assert_eq!((next.code, next.out.as_str()), (0, "answer\n42\n"), "after {arguments:?}: {}", next.err);
+        assert_eq!(
+            (next.code, next.out.as_str()),
+            (0, "answer\n42\n"),
+            "after {arguments:?}: {}",
+            next.err
+        );
     }
 }
 
@@ -176,7 +285,10 @@ fn wrong_usage_ends_with_code_2_and_says_what_is_right() {
     let cases: [(&[&str], &str); 6] = [
         (&["sql", "--bogus"], "--bogus"),
         (&["sql", "--workers", "0", "-c", "SELECT 1"], "--workers"),
-        (&["sql", "--table", "people.csv", "-c", "SELECT 1"], "NAME=PATH"),
+        (
+            &["sql", "--table", "people.csv", "-c", "SELECT 1"],
+            "NAME=PATH",
+        ),
         (&["sql", "-c", " ; "], "no statement"),
         (&["worker"], "--scheduler-file"),
         (&["worker", "--memory", "2G"], "512MiB"),
@@ -193,7 +305,11 @@ fn wrong_usage_ends_with_code_2_and_says_what_is_right() {
 fn a_cluster_that_is_not_there_ends_with_code_3() {
     let sandbox = Sandbox::new();
     // Bound and dropped: nobody listens there now.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let nobody = format!("127.0.0.1:{port}");
     for arguments in [
         &["sql", "--connect", &nobody, "-c", "SELECT 1"][..],
@@ -202,7 +318,11 @@ fn a_cluster_that_is_not_there_ends_with_code_3() {
     ] {
         let said = sandbox.run(arguments);
         assert_eq!(said.code, 3, "{arguments:?}: {said:?}");
-        assert!(said.err.contains(&nobody) && said.err.contains("hint: "), "{}", said.err);
+        assert!(
+            said.err.contains(&nobody) && said.err.contains("hint: "),
+            "{}",
+            said.err
+        );
     }
 }
 
@@ -223,7 +343,11 @@ fn another_version_is_refused_with_both_versions_named() {
     });
     let said = Sandbox::new().run(&["sql", "--connect", &address, "-c", "SELECT 1"]);
     assert_eq!(said.code, 3, "{said:?}");
-    assert!(said.err.contains("version 99") && said.err.contains("version 1"), "{}", said.err);
+    assert!(
+        said.err.contains("version 99") && said.err.contains("version 1"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
@@ -232,10 +356,17 @@ fn ctrl_c_stops_the_query_and_everything_that_was_started_for_it() {
     let numbers: String = (0..20_000).map(|n| format!("{n}\n")).collect();
     let table = format!("t={}", sandbox.file("t.csv", &format!("n\n{numbers}")));
     let child = sandbox.start(&[
-        "sql", "--workers", "2", "--table", &table, "-c",
+        "sql",
+        "--workers",
+        "2",
+        "--table",
+        &table,
+        "-c",
         "SELECT count(*) FROM t a JOIN t b ON (a.n * b.n) % 7 = 3",
     ]);
-    wait_until("both workers run", || sandbox.processes("worker").len() == 2);
+    wait_until("both workers run", || {
+        sandbox.processes("--local").len() == 2
+    });
     kill("-INT", child.pid());
     let said = child.finish();
     assert_eq!(said.code, 130, "{said:?}");
@@ -248,7 +379,13 @@ fn the_configuration_in_effect_is_printed() {
     let sandbox = Sandbox::new();
     sandbox.file("transload.toml", "[worker]\nspill_above_percent = 55\n");
     let out = sandbox.out(&["config"]);
-    assert!(out.contains("spill_above_percent = \"55\"") && out.contains("memory = \"1GiB\""), "{out}");
+    assert!(
+        out.contains("spill_above_percent = \"55\"") && out.contains("memory = \"1GiB\""),
+        "{out}"
+    );
     let version = sandbox.out(&["--version"]);
-    assert!(version.starts_with("transload ") && version.contains("protocol"), "{version}");
+    assert!(
+        version.starts_with("transload ") && version.contains("protocol"),
+        "{version}"
+    );
 }

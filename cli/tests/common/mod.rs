@@ -212,7 +212,12 @@ impl Background {
         let mut text = Vec::new();
         let mut byte = [0];
         while !String::from_utf8_lossy(&text).ends_with(end) {
-            assert_eq!(out.read(&mut byte).unwrap(), 1, "it ended after {}", String::from_utf8_lossy(&text));
+            assert_eq!(
+                out.read(&mut byte).unwrap(),
+                1,
+                "it ended after {}",
+                String::from_utf8_lossy(&text)
+            );
             text.push(byte[0]);
         }
         String::from_utf8_lossy(&text).into_owned()
@@ -272,7 +277,10 @@ pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
 pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "waited {limit:?} in vain: {what}"
+        );
         thread::sleep(POLL_INTERVAL);
     }
 }
@@ -302,7 +310,9 @@ impl ByHand {
             workers,
         };
         let count = cluster.workers.len();
-        wait_until("all workers joined", || cluster.worker_infos().len() == count);
+        wait_until("all workers joined", || {
+            cluster.worker_infos().len() == count
+        });
         cluster
     }
 
@@ -319,9 +329,9 @@ impl ByHand {
 
     /// Whether the worker with this process id runs a task now.
     pub(crate) fn is_busy(&self, pid: u32) -> bool {
-        self.worker_infos().iter().any(|worker| {
-            worker["pid"] == pid && !worker["running"].as_array().unwrap().is_empty()
-        })
+        self.worker_infos()
+            .iter()
+            .any(|worker| worker["pid"] == pid && !worker["running"].as_array().unwrap().is_empty())
     }
 
     /// `sql --connect` with further arguments.
@@ -381,8 +391,8 @@ fn slow_rows() -> u64 {
 pub(crate) fn tpch() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("tpch-{}", std::process::id()));
+        let folder =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("tpch-{}", std::process::id()));
         let sandbox = Sandbox::new();
         sandbox.out(&[
             "data",
