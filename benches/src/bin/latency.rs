@@ -11,7 +11,9 @@ use clap::Parser;
 use serde_json::{Value, json};
 use transload_benches::{Failure, percentile};
 use transload_protocol::{Edges, Layer, LayerIndex, TaskGraph};
-use transload_runtime::{Client, ClientOptions, Config, LocalCluster, LocalClusterOptions, WorkerMode};
+use transload_runtime::{
+    Client, ClientOptions, Config, LocalCluster, LocalClusterOptions, WorkerMode,
+};
 
 /// Measures no-op tasks on a local cluster, or on one that runs already.
 #[derive(Parser)]
