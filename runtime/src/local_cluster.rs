@@ -188,12 +188,7 @@ impl LocalCluster {
                 // Every setting travels in the environment; a file or variable of our own must not win over it.
                 command.env_remove(CONFIG_VARIABLE);
                 for setting in SETTINGS {
-                    let value = setting.value(config);
-                    let is_default = value == setting.default_value();
-                    match is_default {
-                        true => command.env_remove(setting.variable()),
-                        false => command.env(setting.variable(), value),
-                    };
+                    command.env(setting.variable(), setting.value(config));
                 }
                 command
                     .stdin(Stdio::null())
