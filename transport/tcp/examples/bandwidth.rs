@@ -1,7 +1,8 @@
 //! Bandwidth of partitions over loopback, beside the same bytes over bare TCP in the same run.
 //!
 //! `cargo run --release -p transload-transport-tcp --example bandwidth`. Prints, for each partition size, MiB/s of both
-//! and their ratio: the median of several rounds in which the two take turns. Then the rate of small fetches.
+//! and their ratio: the median of several rounds in which the two take turns. Then CPU milliseconds per GiB of both (sender
+//! and receiver together), which say more on a machine with other work. Then the rate of small fetches.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that cannot be made ends with the reason"
@@ -25,7 +26,12 @@ const SMALL_FETCHES: u32 = 50_000;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    println!("partition    transport     bare TCP    ratio");
+    // On the runtime's own threads, as in a worker.
+    tokio::spawn(measure()).await.unwrap();
+}
+
+async fn measure() {
+    println!("partition    transport     bare TCP    ratio    CPU ms/GiB");
     for (bytes, total, in_flight) in [
         (64 * MIB, 1 << 30, 2),
         (MIB, 1 << 29, 16),
@@ -48,21 +54,58 @@ async fn compare(bytes: usize, count: usize, in_flight: usize) {
         .await
         .unwrap();
     let connection = transport.connect(listener.address()).await.unwrap();
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut ours, mut bare) = (Measured::default(), Measured::default());
     for _ in 0..ROUNDS {
-        ours.push(through_transport(&connection, count, in_flight).await);
-        bare.push(through_bare_tcp(&contents, count).await);
+        ours.add(through_transport(&connection, count, in_flight))
+            .await;
+        bare.add(through_bare_tcp(&contents, count)).await;
     }
-    let rate = |times: &mut Vec<Duration>| {
-        times.sort();
-        (bytes * count / MIB) as f64 / times[ROUNDS / 2].as_secs_f64()
-    };
-    let (ours, bare) = (rate(&mut ours), rate(&mut bare));
+    let mib = (bytes * count) as f64 / MIB as f64;
+    let (our_rate, bare_rate) = (ours.rate(mib), bare.rate(mib));
     println!(
-        "{:>5} KiB  {ours:>6.0} MiB/s  {bare:>6.0} MiB/s     {:.2}",
+        "{:>5} KiB  {our_rate:>6.0} MiB/s  {bare_rate:>6.0} MiB/s     {:.2}    {:.0} and {:.0}",
         bytes >> 10,
-        ours / bare
+        our_rate / bare_rate,
+        ours.cpu_ms_per_gib(mib),
+        bare.cpu_ms_per_gib(mib)
     );
+}
+
+#[derive(Default)]
+struct Measured {
+    times: Vec<Duration>,
+    cpu: Vec<u64>,
+}
+
+impl Measured {
+    async fn add(&mut self, work: impl Future<Output = Duration>) {
+        let before = cpu_ticks();
+        self.times.push(work.await);
+        self.cpu.push(cpu_ticks() - before);
+    }
+
+    fn rate(&mut self, mib: f64) -> f64 {
+        self.times.sort();
+        mib / self.times[ROUNDS / 2].as_secs_f64()
+    }
+
+    fn cpu_ms_per_gib(&mut self, mib: f64) -> f64 {
+        self.cpu.sort_unstable();
+        self.cpu[ROUNDS / 2] as f64 * 10.0 * 1_024.0 / mib
+    }
+}
+
+/// CPU time of this process in hundredths of a second; 0 where there is no `/proc`.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses, user and system time are the 12th and 13th.
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum()
 }
 
 /// Fetches the same partition again and again, several at once: one is asked for while another arrives.

@@ -248,7 +248,11 @@ async fn read_requests(
                         );
                     }
                 }
-                opening.spawn(answer(Arc::clone(peer), request, partition, cancelled));
+                let mut answered = answer(Arc::clone(peer), request, partition, cancelled).boxed();
+                // A partition in memory is there at once, and needs no task of its own.
+                if (&mut answered).now_or_never().is_none() {
+                    opening.spawn(answered);
+                }
             }
             Request::Cancel { request } => {
                 // Unknown where the last answer has been given: they crossed.

@@ -1,20 +1,31 @@
 //! The TCP backend keeps to what every backend must do, with its defaults and with limits that make every queue fill up.
 
+use std::time::Duration;
+
 use transload_transport::conformance::Backend;
 use transload_transport_tcp::{TcpOptions, TcpTransport};
 
+/// The defaults, but for the patience that a machine busy with other builds needs.
+fn options() -> TcpOptions {
+    TcpOptions {
+        connect_timeout: Duration::from_secs(120),
+        stall_timeout: Duration::from_secs(120),
+        ..TcpOptions::default()
+    }
+}
+
 mod with_defaults {
-    use super::{Backend, TcpTransport};
+    use super::{Backend, TcpTransport, options};
 
     fn backend() -> Backend {
-        Backend::new(TcpTransport::default(), "127.0.0.1:0")
+        Backend::new(TcpTransport::new(options()), "127.0.0.1:0")
     }
 
     transload_transport::conformance_suite!(backend);
 }
 
 mod with_tight_limits {
-    use super::{Backend, TcpOptions, TcpTransport};
+    use super::{Backend, TcpOptions, TcpTransport, options};
 
     fn backend() -> Backend {
         let options = TcpOptions {
@@ -22,7 +33,7 @@ mod with_tight_limits {
             max_open_per_connection: 20,
             max_bytes_in_flight_per_connection: 1,
             chunk_bytes: 4 << 10,
-            ..TcpOptions::default()
+            ..options()
         };
         Backend::new(TcpTransport::new(options), "127.0.0.1:0")
     }
@@ -31,12 +42,12 @@ mod with_tight_limits {
 }
 
 mod wrapped_without_rules {
-    use super::{Backend, TcpTransport};
+    use super::{Backend, TcpTransport, options};
     use transload_transport::faulty::{Faulty, Rules};
 
     fn backend() -> Backend {
         Backend::new(
-            Faulty::new(TcpTransport::default(), Rules::new(1)),
+            Faulty::new(TcpTransport::new(options()), Rules::new(1)),
             "[::1]:0",
         )
     }

@@ -19,18 +19,25 @@ use transload_transport::conformance::{Store, partition_id, random_partition};
 use transload_transport::{Connection, Listener, PartitionSource, Transport, TransportError};
 use transload_transport_tcp::{TcpOptions, TcpTransport};
 
-const STALL: Duration = Duration::from_millis(300);
+/// Where silence is the case.
+const STALL: Duration = Duration::from_millis(500);
+/// Where it would only mean that the machine is busy.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-fn options() -> TcpOptions {
+fn with_timeouts(timeout: Duration) -> TcpOptions {
     TcpOptions {
-        connect_timeout: STALL,
-        stall_timeout: STALL,
+        connect_timeout: timeout,
+        stall_timeout: timeout,
         ..TcpOptions::default()
     }
 }
 
-fn transport() -> TcpTransport {
-    TcpTransport::new(options())
+fn impatient() -> TcpTransport {
+    TcpTransport::new(with_timeouts(STALL))
+}
+
+fn patient() -> TcpTransport {
+    TcpTransport::new(with_timeouts(PATIENCE))
 }
 
 async fn listen(transport: &TcpTransport, store: Arc<Store>) -> Box<dyn Listener> {
@@ -92,15 +99,19 @@ async fn fetch(
     budget: &Budget,
 ) -> Result<transload_gpu::Partition, TransportError> {
     let fetched = connection.fetch(partition_id(number), Arc::new(budget.clone()));
-    tokio::time::timeout(Duration::from_secs(20), fetched)
+    tokio::time::timeout(PATIENCE * 2, fetched)
         .await
         .expect("ends in bounded time")
 }
 
 /// What a fetch from such a server ends with. All memory is back afterwards.
-async fn fetch_from_false_server(answers: Vec<u8>, hangs: bool) -> TransportError {
+async fn fetch_from_false_server(
+    transport: TcpTransport,
+    answers: Vec<u8>,
+    hangs: bool,
+) -> TransportError {
     let address = false_server(answers, hangs).await;
-    let connection = transport().connect(&address).await.unwrap();
+    let connection = transport.connect(&address).await.unwrap();
     let budget = Budget::new("m", 1 << 30);
     let error = fetch(&connection, 1, &budget).await.unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
@@ -118,7 +129,7 @@ async fn a_server_of_another_version_is_refused_with_both_versions_named() {
         stream.write_all(&greeting(77)).await.unwrap();
         let _ = stream.read_exact(&mut [0; 20]).await;
     });
-    let error = transport().connect(&address).await.err().unwrap();
+    let error = patient().connect(&address).await.err().unwrap();
     let text = error.to_string();
     assert!(
         text.contains("version 77") && text.contains(&format!("speaks version {PROTOCOL_VERSION}")),
@@ -129,7 +140,7 @@ async fn a_server_of_another_version_is_refused_with_both_versions_named() {
 
 #[tokio::test]
 async fn a_client_of_another_version_hears_the_servers_version() {
-    let listener = listen(&transport(), Store::new()).await;
+    let listener = listen(&patient(), Store::new()).await;
     let mut stream = TcpStream::connect(&listener.address().endpoint)
         .await
         .unwrap();
@@ -152,7 +163,7 @@ async fn a_port_that_is_no_data_port_is_named_as_such() {
             .unwrap();
         let _ = stream.read_exact(&mut [0; 20]).await;
     });
-    let error = transport().connect(&address).await.err().unwrap();
+    let error = patient().connect(&address).await.err().unwrap();
     assert!(matches!(error, TransportError::Protocol { .. }), "{error}");
 }
 
@@ -161,18 +172,18 @@ async fn a_server_that_never_greets_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::new("tcp", listener.local_addr().unwrap().to_string());
     let started = Instant::now();
-    let error = transport().connect(&address).await.err().unwrap();
+    let error = impatient().connect(&address).await.err().unwrap();
     assert!(matches!(error, TransportError::TimedOut { .. }), "{error}");
-    assert!(started.elapsed() < STALL * 10);
+    assert!((STALL..PATIENCE).contains(&started.elapsed()));
 }
 
 #[tokio::test]
 async fn a_server_that_never_answers_times_out_within_the_option() {
     let started = Instant::now();
-    let error = fetch_from_false_server(vec![], true).await;
+    let error = fetch_from_false_server(impatient(), vec![], true).await;
     assert!(matches!(error, TransportError::TimedOut { .. }), "{error}");
     assert!(error.is_retryable());
-    assert!((STALL..STALL * 10).contains(&started.elapsed()));
+    assert!((STALL..PATIENCE).contains(&started.elapsed()));
 }
 
 #[tokio::test]
@@ -180,7 +191,7 @@ async fn a_server_that_stalls_in_a_payload_times_out() {
     let mut answers = header_answer(0, vec![1_000_000]);
     answers.extend(head(2, false, 0, 500_000));
     answers.extend(vec![7; 100_000]);
-    let error = fetch_from_false_server(answers, true).await;
+    let error = fetch_from_false_server(impatient(), answers, true).await;
     assert!(matches!(error, TransportError::TimedOut { .. }), "{error}");
 }
 
@@ -190,7 +201,7 @@ async fn a_server_that_dies_anywhere_in_an_answer_is_an_error() {
     answers.extend(head(2, true, 0, 1_024));
     answers.extend(vec![7; 1_024]);
     for end in [0, 5, 12, 14, 16, 20, 30, 600, answers.len() - 1] {
-        let error = fetch_from_false_server(answers[..end].to_vec(), false).await;
+        let error = fetch_from_false_server(patient(), answers[..end].to_vec(), false).await;
         assert!(
             matches!(error, TransportError::Closed { .. }),
             "{end}: {error}"
@@ -220,7 +231,7 @@ async fn answers_that_make_no_sense_are_errors() {
         ("1024 of 1024 B", chunk_of(1_024, false)),
     ];
     for (expected, answers) in cases {
-        let error = fetch_from_false_server(answers, true).await;
+        let error = fetch_from_false_server(patient(), answers, true).await;
         assert!(matches!(error, TransportError::Protocol { .. }), "{error}");
         assert!(
             error.to_string().contains(expected),
@@ -231,7 +242,7 @@ async fn answers_that_make_no_sense_are_errors() {
 
 #[tokio::test]
 async fn an_idle_connection_never_times_out() {
-    let transport = transport();
+    let transport = impatient();
     let store = Store::new();
     store.insert(1, random_partition(1, &[1_000]));
     let listener = listen(&transport, store).await;
@@ -245,7 +256,7 @@ async fn an_idle_connection_never_times_out() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_dropped_and_its_partition_with_it() {
-    let transport = transport();
+    let transport = impatient();
     let store = Store::new();
     let buffer = Bytes::from(vec![1; 4 << 20]);
     store.insert(
@@ -285,7 +296,7 @@ async fn a_client_that_takes_nothing_is_dropped_and_its_partition_with_it() {
 async fn too_many_connections_are_refused_with_the_reason() {
     let transport = TcpTransport::new(TcpOptions {
         max_connections: 2,
-        ..options()
+        ..with_timeouts(PATIENCE)
     });
     let store = Store::new();
     store.insert(1, random_partition(1, &[10]));
@@ -300,7 +311,7 @@ async fn too_many_connections_are_refused_with_the_reason() {
     drop(first);
     let started = Instant::now();
     while transport.connect(listener.address()).await.is_err() {
-        assert!(started.elapsed() < Duration::from_secs(20));
+        assert!(started.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -309,7 +320,7 @@ async fn too_many_connections_are_refused_with_the_reason() {
 async fn a_client_above_its_limit_of_requests_loses_its_connection_alone() {
     let transport = TcpTransport::new(TcpOptions {
         max_requests_per_connection: 10,
-        ..options()
+        ..with_timeouts(PATIENCE)
     });
     let store = Store::new();
     let _gate = store.insert_behind_gate(1, random_partition(1, &[10]));
@@ -344,7 +355,7 @@ async fn a_client_above_its_limit_of_requests_loses_its_connection_alone() {
 
 /// Sends bytes to a listener that serves another client at the same time.
 async fn survives(garbage: &[Vec<u8>], greeted: bool) {
-    let transport = transport();
+    let transport = patient();
     let store = Store::new();
     let partition = random_partition(5, &[100_000, 3]);
     store.insert(1, partition.clone());
@@ -394,7 +405,7 @@ proptest! {
         // A few random bytes can be a valid answer (`not found`), but never a partition.
         let _ = on_a_runtime(async {
             let address = false_server(answers, false).await;
-            let connection = transport().connect(&address).await.unwrap();
+            let connection = patient().connect(&address).await.unwrap();
             let budget = Budget::new("m", 1 << 30);
             let error = fetch(&connection, 1, &budget).await.unwrap_err();
             assert_eq!(budget.used_bytes(), 0);
