@@ -3,6 +3,8 @@
 //! One task per connection owns the socket and every buffer that is being filled. A fetch is an entry in [`Pending`] and a
 //! future that waits for its reply; dropping the future gives the entry up and tells the server.
 
+mod reader;
+
 use std::io;
 use std::sync::Arc;
 
@@ -14,22 +16,19 @@ use tokio::net::tcp::WriteHalf;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use transload_gpu::{Partition, PartitionHeader};
-use transload_protocol::{Address, PartitionId, codec};
+use transload_gpu::Partition;
+use transload_protocol::{Address, PartitionId};
 use transload_transport::{Connection, Destination, TransportError};
 
-use crate::pending::{Pending, Receiving, Reply, State, Waiting};
+use crate::pending::{Pending, Waiting};
 use crate::socket::{Broken, Receiver, prepare};
-use crate::wire::{
-    GREETING_BYTES, Greeting, GreetingError, HEAD_BYTES, Head, Kind, MAX_HEADER_BYTES,
-    REQUEST_BYTES, Request,
-};
+use crate::wire::{GREETING_BYTES, Greeting, GreetingError, REQUEST_BYTES, Request};
 use crate::{SCHEME, TcpOptions};
+
+use reader::Reader;
 
 /// Requests written with one system call.
 const REQUESTS_PER_WRITE: usize = 512;
-/// A claimed length is no reason to allocate: headers grow by this much as their bytes arrive.
-const HEADER_STEP_BYTES: usize = 1 << 20;
 
 pub(crate) struct TcpConnection {
     shared: Arc<Shared>,
@@ -245,233 +244,6 @@ async fn write_requests(
         if let Err(broken) = written {
             return shared.broken(broken, options, "it to take a request");
         }
-    }
-}
-
-struct Reader<'a> {
-    receiver: Receiver<'a>,
-    shared: &'a Shared,
-    options: &'a TcpOptions,
-}
-
-impl Reader<'_> {
-    async fn run(&mut self) -> TransportError {
-        loop {
-            if let Err(error) = self.answer().await {
-                return error;
-            }
-        }
-    }
-
-    async fn answer(&mut self) -> Result<(), TransportError> {
-        let pending = &self.shared.pending;
-        let head = self
-            .receiver
-            .head::<HEAD_BYTES>(&|| pending.busy_since())
-            .await
-            .map_err(|broken| self.broken(broken))?;
-        let head = Head::decode(&head).map_err(|error| self.shared.nonsense(error.to_string()))?;
-        let Some(state) = pending.take(head.request) else {
-            return Err(self.shared.nonsense(format!(
-                "an answer ({:?}) to request {}, which is not in flight",
-                head.kind, head.request
-            )));
-        };
-        match (head.kind, state) {
-            (_, State::Draining) => {
-                self.skip(head).await?;
-                if head.last {
-                    pending.finish(head.request);
-                }
-                Ok(())
-            }
-            (Kind::Header, State::Waiting(waiting)) => self.on_header(head, waiting).await,
-            (Kind::Chunk, State::Receiving(receiving)) => self.on_chunk(head, receiving).await,
-            (Kind::NotFound, State::Waiting(waiting)) => {
-                let error = TransportError::NotFound {
-                    peer: self.shared.peer.clone(),
-                    partition: waiting.partition,
-                };
-                self.reply(head.request, waiting.reply, Err(error));
-                Ok(())
-            }
-            (Kind::Failed, State::Waiting(waiting)) => self.on_failed(head, waiting).await,
-            (kind, state) => {
-                pending.put_back(head.request, state);
-                Err(self.shared.nonsense(format!(
-                    "an answer ({kind:?}) to request {} out of turn",
-                    head.request
-                )))
-            }
-        }
-    }
-
-    /// Asks the destination for memory; the payload comes next.
-    async fn on_header(&mut self, head: Head, waiting: Waiting) -> Result<(), TransportError> {
-        let header = match self.header(head).await {
-            Ok(header) => header,
-            Err(error) => {
-                let pending = &self.shared.pending;
-                pending.put_back(head.request, State::Waiting(waiting));
-                return Err(error);
-            }
-        };
-        let payload_bytes = header.payload_bytes();
-        let buffer = match waiting.destination.allocate(&header) {
-            Ok(buffer) if buffer.as_slice().len() as u64 == payload_bytes => buffer,
-            Ok(buffer) => {
-                let error = TransportError::WrongBuffer {
-                    expected_bytes: payload_bytes,
-                    actual_bytes: buffer.as_slice().len() as u64,
-                };
-                self.refuse(head, waiting.reply, error);
-                return Ok(());
-            }
-            Err(error) => {
-                self.refuse(head, waiting.reply, error.into());
-                return Ok(());
-            }
-        };
-        let receiving = Box::new(Receiving {
-            header,
-            buffer,
-            filled: 0,
-            reply: waiting.reply,
-        });
-        self.proceed(head, receiving)
-    }
-
-    async fn header(&mut self, head: Head) -> Result<PartitionHeader, TransportError> {
-        debug_assert!(head.bytes <= MAX_HEADER_BYTES);
-        let length = head.bytes as usize;
-        let mut bytes = Vec::new();
-        while bytes.len() < length {
-            let from = bytes.len();
-            bytes.resize(length.min(from + HEADER_STEP_BYTES), 0);
-            self.receiver
-                .fill(&mut bytes[from..], usize::MAX)
-                .await
-                .map_err(|broken| self.broken(broken))?;
-        }
-        let header: PartitionHeader =
-            codec::decode(&bytes).map_err(|error| self.shared.nonsense(error.to_string()))?;
-        let (bytes, most) = (header.payload_bytes(), self.options.max_partition_bytes);
-        if bytes > most || (bytes == 0) != head.last {
-            return Err(self.shared.nonsense(format!(
-                "the header of a partition with {bytes} B of payload (last: {}, limit: {most} B)",
-                head.last
-            )));
-        }
-        Ok(header)
-    }
-
-    async fn on_chunk(
-        &mut self,
-        head: Head,
-        mut receiving: Box<Receiving>,
-    ) -> Result<(), TransportError> {
-        let from = receiving.filled;
-        let to = from + head.bytes as usize;
-        let filled = match receiving.buffer.as_mut_slice().get_mut(from..to) {
-            // Behind a piece that is not the last comes, most often, the head of the next: no more than that is read ahead,
-            // so that the next piece goes straight to its place.
-            Some(target) => {
-                let ahead_bytes = if head.last { usize::MAX } else { HEAD_BYTES };
-                self.receiver
-                    .fill(target, ahead_bytes)
-                    .await
-                    .map_err(|broken| self.broken(broken))
-            }
-            None => Err(self.shared.nonsense(format!(
-                "{to} B of a payload of {} B",
-                receiving.buffer.as_slice().len()
-            ))),
-        };
-        receiving.filled = to;
-        match filled {
-            Ok(()) => self.proceed(head, receiving),
-            Err(error) => {
-                let pending = &self.shared.pending;
-                pending.put_back(head.request, State::Receiving(receiving));
-                Err(error)
-            }
-        }
-    }
-
-    /// Waits for the next piece, or replies where this was the last.
-    fn proceed(&self, head: Head, receiving: Box<Receiving>) -> Result<(), TransportError> {
-        let pending = &self.shared.pending;
-        let complete = receiving.filled == receiving.buffer.as_slice().len();
-        if complete != head.last {
-            let error = self.shared.nonsense(format!(
-                "{} of {} B of a payload (last: {})",
-                receiving.filled,
-                receiving.buffer.as_slice().len(),
-                head.last
-            ));
-            pending.put_back(head.request, State::Receiving(receiving));
-            return Err(error);
-        }
-        if !complete {
-            pending.put_back(head.request, State::Receiving(receiving));
-            return Ok(());
-        }
-        let Receiving {
-            header,
-            buffer,
-            reply,
-            ..
-        } = *receiving;
-        let partition = header
-            .assemble(buffer.freeze())
-            .map_err(|error| self.shared.nonsense(error.to_string()));
-        self.reply(head.request, reply, partition);
-        Ok(())
-    }
-
-    async fn on_failed(&mut self, head: Head, waiting: Waiting) -> Result<(), TransportError> {
-        let mut reason = vec![0; head.bytes as usize];
-        let filled = self.receiver.fill(&mut reason, usize::MAX).await;
-        if let Err(broken) = filled {
-            let pending = &self.shared.pending;
-            pending.put_back(head.request, State::Waiting(waiting));
-            return Err(self.broken(broken));
-        }
-        let error = TransportError::Source {
-            peer: self.shared.peer.clone(),
-            partition: waiting.partition,
-            reason: String::from_utf8_lossy(&reason).into_owned(),
-        };
-        self.reply(head.request, waiting.reply, Err(error));
-        Ok(())
-    }
-
-    async fn skip(&mut self, head: Head) -> Result<(), TransportError> {
-        self.receiver
-            .skip(head.bytes as usize)
-            .await
-            .map_err(|broken| self.broken(broken))
-    }
-
-    /// Nothing more comes for the request, and this is its end.
-    fn reply(&self, request: u32, reply: Reply, result: Result<Partition, TransportError>) {
-        self.shared.pending.finish(request);
-        // A fetch that was dropped this moment does not mind.
-        let _ = reply.send(result);
-    }
-
-    /// The payload is not wanted: throws away what comes until the server has heard of it.
-    fn refuse(&self, head: Head, reply: Reply, error: TransportError) {
-        if head.last {
-            self.shared.pending.finish(head.request);
-        } else {
-            self.shared.cancel(head.request);
-        }
-        let _ = reply.send(Err(error));
-    }
-
-    fn broken(&self, broken: Broken) -> TransportError {
-        self.shared.broken(broken, self.options, "an answer")
     }
 }
 

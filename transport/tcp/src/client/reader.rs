@@ -1,0 +1,243 @@
+//! Reads the answers of one connection, each into the memory of its destination. Owns a buffer while bytes arrive in it.
+
+use transload_gpu::{Partition, PartitionHeader};
+use transload_protocol::codec;
+use transload_transport::TransportError;
+
+use super::Shared;
+use crate::TcpOptions;
+use crate::pending::{Receiving, Reply, State, Waiting};
+use crate::socket::{Broken, Receiver};
+use crate::wire::{HEAD_BYTES, Head, Kind, MAX_HEADER_BYTES};
+
+/// A claimed length is no reason to allocate: headers grow by this much as their bytes arrive.
+const HEADER_STEP_BYTES: usize = 1 << 20;
+
+/// The reading half of one connection's task.
+pub(super) struct Reader<'a> {
+    pub(super) receiver: Receiver<'a>,
+    pub(super) shared: &'a Shared,
+    pub(super) options: &'a TcpOptions,
+}
+
+impl Reader<'_> {
+    /// Reads answers until the connection breaks, and says how it did.
+    pub(super) async fn run(&mut self) -> TransportError {
+        loop {
+            if let Err(error) = self.answer().await {
+                return error;
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> Result<(), TransportError> {
+        let pending = &self.shared.pending;
+        let head = self
+            .receiver
+            .head::<HEAD_BYTES>(&|| pending.busy_since())
+            .await
+            .map_err(|broken| self.broken(broken))?;
+        let head = Head::decode(&head).map_err(|error| self.shared.nonsense(error.to_string()))?;
+        let Some(state) = pending.take(head.request) else {
+            return Err(self.shared.nonsense(format!(
+                "an answer ({:?}) to request {}, which is not in flight",
+                head.kind, head.request
+            )));
+        };
+        match (head.kind, state) {
+            (_, State::Draining) => {
+                self.skip(head).await?;
+                if head.last {
+                    pending.finish(head.request);
+                }
+                Ok(())
+            }
+            (Kind::Header, State::Waiting(waiting)) => self.on_header(head, waiting).await,
+            (Kind::Chunk, State::Receiving(receiving)) => self.on_chunk(head, receiving).await,
+            (Kind::NotFound, State::Waiting(waiting)) => {
+                let error = TransportError::NotFound {
+                    peer: self.shared.peer.clone(),
+                    partition: waiting.partition,
+                };
+                self.reply(head.request, waiting.reply, Err(error));
+                Ok(())
+            }
+            (Kind::Failed, State::Waiting(waiting)) => self.on_failed(head, waiting).await,
+            (kind, state) => {
+                pending.put_back(head.request, state);
+                Err(self.shared.nonsense(format!(
+                    "an answer ({kind:?}) to request {} out of turn",
+                    head.request
+                )))
+            }
+        }
+    }
+
+    /// Asks the destination for memory; the payload comes next.
+    async fn on_header(&mut self, head: Head, waiting: Waiting) -> Result<(), TransportError> {
+        let header = match self.header(head).await {
+            Ok(header) => header,
+            Err(error) => {
+                let pending = &self.shared.pending;
+                pending.put_back(head.request, State::Waiting(waiting));
+                return Err(error);
+            }
+        };
+        let payload_bytes = header.payload_bytes();
+        let buffer = match waiting.destination.allocate(&header) {
+            Ok(buffer) if buffer.as_slice().len() as u64 == payload_bytes => buffer,
+            Ok(buffer) => {
+                let error = TransportError::WrongBuffer {
+                    expected_bytes: payload_bytes,
+                    actual_bytes: buffer.as_slice().len() as u64,
+                };
+                self.refuse(head, waiting.reply, error);
+                return Ok(());
+            }
+            Err(error) => {
+                self.refuse(head, waiting.reply, error.into());
+                return Ok(());
+            }
+        };
+        let receiving = Box::new(Receiving {
+            header,
+            buffer,
+            filled: 0,
+            reply: waiting.reply,
+        });
+        self.proceed(head, receiving)
+    }
+
+    async fn header(&mut self, head: Head) -> Result<PartitionHeader, TransportError> {
+        debug_assert!(head.bytes <= MAX_HEADER_BYTES);
+        let length = head.bytes as usize;
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let from = bytes.len();
+            bytes.resize(length.min(from + HEADER_STEP_BYTES), 0);
+            self.receiver
+                .fill(&mut bytes[from..], usize::MAX)
+                .await
+                .map_err(|broken| self.broken(broken))?;
+        }
+        let header: PartitionHeader =
+            codec::decode(&bytes).map_err(|error| self.shared.nonsense(error.to_string()))?;
+        let (bytes, most) = (header.payload_bytes(), self.options.max_partition_bytes);
+        if bytes > most || (bytes == 0) != head.last {
+            return Err(self.shared.nonsense(format!(
+                "the header of a partition with {bytes} B of payload (last: {}, limit: {most} B)",
+                head.last
+            )));
+        }
+        Ok(header)
+    }
+
+    async fn on_chunk(
+        &mut self,
+        head: Head,
+        mut receiving: Box<Receiving>,
+    ) -> Result<(), TransportError> {
+        let from = receiving.filled;
+        let to = from + head.bytes as usize;
+        let filled = match receiving.buffer.as_mut_slice().get_mut(from..to) {
+            // Behind a piece that is not the last comes, most often, the head of the next: no more than that is read ahead,
+            // so that the next piece goes straight to its place.
+            Some(target) => {
+                let ahead_bytes = if head.last { usize::MAX } else { HEAD_BYTES };
+                self.receiver
+                    .fill(target, ahead_bytes)
+                    .await
+                    .map_err(|broken| self.broken(broken))
+            }
+            None => Err(self.shared.nonsense(format!(
+                "{to} B of a payload of {} B",
+                receiving.buffer.as_slice().len()
+            ))),
+        };
+        receiving.filled = to;
+        match filled {
+            Ok(()) => self.proceed(head, receiving),
+            Err(error) => {
+                let pending = &self.shared.pending;
+                pending.put_back(head.request, State::Receiving(receiving));
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the next piece, or replies where this was the last.
+    fn proceed(&self, head: Head, receiving: Box<Receiving>) -> Result<(), TransportError> {
+        let pending = &self.shared.pending;
+        let complete = receiving.filled == receiving.buffer.as_slice().len();
+        if complete != head.last {
+            let error = self.shared.nonsense(format!(
+                "{} of {} B of a payload (last: {})",
+                receiving.filled,
+                receiving.buffer.as_slice().len(),
+                head.last
+            ));
+            pending.put_back(head.request, State::Receiving(receiving));
+            return Err(error);
+        }
+        if !complete {
+            pending.put_back(head.request, State::Receiving(receiving));
+            return Ok(());
+        }
+        let Receiving {
+            header,
+            buffer,
+            reply,
+            ..
+        } = *receiving;
+        let partition = header
+            .assemble(buffer.freeze())
+            .map_err(|error| self.shared.nonsense(error.to_string()));
+        self.reply(head.request, reply, partition);
+        Ok(())
+    }
+
+    async fn on_failed(&mut self, head: Head, waiting: Waiting) -> Result<(), TransportError> {
+        let mut reason = vec![0; head.bytes as usize];
+        let filled = self.receiver.fill(&mut reason, usize::MAX).await;
+        if let Err(broken) = filled {
+            let pending = &self.shared.pending;
+            pending.put_back(head.request, State::Waiting(waiting));
+            return Err(self.broken(broken));
+        }
+        let error = TransportError::Source {
+            peer: self.shared.peer.clone(),
+            partition: waiting.partition,
+            reason: String::from_utf8_lossy(&reason).into_owned(),
+        };
+        self.reply(head.request, waiting.reply, Err(error));
+        Ok(())
+    }
+
+    async fn skip(&mut self, head: Head) -> Result<(), TransportError> {
+        self.receiver
+            .skip(head.bytes as usize)
+            .await
+            .map_err(|broken| self.broken(broken))
+    }
+
+    /// Nothing more comes for the request, and this is its end.
+    fn reply(&self, request: u32, reply: Reply, result: Result<Partition, TransportError>) {
+        self.shared.pending.finish(request);
+        // A fetch that was dropped this moment does not mind.
+        let _ = reply.send(result);
+    }
+
+    /// The payload is not wanted: throws away what comes until the server has heard of it.
+    fn refuse(&self, head: Head, reply: Reply, error: TransportError) {
+        if head.last {
+            self.shared.pending.finish(head.request);
+        } else {
+            self.shared.cancel(head.request);
+        }
+        let _ = reply.send(Err(error));
+    }
+
+    fn broken(&self, broken: Broken) -> TransportError {
+        self.shared.broken(broken, self.options, "an answer")
+    }
+}
