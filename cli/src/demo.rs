@@ -30,6 +30,10 @@ const TABLES: [Table; 4] = [
 ];
 /// Small, so that there are enough pieces for three workers.
 const ROW_GROUP_ROWS: u64 = 25_000;
+/// So small that the large tables are shuffled, as they would be at full size.
+const BROADCAST_BYTES: usize = 256 << 10;
+/// Longer lines of the plan are cut.
+const LINE_CHARACTERS: usize = 117;
 const QUERY: &str = "\
 SELECT n_name AS nation, count(DISTINCT o_orderkey) AS orders, count(*) AS items,
        sum(l_extendedprice * (1 - l_discount)) AS revenue
@@ -118,8 +122,12 @@ async fn answer(cluster: &Cluster, tables: &[MadeTable], started: Instant) -> Re
             .join(", "),
         show::time(started.elapsed())
     ))?;
-    let session = SqlSession::new(cluster.client.clone(), SqlOptions::default())
-        .map_err(|error| query_failure(&error))?;
+    let options = SqlOptions {
+        broadcast_bytes: BROADCAST_BYTES,
+        ..SqlOptions::default()
+    };
+    let session =
+        SqlSession::new(cluster.client.clone(), options).map_err(|error| query_failure(&error))?;
     for table in tables {
         session
             .register_table(
@@ -213,8 +221,19 @@ fn next_commands() -> String {
     )
 }
 
+/// Set in, with lines that are longer than a terminal is wide cut off.
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("   {line}\n")).collect()
+    let mut shown = String::new();
+    for line in text.lines() {
+        let line = line.trim_end();
+        let cut = line.char_indices().nth(LINE_CHARACTERS);
+        if !line.is_empty() {
+            shown.push_str("   ");
+        }
+        shown.push_str(cut.map_or(line, |(end, _)| line.get(..end).unwrap_or(line)));
+        shown.push_str(if cut.is_some() { "…\n" } else { "\n" });
+    }
+    shown
 }
 
 fn say(text: &str) -> Result<(), Failure> {

@@ -150,10 +150,12 @@ fn a_scheduler_told_to_end_takes_its_workers_along() {
 #[test]
 fn the_cluster_shows_its_workers_memory_and_transports() {
     let cluster = ByHand::new(2);
-    let text = cluster.sandbox.out(&["cluster", "info", &cluster.address]);
-    for word in ["2 workers", "2 slots", "host", "disk", "tcp://"] {
-        assert!(text.contains(word), "{word}: {text}");
-    }
+    wait_until("all is shown, once the workers have reported", || {
+        let text = cluster.sandbox.out(&["cluster", "info", &cluster.address]);
+        ["2 workers", "2 slots", "host", "disk", "tcp://"]
+            .iter()
+            .all(|word| text.contains(word))
+    });
     let workers = cluster.worker_infos();
     let pids: Vec<u64> = workers
         .iter()

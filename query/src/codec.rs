@@ -54,11 +54,9 @@ pub(crate) fn round_trip(plan: &Arc<dyn ExecutionPlan>, context: &TaskContext) -
 }
 
 fn same(plan: &Arc<dyn ExecutionPlan>, decoded: &Arc<dyn ExecutionPlan>) -> Result<()> {
-    let orderings = |plan: &Arc<dyn ExecutionPlan>| {
-        plan.output_ordering().map(|ordering| ordering.to_string())
-    };
-    let partitions =
-        |plan: &Arc<dyn ExecutionPlan>| plan.output_partitioning().partition_count();
+    let orderings =
+        |plan: &Arc<dyn ExecutionPlan>| plan.output_ordering().map(|ordering| ordering.to_string());
+    let partitions = |plan: &Arc<dyn ExecutionPlan>| plan.output_partitioning().partition_count();
     let children = (plan.children(), decoded.children());
     if plan.name() != decoded.name()
         || orderings(plan) != orderings(decoded)
@@ -73,7 +71,11 @@ fn same(plan: &Arc<dyn ExecutionPlan>, decoded: &Arc<dyn ExecutionPlan>) -> Resu
             orderings(decoded)
         );
     }
-    children.0.into_iter().zip(children.1).try_for_each(|(plan, decoded)| same(plan, decoded))
+    children
+        .0
+        .into_iter()
+        .zip(children.1)
+        .try_for_each(|(plan, decoded)| same(plan, decoded))
 }
 
 /// Encodes the nodes that DataFusion's own codec does not know.
@@ -251,7 +253,10 @@ fn encode_read(
         )?),
         orderings,
         classes,
-        merge: read.merge().map(|ordering| ordering_node(ordering, converter)).transpose()?,
+        merge: read
+            .merge()
+            .map(|ordering| ordering_node(ordering, converter))
+            .transpose()?,
     })
 }
 
@@ -262,10 +267,15 @@ fn decode_read(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schema = schema_of(node.schema.as_ref())?;
     let decode = PhysicalPlanDecodeContext::new(context, &StageCodec);
-    let sort_exprs = |node: &protobuf::PhysicalSortExprNodeCollection| -> Result<Vec<PhysicalSortExpr>> {
-        parse_physical_sort_exprs(&node.physical_sort_expr_nodes, &decode, &schema, converter)
-    };
-    let orderings = node.orderings.iter().map(sort_exprs).collect::<Result<Vec<_>>>()?;
+    let sort_exprs =
+        |node: &protobuf::PhysicalSortExprNodeCollection| -> Result<Vec<PhysicalSortExpr>> {
+            parse_physical_sort_exprs(&node.physical_sort_expr_nodes, &decode, &schema, converter)
+        };
+    let orderings = node
+        .orderings
+        .iter()
+        .map(sort_exprs)
+        .collect::<Result<Vec<_>>>()?;
     let mut properties = EquivalenceProperties::new_with_orderings(Arc::clone(&schema), orderings);
     for class in &node.classes {
         let exprs: Vec<Arc<dyn PhysicalExpr>> =
@@ -287,7 +297,12 @@ fn decode_read(
     let partitioning =
         parse_protobuf_partitioning(node.partitioning.as_ref(), &decode, &schema, converter)?
             .ok_or_else(|| internal_datafusion_err!("malformed stage plan: no partitioning"))?;
-    let merge = node.merge.as_ref().map(sort_exprs).transpose()?.and_then(LexOrdering::new);
+    let merge = node
+        .merge
+        .as_ref()
+        .map(sort_exprs)
+        .transpose()?
+        .and_then(LexOrdering::new);
     Ok(Arc::new(ExchangeReadExec::new(
         node.input as usize,
         merge,

@@ -28,7 +28,11 @@ pub enum QueryError {
         similar: Option<String>,
     },
     /// No table in the query has this column.
-    #[error("there is no column `{column}`{}{}", suggestion(similar), listed(known))]
+    #[error(
+        "there is no column `{column}`{}{}",
+        suggestion(similar),
+        listed(known)
+    )]
     UnknownColumn {
         /// The name in the statement.
         column: String,
@@ -66,14 +70,21 @@ pub enum QueryError {
 }
 
 fn suggestion(similar: &Option<String>) -> String {
-    similar.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    similar
+        .as_ref()
+        .map(|name| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
 }
 
 fn listed(known: &[String]) -> String {
     const MOST: usize = 20;
     let shown: Vec<_> = known.iter().take(MOST).map(String::as_str).collect();
     let more = if known.len() > MOST { ", …" } else { "" };
-    if shown.is_empty() { String::new() } else { format!(" (there are: {}{more})", shown.join(", ")) }
+    if shown.is_empty() {
+        String::new()
+    } else {
+        format!(" (there are: {}{more})", shown.join(", "))
+    }
 }
 
 fn task_message(error: &TaskError) -> String {
@@ -99,7 +110,10 @@ impl QueryError {
         match root {
             DataFusionError::SQL(error, _) => parse_error(error),
             DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
-                SchemaError::FieldNotFound { field, valid_fields } => {
+                SchemaError::FieldNotFound {
+                    field,
+                    valid_fields,
+                } => {
                     let known: Vec<String> =
                         valid_fields.iter().map(|field| field.flat_name()).collect();
                     Self::UnknownColumn {
@@ -121,6 +135,14 @@ impl QueryError {
                 None => Self::Plan(without_prefix(message)),
             },
             DataFusionError::ObjectStore(error) => file_error(error),
+            DataFusionError::NotImplemented(message)
+                if message.contains("single SQL statement") =>
+            {
+                Self::Parse {
+                    message: "one statement at a time".to_owned(),
+                    position: None,
+                }
+            }
             DataFusionError::NotImplemented(message) => {
                 Self::Plan(format!("not supported: {message}"))
             }
@@ -142,7 +164,9 @@ impl QueryError {
 /// The error below contexts and collections.
 fn root_of(error: &DataFusionError) -> &DataFusionError {
     match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root_of(inner),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
+            root_of(inner)
+        }
         DataFusionError::Shared(inner) => root_of(inner),
         DataFusionError::Collection(errors) => errors.first().map_or(error, root_of),
         _ => error,
@@ -160,7 +184,10 @@ fn parse_error(error: &ParserError) -> QueryError {
             "the statement is nested too deeply; SET datafusion.sql_parser.recursion_limit to a larger number".to_owned()
         }
     };
-    QueryError::Parse { position: position_in(&message), message }
+    QueryError::Parse {
+        position: position_in(&message),
+        message,
+    }
 }
 
 /// The parser writes positions as `at Line: 1, Column: 5` at the end of its messages.
@@ -183,9 +210,10 @@ fn last_part(table: &str) -> &str {
 
 fn file_error(error: &object_store::Error) -> QueryError {
     let (path, message) = match error {
-        object_store::Error::NotFound { path, .. } => {
-            (path.clone(), "no such file; every worker must see it under this path".to_owned())
-        }
+        object_store::Error::NotFound { path, .. } => (
+            path.clone(),
+            "no such file; every worker must see it under this path".to_owned(),
+        ),
         object_store::Error::PermissionDenied { path, .. } => {
             (path.clone(), "permission denied".to_owned())
         }
@@ -195,10 +223,7 @@ fn file_error(error: &object_store::Error) -> QueryError {
 }
 
 /// The name that differs from `wanted` least, if that is little.
-pub(crate) fn most_like<'a>(
-    wanted: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> Option<String> {
+pub(crate) fn most_like<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let wanted = wanted.to_lowercase();
     names
         .map(|name| (distance(&wanted, &name.to_lowercase()), name))
@@ -216,7 +241,9 @@ fn distance(left: &str, right: &str) -> usize {
         let mut previous = index + 1;
         let mut next = vec![previous];
         for (other, above) in right.iter().zip(row.iter().skip(1)) {
-            previous = (previous + 1).min(above + 1).min(diagonal + usize::from(*other != character));
+            previous = (previous + 1)
+                .min(above + 1)
+                .min(diagonal + usize::from(*other != character));
             diagonal = *above;
             next.push(previous);
         }
@@ -232,8 +259,14 @@ mod tests {
     #[test]
     fn the_nearest_name_is_suggested_and_nothing_far_off() {
         let names = ["lineitem", "orders", "nation"];
-        assert_eq!(most_like("lineitems", names.into_iter()), Some("lineitem".to_owned()));
-        assert_eq!(most_like("ORDER", names.into_iter()), Some("orders".to_owned()));
+        assert_eq!(
+            most_like("lineitems", names.into_iter()),
+            Some("lineitem".to_owned())
+        );
+        assert_eq!(
+            most_like("ORDER", names.into_iter()),
+            Some("orders".to_owned())
+        );
         assert_eq!(most_like("xyz", names.into_iter()), None);
     }
 
@@ -248,6 +281,9 @@ mod tests {
     fn a_missing_table_is_named_without_its_catalog() {
         let error = DataFusionError::Plan("table 'datafusion.public.flight' not found".to_owned());
         let error = QueryError::from_datafusion(error, &["flights".to_owned()]);
-        assert_eq!(error.to_string(), "there is no table `flight`; did you mean `flights`?");
+        assert_eq!(
+            error.to_string(),
+            "there is no table `flight`; did you mean `flights`?"
+        );
     }
 }

@@ -39,7 +39,9 @@ struct OnCluster {
 
 impl fmt::Debug for Execution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Execution").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("Execution")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +58,9 @@ impl Execution {
 
     /// Progress of each stage, in the order of [`DistributedPlan::stage_names`]; `None` for what runs in this process.
     pub fn progress(&self) -> Option<watch::Receiver<Vec<LayerProgress>>> {
-        self.cluster.as_ref().map(|cluster| cluster.handle.progress())
+        self.cluster
+            .as_ref()
+            .map(|cluster| cluster.handle.progress())
     }
 
     /// Stops the work. The stream then ends with [`QueryError::Cancelled`].
@@ -70,7 +74,11 @@ impl Execution {
     /// fails. As soon as enough rows for a `LIMIT` are in, the rest of the work is cancelled.
     pub fn stream(self) -> BoxStream<'static, Result<RecordBatch, QueryError>> {
         let held = self.cluster.map(|cluster| cluster.handle);
-        WhileHeld { rows: Some(self.rows), held }.boxed()
+        WhileHeld {
+            rows: Some(self.rows),
+            held,
+        }
+        .boxed()
     }
 }
 
@@ -98,7 +106,11 @@ impl Stream for WhileHeld {
 
 /// A result that is there.
 pub(crate) fn rows(schema: SchemaRef, batches: Vec<RecordBatch>) -> Execution {
-    Execution { schema, rows: stream::iter(batches.into_iter().map(Ok)).boxed(), cluster: None }
+    Execution {
+        schema,
+        rows: stream::iter(batches.into_iter().map(Ok)).boxed(),
+        cluster: None,
+    }
 }
 
 /// Runs a plan in this process.
@@ -113,7 +125,11 @@ pub(crate) fn run_local(
     let rows = rows
         .map(move |batch| batch.map_err(|error| QueryError::from_datafusion(error, &tables)))
         .boxed();
-    Ok(Execution { schema, rows, cluster: None })
+    Ok(Execution {
+        schema,
+        rows,
+        cluster: None,
+    })
 }
 
 /// Submits a plan and starts to read its result.
@@ -131,7 +147,11 @@ pub(crate) async fn run_on_cluster(
         .map_err(|error| QueryError::from_datafusion(error, &tables))?
         .map(move |batch| batch.map_err(|error| QueryError::from_datafusion(error, &tables)))
         .boxed();
-    Ok(Execution { schema: plan.schema(), rows, cluster: Some(OnCluster { plan, handle }) })
+    Ok(Execution {
+        schema: plan.schema(),
+        rows,
+        cluster: Some(OnCluster { plan, handle }),
+    })
 }
 
 /// The outputs of the last stage's tasks, by position, as they complete.
@@ -146,7 +166,11 @@ pub(crate) fn tail_rows(
         Layout::Merged => Arc::new(AsTheyCome(Mutex::new(Some(completed)))),
         layout @ (Layout::Tasks | Layout::Outputs) => {
             let (tasks, outputs) = plan.result_shape();
-            let count = if layout == Layout::Tasks { tasks } else { outputs };
+            let count = if layout == Layout::Tasks {
+                tasks
+            } else {
+                outputs
+            };
             Arc::new(ByPartition::new(completed, layout, count))
         }
     };
@@ -154,7 +178,12 @@ pub(crate) fn tail_rows(
     let context = SessionContext::new_with_config(config).task_ctx();
     let rows = execute_stream(Arc::clone(plan.tail()), context)?;
     // The source lives as long as the rows: what it spawned ends with it.
-    Ok(rows.map(move |batch| { let _ = &source; batch }).boxed())
+    Ok(rows
+        .map(move |batch| {
+            let _ = &source;
+            batch
+        })
+        .boxed())
 }
 
 /// A client's error inside DataFusion's, to be found again by [`QueryError::from_datafusion`].
@@ -184,19 +213,22 @@ impl ExchangeSource for AsTheyCome {
             .take()
             .ok_or_else(|| internal_datafusion_err!("the result is read twice"))?;
         let run = completed.flat_map(|next| match next {
-            Ok((_, partitions)) => {
-                stream::iter(partitions.into_iter().map(run_of)).flatten().left_stream()
-            }
+            Ok((_, partitions)) => stream::iter(partitions.into_iter().map(run_of))
+                .flatten()
+                .left_stream(),
             Err(error) => stream::once(async { Err(error) }).right_stream(),
         });
         Ok(vec![run.boxed()])
     }
 }
 
+/// What one task of the last stage will have made.
+type Promised = oneshot::Receiver<Result<Vec<Partition>>>;
+
 /// Each partition by itself, for a merge that needs them all.
 #[derive(Debug)]
 struct ByPartition {
-    partitions: Mutex<Vec<Option<oneshot::Receiver<Result<Vec<Partition>>>>>>,
+    partitions: Mutex<Vec<Option<Promised>>>,
     pump: JoinHandle<()>,
 }
 
@@ -209,7 +241,10 @@ impl ByPartition {
             })
             .unzip();
         let pump = tokio::spawn(pump(completed, layout, senders));
-        Self { partitions: Mutex::new(receivers), pump }
+        Self {
+            partitions: Mutex::new(receivers),
+            pump,
+        }
     }
 }
 
@@ -226,9 +261,10 @@ async fn pump(mut completed: Completed, layout: Layout, mut senders: Vec<Sender>
         let arrived: Vec<(usize, Partition)> = match next {
             Ok((position, partitions)) => match layout {
                 Layout::Outputs => partitions.into_iter().enumerate().collect(),
-                Layout::Tasks | Layout::Merged => {
-                    partitions.into_iter().map(|partition| (position as usize, partition)).collect()
-                }
+                Layout::Tasks | Layout::Merged => partitions
+                    .into_iter()
+                    .map(|partition| (position as usize, partition))
+                    .collect(),
             },
             Err(error) => {
                 let error = Arc::new(error);
@@ -256,10 +292,14 @@ impl ExchangeSource for ByPartition {
             .unwrap_or_else(PoisonError::into_inner)
             .get_mut(partition)
             .and_then(Option::take)
-            .ok_or_else(|| internal_datafusion_err!("partition {partition} of the result is read twice"))?;
+            .ok_or_else(|| {
+                internal_datafusion_err!("partition {partition} of the result is read twice")
+            })?;
         let run = stream::once(async move {
             match receiver.await {
-                Ok(Ok(partitions)) => stream::iter(partitions.into_iter().map(run_of)).flatten().boxed(),
+                Ok(Ok(partitions)) => stream::iter(partitions.into_iter().map(run_of))
+                    .flatten()
+                    .boxed(),
                 Ok(Err(error)) => stream::iter([Err(error)]).boxed(),
                 Err(_) => {
                     let error = internal_datafusion_err!("a part of the result never came");

@@ -47,7 +47,13 @@ impl DistributedPlan {
         scans: &Scans,
     ) -> Result<Self> {
         let words: Vec<&str> = sql.split_whitespace().collect();
-        let mut graph = TaskGraph::new(words.join(" ").chars().take(NAME_CHARACTERS).collect::<String>());
+        let mut graph = TaskGraph::new(
+            words
+                .join(" ")
+                .chars()
+                .take(NAME_CHARACTERS)
+                .collect::<String>(),
+        );
         let mut names = Vec::new();
         let mut plan_bytes = Vec::new();
         for (index, stage) in cut.stages.iter().enumerate() {
@@ -60,7 +66,12 @@ impl DistributedPlan {
             names.push(name);
         }
         graph.keep(LayerIndex(small(cut.stages.len().saturating_sub(1))));
-        Ok(Self { cut, graph, names, plan_bytes })
+        Ok(Self {
+            cut,
+            graph,
+            names,
+            plan_bytes,
+        })
     }
 
     /// Types and names of the result's columns.
@@ -94,7 +105,10 @@ impl DistributedPlan {
 
     /// Tasks, and partitions of each, in the last stage.
     pub(crate) fn result_shape(&self) -> (usize, usize) {
-        self.cut.stages.last().map_or((0, 0), |stage| (stage.tasks, stage.output.count()))
+        self.cut
+            .stages
+            .last()
+            .map_or((0, 0), |stage| (stage.tasks, stage.output.count()))
     }
 
     /// Bytes of each stage's plan, for `EXPLAIN VERBOSE`.
@@ -133,10 +147,18 @@ fn writes(plan: &Arc<dyn ExecutionPlan>) -> bool {
 fn work_of(plan: &Arc<dyn ExecutionPlan>, tables: &BTreeMap<String, String>) -> String {
     let mut words = Vec::new();
     collect_work(plan, tables, &mut words);
-    if words.is_empty() { "gather".to_owned() } else { words.join(", ") }
+    if words.is_empty() {
+        "gather".to_owned()
+    } else {
+        words.join(", ")
+    }
 }
 
-fn collect_work(plan: &Arc<dyn ExecutionPlan>, tables: &BTreeMap<String, String>, words: &mut Vec<String>) {
+fn collect_work(
+    plan: &Arc<dyn ExecutionPlan>,
+    tables: &BTreeMap<String, String>,
+    words: &mut Vec<String>,
+) {
     for child in plan.children() {
         collect_work(child, tables, words);
     }
@@ -168,16 +190,32 @@ fn collect_work(plan: &Arc<dyn ExecutionPlan>, tables: &BTreeMap<String, String>
 
 fn table_of<'a>(source: &DataSourceExec, tables: &'a BTreeMap<String, String>) -> Option<&'a str> {
     let config = source.data_source().downcast_ref::<FileScanConfig>()?;
-    let file = config.file_groups.iter().flat_map(|group| group.iter()).next()?;
-    tables.get(file.object_meta.location.as_ref()).map(String::as_str)
+    let file = config
+        .file_groups
+        .iter()
+        .flat_map(|group| group.iter())
+        .next()?;
+    tables
+        .get(file.object_meta.location.as_ref())
+        .map(String::as_str)
 }
 
 impl fmt::Display for DistributedPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tasks: usize = self.cut.stages.iter().map(|stage| stage.tasks).sum();
-        writeln!(f, "{}, {}", count(self.cut.stages.len(), "stage"), count(tasks, "task"))?;
+        writeln!(
+            f,
+            "{}, {}",
+            count(self.cut.stages.len(), "stage"),
+            count(tasks, "task")
+        )?;
         for (stage, name) in self.cut.stages.iter().zip(&self.names) {
-            writeln!(f, "\nstage {name}: {}{}", count(stage.tasks, "task"), outputs(stage.output))?;
+            writeln!(
+                f,
+                "\nstage {name}: {}{}",
+                count(stage.tasks, "task"),
+                outputs(stage.output)
+            )?;
             if let Some(reason) = &stage.whole {
                 writeln!(f, "  runs as one task: {reason}")?;
             }
@@ -196,15 +234,25 @@ impl fmt::Display for DistributedPlan {
 impl DistributedPlan {
     fn exchange(&self, stage: &Stage, input: &Input) -> String {
         let source = input.source + 1;
-        let from = self.cut.stages.get(input.source).map_or(0, |stage| stage.tasks);
+        let from = self
+            .cut
+            .stages
+            .get(input.source)
+            .map_or(0, |stage| stage.tasks);
         match &input.edges {
             Edges::OneToOne => format!("stage {source}, one to one"),
             Edges::Shuffle => format!("stage {source}, shuffle {from} x {}", stage.tasks),
             Edges::Broadcast if stage.tasks == 1 => format!("stage {source}, gather {from} to 1"),
-            Edges::Broadcast => format!("stage {source}, broadcast to {}", count(stage.tasks, "task")),
+            Edges::Broadcast => format!(
+                "stage {source}, broadcast to {}",
+                count(stage.tasks, "task")
+            ),
             Edges::Tree { arity } => format!("stage {source}, tree of {arity}"),
             Edges::Explicit(edges) => {
-                format!("stage {source}, {} by list", count(edges.partitions.len(), "partition"))
+                format!(
+                    "stage {source}, {} by list",
+                    count(edges.partitions.len(), "partition")
+                )
             }
         }
     }
@@ -219,7 +267,11 @@ fn outputs(output: Output) -> String {
 }
 
 fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
 }
 
 fn indented(plan: &Arc<dyn ExecutionPlan>) -> String {

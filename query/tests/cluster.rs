@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::file::properties::WriterProperties;
@@ -30,8 +31,9 @@ use tpchgen_arrow::{
 use transload_query::{FileOptions, QueryError, SqlOptions, SqlSession, operators};
 use transload_runtime::{Config, LocalCluster, LocalClusterOptions, WorkerMode};
 
-const TABLES: [&str; 8] =
-    ["lineitem", "orders", "customer", "part", "partsupp", "supplier", "nation", "region"];
+const TABLES: [&str; 8] = [
+    "lineitem", "orders", "customer", "part", "partsupp", "supplier", "nation", "region",
+];
 
 fn block_on<T: Send + 'static>(test: impl Future<Output = T> + Send + 'static) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,7 +48,9 @@ fn block_on<T: Send + 'static>(test: impl Future<Output = T> + Send + 'static) -
 fn write(folder: &Path, name: &str, batches: impl IntoIterator<Item = RecordBatch>) {
     let mut batches = batches.into_iter().peekable();
     let schema = batches.peek().expect("a batch").schema();
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(5_000)).build();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(5_000))
+        .build();
     let file = File::create(folder.join(format!("{name}.parquet"))).expect("a file");
     let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).expect("a writer");
     for batch in batches {
@@ -55,15 +59,53 @@ fn write(folder: &Path, name: &str, batches: impl IntoIterator<Item = RecordBatc
     writer.close().expect("closes");
 }
 
+fn made(
+    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+) -> impl Iterator<Item = RecordBatch> {
+    batches.map(|batch| batch.expect("a batch"))
+}
+
 fn write_tpch(folder: &Path, scale: f64) {
-    write(folder, "lineitem", LineItemArrow::new(LineItemGenerator::new(scale, 1, 1)));
-    write(folder, "orders", OrderArrow::new(OrderGenerator::new(scale, 1, 1)));
-    write(folder, "customer", CustomerArrow::new(CustomerGenerator::new(scale, 1, 1)));
-    write(folder, "part", PartArrow::new(PartGenerator::new(scale, 1, 1)));
-    write(folder, "partsupp", PartSuppArrow::new(PartSuppGenerator::new(scale, 1, 1)));
-    write(folder, "supplier", SupplierArrow::new(SupplierGenerator::new(scale, 1, 1)));
-    write(folder, "nation", NationArrow::new(NationGenerator::new(scale, 1, 1)));
-    write(folder, "region", RegionArrow::new(RegionGenerator::new(scale, 1, 1)));
+    write(
+        folder,
+        "lineitem",
+        made(LineItemArrow::new(LineItemGenerator::new(scale, 1, 1))),
+    );
+    write(
+        folder,
+        "orders",
+        made(OrderArrow::new(OrderGenerator::new(scale, 1, 1))),
+    );
+    write(
+        folder,
+        "customer",
+        made(CustomerArrow::new(CustomerGenerator::new(scale, 1, 1))),
+    );
+    write(
+        folder,
+        "part",
+        made(PartArrow::new(PartGenerator::new(scale, 1, 1))),
+    );
+    write(
+        folder,
+        "partsupp",
+        made(PartSuppArrow::new(PartSuppGenerator::new(scale, 1, 1))),
+    );
+    write(
+        folder,
+        "supplier",
+        made(SupplierArrow::new(SupplierGenerator::new(scale, 1, 1))),
+    );
+    write(
+        folder,
+        "nation",
+        made(NationArrow::new(NationGenerator::new(scale, 1, 1))),
+    );
+    write(
+        folder,
+        "region",
+        made(RegionArrow::new(RegionGenerator::new(scale, 1, 1))),
+    );
 }
 
 struct Setting {
@@ -80,20 +122,37 @@ async fn setting(memory_per_worker_bytes: Option<u64>, scale: f64) -> Setting {
         slots_per_worker: Some(1),
         memory_per_worker_bytes,
         spill_dir: Some(folder.path().to_owned()),
-        mode: WorkerMode::Threads { operators: operators() },
+        mode: WorkerMode::Threads {
+            operators: operators(),
+        },
         config: Config::default(),
     };
     let cluster = LocalCluster::start(options).await.expect("starts");
     let client = cluster.client().await.expect("connects");
-    let options = SqlOptions { partitions: Some(4), ..SqlOptions::default() };
+    let options = SqlOptions {
+        partitions: Some(4),
+        ..SqlOptions::default()
+    };
     let session = SqlSession::new(client, options).expect("a session");
-    answer(&session, "SET datafusion.optimizer.repartition_file_min_size = 1000").await.expect("sets");
+    answer(
+        &session,
+        "SET datafusion.optimizer.repartition_file_min_size = 1000",
+    )
+    .await
+    .expect("sets");
     for name in TABLES {
         let path = folder.path().join(format!("{name}.parquet"));
         let path = path.to_str().expect("UTF-8").to_owned();
-        session.register_table(name, &path, FileOptions::default()).await.expect("registers");
+        session
+            .register_table(name, &path, FileOptions::default())
+            .await
+            .expect("registers");
     }
-    Setting { folder, cluster, session }
+    Setting {
+        folder,
+        cluster,
+        session,
+    }
 }
 
 async fn answer(session: &SqlSession, sql: &str) -> Result<Vec<RecordBatch>, QueryError> {
@@ -106,9 +165,13 @@ fn query(number: usize) -> String {
 }
 
 fn shown(batches: &[RecordBatch]) -> String {
-    let Some(first) = batches.first() else { return String::new() };
+    let Some(first) = batches.first() else {
+        return String::new();
+    };
     let whole = concat_batches(&first.schema(), batches).expect("one schema");
-    pretty_format_batches(&[whole]).expect("printable").to_string()
+    pretty_format_batches(&[whole])
+        .expect("printable")
+        .to_string()
 }
 
 #[test]
@@ -119,11 +182,20 @@ fn every_tpch_query_gives_datafusions_answer_on_three_workers() {
         for name in TABLES {
             let path = setting.folder.path().join(format!("{name}.parquet"));
             let path = path.to_str().expect("UTF-8").to_owned();
-            context.register_parquet(name, path, ParquetReadOptions::default()).await.expect("registers");
+            context
+                .register_parquet(name, path, ParquetReadOptions::default())
+                .await
+                .expect("registers");
         }
         for number in 1..=22 {
             let sql = query(number);
-            let want = context.sql(&sql).await.expect("plans").collect().await.expect("runs");
+            let want = context
+                .sql(&sql)
+                .await
+                .expect("plans")
+                .collect()
+                .await
+                .expect("runs");
             let got = answer(&setting.session, &sql).await.expect("runs");
             let (want, got) = (shown(&want), shown(&got));
             // Averages and quotients may differ in the last digits; everything else is decimal.
@@ -141,7 +213,10 @@ fn rounded(text: &str) -> String {
         Ok(number) if word.contains('.') => format!("{number:.8e}"),
         _ => word.to_owned(),
     };
-    text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+    text.split_whitespace()
+        .map(word)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[test]
@@ -150,7 +225,13 @@ fn a_limit_ends_a_query_that_would_run_for_ever() {
         let setting = setting(None, 0.01).await;
         let sql = "SELECT a.l_orderkey FROM lineitem a CROSS JOIN lineitem b CROSS JOIN lineitem c LIMIT 10";
         let rows = tokio::time::timeout(Duration::from_secs(120), answer(&setting.session, sql));
-        let rows: usize = rows.await.expect("ends").expect("runs").iter().map(RecordBatch::num_rows).sum();
+        let rows: usize = rows
+            .await
+            .expect("ends")
+            .expect("runs")
+            .iter()
+            .map(RecordBatch::num_rows)
+            .sum();
         assert_eq!(rows, 10);
         setting.cluster.shutdown().await;
     });
@@ -164,13 +245,30 @@ fn what_is_dropped_or_cancelled_stops_and_the_next_query_runs() {
         let execution = setting.session.execute(endless).await.expect("starts");
         assert!(execution.progress().is_some());
         execution.cancel();
-        let error = execution.stream().next().await.expect("an end").expect_err("cancelled");
+        let error = execution
+            .stream()
+            .next()
+            .await
+            .expect("an end")
+            .expect_err("cancelled");
         assert!(matches!(error, QueryError::Cancelled), "{error}");
-        let mut stream = setting.session.execute(endless).await.expect("starts").stream();
-        assert!(tokio::time::timeout(Duration::from_millis(500), stream.next()).await.is_err());
+        let mut stream = setting
+            .session
+            .execute(endless)
+            .await
+            .expect("starts")
+            .stream();
+        assert!(
+            tokio::time::timeout(Duration::from_millis(500), stream.next())
+                .await
+                .is_err()
+        );
         drop(stream);
         let next = answer(&setting.session, "SELECT count(*) FROM lineitem");
-        let rows = tokio::time::timeout(Duration::from_secs(60), next).await.expect("is served").expect("runs");
+        let rows = tokio::time::timeout(Duration::from_secs(60), next)
+            .await
+            .expect("is served")
+            .expect("runs");
         assert!(shown(&rows).contains("60175"), "{}", shown(&rows));
         setting.cluster.shutdown().await;
     });
@@ -180,14 +278,22 @@ fn what_is_dropped_or_cancelled_stops_and_the_next_query_runs() {
 fn a_failing_query_is_one_clear_error_and_the_next_runs() {
     block_on(async {
         let setting = setting(None, 0.01).await;
-        let error = answer(&setting.session, "SELECT sum(CAST(l_comment AS INT)) FROM lineitem").await;
+        let error = answer(
+            &setting.session,
+            "SELECT sum(CAST(l_comment AS INT)) FROM lineitem",
+        )
+        .await;
         let error = error.expect_err("no numbers");
         assert!(matches!(error, QueryError::Task(_)), "{error:?}");
         assert!(error.to_string().contains("Cannot cast"), "{error}");
         std::fs::remove_file(setting.folder.path().join("region.parquet")).expect("removes");
-        let error = answer(&setting.session, "SELECT * FROM region").await.expect_err("it is gone");
+        let error = answer(&setting.session, "SELECT * FROM region")
+            .await
+            .expect_err("it is gone");
         assert!(error.to_string().contains("region.parquet"), "{error}");
-        answer(&setting.session, "SELECT count(*) FROM nation").await.expect("runs");
+        answer(&setting.session, "SELECT count(*) FROM nation")
+            .await
+            .expect("runs");
         setting.cluster.shutdown().await;
     });
 }
@@ -199,8 +305,14 @@ fn queries_larger_than_memory_spill_and_end_right() {
         let sql = "SELECT l_orderkey, l_comment FROM lineitem ORDER BY l_comment, l_orderkey, l_linenumber";
         let rows = answer(&setting.session, sql).await.expect("runs");
         let rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
-        let want = answer(&setting.session, "SELECT count(*) FROM lineitem").await.expect("runs");
-        assert!(shown(&want).contains(&rows.to_string()), "{rows} rows of {}", shown(&want));
+        let want = answer(&setting.session, "SELECT count(*) FROM lineitem")
+            .await
+            .expect("runs");
+        assert!(
+            shown(&want).contains(&rows.to_string()),
+            "{rows} rows of {}",
+            shown(&want)
+        );
         setting.cluster.shutdown().await;
     });
 }

@@ -3,6 +3,7 @@
 //! The driver of the scheduler's machine is here too; the driver of the workers' is in `process`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{self, AssertUnwindSafe};
 
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, SchedulerToWorker, TaskId, Time, WorkerId, WorkerMessage,
@@ -73,16 +74,24 @@ impl Simulation {
             reason,
             tail: Vec::new(),
         })?;
-        match simulation.run_to_end() {
-            Ok(()) => Ok(simulation.into_report()),
-            Err(reason) => Err(Failure {
-                seed,
-                step: simulation.steps,
-                at: simulation.world.now,
-                reason,
-                tail: simulation.world.trace.into_tail(),
-            }),
-        }
+        // A panic of a machine is a failure like any other, and must tell its seed.
+        let end = panic::catch_unwind(AssertUnwindSafe(|| simulation.run_to_end()));
+        let reason = match end {
+            Ok(Ok(())) => return Ok(simulation.into_report()),
+            Ok(Err(reason)) => reason,
+            Err(payload) => {
+                let text = payload.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+                format!("panic: {}", text.unwrap_or("of an unknown kind"))
+            }
+        };
+        Err(Failure {
+            seed,
+            step: simulation.steps,
+            at: simulation.world.now,
+            reason,
+            tail: simulation.world.trace.into_tail(),
+        })
     }
 
     fn new(scenario: Scenario, tracing: Tracing) -> Result<Self, String> {

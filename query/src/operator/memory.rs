@@ -50,7 +50,12 @@ impl BudgetPool {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn exhausted(&self, reservation: &MemoryReservation, more: usize, left: u64) -> DataFusionError {
+    fn exhausted(
+        &self,
+        reservation: &MemoryReservation,
+        more: usize,
+        left: u64,
+    ) -> DataFusionError {
         DataFusionError::ResourcesExhausted(format!(
             "{} needs {more} B more than its {} B, of {} B for the worker's operators {left} B are left for it",
             reservation.consumer().name(),
@@ -62,12 +67,20 @@ impl BudgetPool {
 
 impl State {
     fn count(&mut self, can_spill: bool, bytes: usize) {
-        let counter = if can_spill { &mut self.spillable_bytes } else { &mut self.unspillable_bytes };
+        let counter = if can_spill {
+            &mut self.spillable_bytes
+        } else {
+            &mut self.unspillable_bytes
+        };
         *counter += bytes as u64;
     }
 
     fn give_back(&mut self, can_spill: bool, bytes: usize) {
-        let counter = if can_spill { &mut self.spillable_bytes } else { &mut self.unspillable_bytes };
+        let counter = if can_spill {
+            &mut self.spillable_bytes
+        } else {
+            &mut self.unspillable_bytes
+        };
         *counter = counter.saturating_sub(bytes as u64);
         let mut left = bytes as u64;
         while let (Some(last), true) = (self.overbooked.last_mut(), left > 0) {
@@ -103,7 +116,9 @@ impl MemoryPool for BudgetPool {
         self.with_state(|state| {
             state.count(reservation.consumer().can_spill(), additional);
             if additional > 0 && state.reserved.try_grow(additional as u64).is_err() {
-                state.overbooked.push(self.budget.reserve_over(additional as u64));
+                state
+                    .overbooked
+                    .push(self.budget.reserve_over(additional as u64));
             }
         });
     }
@@ -116,7 +131,10 @@ impl MemoryPool for BudgetPool {
         let can_spill = reservation.consumer().can_spill();
         self.with_state(|state| {
             if can_spill {
-                let shared = self.budget.limit_bytes().saturating_sub(state.unspillable_bytes);
+                let shared = self
+                    .budget
+                    .limit_bytes()
+                    .saturating_sub(state.unspillable_bytes);
                 let share = shared / state.spillers.max(1);
                 if (reservation.size() + additional) as u64 > share {
                     let left = share.saturating_sub(reservation.size() as u64);
@@ -164,12 +182,19 @@ mod tests {
     fn spillers_share_what_the_others_leave() {
         let (budget, pool) = pool(100);
         let join = MemoryConsumer::new("join").register(&pool);
-        let one = MemoryConsumer::new("sort 1").with_can_spill(true).register(&pool);
-        let two = MemoryConsumer::new("sort 2").with_can_spill(true).register(&pool);
+        let one = MemoryConsumer::new("sort 1")
+            .with_can_spill(true)
+            .register(&pool);
+        let two = MemoryConsumer::new("sort 2")
+            .with_can_spill(true)
+            .register(&pool);
         join.try_grow(40).expect("fits");
         one.try_grow(30).expect("its half of the rest");
         let error = one.try_grow(1).expect_err("more than its half").to_string();
-        assert!(error.contains("sort 1") && error.contains("100 B"), "{error}");
+        assert!(
+            error.contains("sort 1") && error.contains("100 B"),
+            "{error}"
+        );
         two.try_grow(30).expect("the other half");
         assert_eq!(budget.used_bytes(), 100);
         assert!(join.try_grow(1).is_err());

@@ -14,19 +14,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::TaskContext as QueryContext;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use transload_gpu::Partition;
 use transload_protocol::{GraphId, TaskErrorKind};
 use transload_runtime::builtin::register_builtin;
-use transload_runtime::{
-    Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext,
-};
+use transload_runtime::{Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext};
 
 use crate::codec::decode_plan;
 use crate::exchange::Exchange;
@@ -46,7 +44,9 @@ pub fn operators() -> OperatorFactory {
         let mut registry = OperatorRegistry::new();
         register_builtin(&mut registry);
         registry.register(Arc::new(SqlStage {
-            worker: WorkerQueries::new(environment).map(Arc::new).map_err(|error| error.to_string()),
+            worker: WorkerQueries::new(environment)
+                .map(Arc::new)
+                .map_err(|error| error.to_string()),
             plans: Arc::default(),
         }));
         registry
@@ -57,8 +57,11 @@ pub fn operators() -> OperatorFactory {
 struct SqlStage {
     /// Why the worker cannot run queries at all, where it cannot: told by each task, so that the client reads it.
     worker: Result<Arc<WorkerQueries>, String>,
-    plans: Arc<Mutex<VecDeque<(PlanKey, Arc<StagePlan>)>>>,
+    plans: Arc<Mutex<RecentPlans>>,
 }
+
+/// Plans of layers that ran lately.
+type RecentPlans = VecDeque<(PlanKey, Arc<StagePlan>)>;
 
 /// A layer: its graph and first task.
 type PlanKey = (GraphId, u32);
@@ -107,7 +110,9 @@ async fn run_task(
     let config = SessionConfig::from(options).with_extension(Arc::new(Exchange(Arc::new(inputs))));
     let context = Arc::new(worker.context(config));
     let plan = fresh(&stage, &context).map_err(explained)?;
-    run_stage(&stage.spec, plan, task.position as usize, context).await.map_err(explained)
+    run_stage(&stage.spec, plan, task.position as usize, context)
+        .await
+        .map_err(explained)
 }
 
 /// The layer's plan, decoded by the first of its tasks.
@@ -119,7 +124,10 @@ fn stage_plan(
 ) -> Result<Arc<StagePlan>, OperatorError> {
     let cached = || {
         let plans = plans.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.iter().find(|(cached, _)| *cached == key).map(|(_, plan)| Arc::clone(plan))
+        plans
+            .iter()
+            .find(|(cached, _)| *cached == key)
+            .map(|(_, plan)| Arc::clone(plan))
     };
     if let Some(plan) = cached() {
         return Ok(plan);
@@ -188,7 +196,10 @@ fn is_disk_full(error: &DataFusionError) -> bool {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = source {
         let full = error.downcast_ref::<io::Error>().is_some_and(|error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
         });
         if full {
             return true;

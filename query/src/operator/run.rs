@@ -7,8 +7,8 @@ use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::BatchCoalescer;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::{BatchPartitioner, RepartitionExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -31,7 +31,8 @@ pub(crate) struct TaskInputs {
 
 impl ExchangeSource for TaskInputs {
     fn runs(&self, input: usize, partition: usize) -> Result<Vec<Run>> {
-        let missing = || internal_datafusion_err!("the task has no partition {partition} of input {input}");
+        let missing =
+            || internal_datafusion_err!("the task has no partition {partition} of input {input}");
         let partitions = self.partitions.get(input).ok_or_else(missing)?;
         let wanted = match self.given.get(input).ok_or_else(missing)? {
             Given::One => partitions.as_slice(),
@@ -44,7 +45,8 @@ impl ExchangeSource for TaskInputs {
 /// The batches of a partition, decoded when they are first asked for.
 pub(crate) fn run_of(partition: Partition) -> Run {
     stream::once(async move {
-        let batches = decode(&partition).map_err(|error| DataFusionError::External(error.into()))?;
+        let batches =
+            decode(&partition).map_err(|error| DataFusionError::External(error.into()))?;
         let batches: Vec<Result<RecordBatch>> = batches.iter().cloned().map(Ok).collect();
         Ok::<_, DataFusionError>(stream::iter(batches))
     })
@@ -104,8 +106,9 @@ async fn hashed(
         position,
         input.output_partitioning().partition_count(),
     )?;
-    let mut outputs: Vec<Collector> =
-        (0..count).map(|_| Collector::new(plan.schema(), context)).collect();
+    let mut outputs: Vec<Collector> = (0..count)
+        .map(|_| Collector::new(plan.schema(), context))
+        .collect();
     let mut rows = input.execute(position, Arc::clone(context))?;
     while let Some(batch) = rows.next().await {
         partitioner.partition(batch?, |output, batch| {
@@ -168,7 +171,11 @@ impl Collector {
         self.take_completed()?;
         if self.bare_rows > 0 {
             let options = RecordBatchOptions::new().with_row_count(Some(self.bare_rows));
-            self.done.push(RecordBatch::try_new_with_options(self.schema, Vec::new(), &options)?);
+            self.done.push(RecordBatch::try_new_with_options(
+                self.schema,
+                Vec::new(),
+                &options,
+            )?);
         }
         encode(&self.done).map_err(|error| DataFusionError::External(error.into()))
     }

@@ -82,12 +82,20 @@ mod tests {
     #[test]
     fn changed_settings_reach_the_worker() {
         let mut session = ConfigOptions::new();
-        session.set("datafusion.execution.time_zone", "+02:00").expect("known");
-        session.set("datafusion.execution.batch_size", "1000").expect("known");
+        session
+            .set("datafusion.execution.time_zone", "+02:00")
+            .expect("known");
+        session
+            .set("datafusion.execution.batch_size", "1000")
+            .expect("known");
         crate::settings::make_safe(&mut session);
         let worker = options(&settings(&session)).expect("known");
         let values = |options: &ConfigOptions| -> Vec<_> {
-            options.entries().into_iter().map(|entry| (entry.key, entry.value)).collect()
+            options
+                .entries()
+                .into_iter()
+                .map(|entry| (entry.key, entry.value))
+                .collect()
         };
         assert_eq!(values(&worker), values(&session));
     }

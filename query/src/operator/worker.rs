@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use datafusion::common::Result;
+use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::execution::TaskContext;
 use datafusion::prelude::SessionConfig;
 use transload_runtime::WorkerEnvironment;
 
@@ -21,12 +21,16 @@ pub(super) struct WorkerQueries {
 impl WorkerQueries {
     pub(super) fn new(environment: &WorkerEnvironment) -> Result<Self> {
         let disk = DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::Directories(vec![environment.scratch_dir.clone()]))
+            .with_mode(DiskManagerMode::Directories(vec![
+                environment.scratch_dir.clone(),
+            ]))
             // The disk itself is the limit.
             .with_max_temp_directory_size(u64::MAX);
         let runtime = RuntimeEnvBuilder::new()
             .with_disk_manager_builder(disk)
-            .with_memory_pool(Arc::new(BudgetPool::new(environment.execution_memory.clone())))
+            .with_memory_pool(Arc::new(BudgetPool::new(
+                environment.execution_memory.clone(),
+            )))
             .build_arc()?;
         let state = SessionStateBuilder::new()
             .with_default_features()

@@ -70,7 +70,11 @@ fn offset_width(data_type: &DataType) -> Option<usize> {
 }
 
 fn offset_at(data: &ArrayData, width: usize, index: usize) -> Option<usize> {
-    let bytes = data.buffers().first()?.as_slice().get(index * width..(index + 1) * width)?;
+    let bytes = data
+        .buffers()
+        .first()?
+        .as_slice()
+        .get(index * width..(index + 1) * width)?;
     match width {
         4 => usize::try_from(i32::from_le_bytes(bytes.try_into().ok()?)).ok(),
         _ => usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok(),
@@ -95,7 +99,8 @@ impl Encoder {
         let validity = data.nulls().map(|nulls| nulls.inner().sliced());
         let before = self.buffers.len() + usize::from(validity.is_some());
         if let Some(validity) = &validity {
-            self.buffers.push(share(first_bytes(validity, data.len().div_ceil(8))?));
+            self.buffers
+                .push(share(first_bytes(validity, data.len().div_ceil(8))?));
         }
         let node = self.nodes.len();
         self.nodes.push(Node {
@@ -109,7 +114,9 @@ impl Encoder {
         if let Some(node) = self.nodes.get_mut(node) {
             node.buffers = buffers;
         }
-        data.child_data().iter().try_for_each(|child| self.push(child))
+        data.child_data()
+            .iter()
+            .try_for_each(|child| self.push(child))
     }
 
     fn push_values(&mut self, data: &ArrayData) -> Result<(), ArrowError> {
@@ -128,7 +135,9 @@ impl Encoder {
                 values.push(first_bytes(buffer(0)?, (rows + 1) * width)?);
             }
             if data.child_data().is_empty() {
-                let end = if rows == 0 { 0 } else {
+                let end = if rows == 0 {
+                    0
+                } else {
                     offset_at(data, width, rows).ok_or_else(|| malformed("bad offsets"))?
                 };
                 values.push(first_bytes(buffer(1)?, end)?);
@@ -161,14 +170,22 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(nodes: Vec<Node>, buffers: Vec<Bytes>) -> Self {
-        Self { nodes: nodes.into_iter(), buffers: buffers.into_iter() }
+        Self {
+            nodes: nodes.into_iter(),
+            buffers: buffers.into_iter(),
+        }
     }
 
     /// The next array, which must be of this type. Checked in full: lengths, offsets, UTF-8, dictionary keys.
     pub(super) fn array(&mut self, data_type: &DataType) -> Result<ArrayData, ArrowError> {
-        let node = self.nodes.next().ok_or_else(|| malformed("fewer arrays than columns"))?;
+        let node = self
+            .nodes
+            .next()
+            .ok_or_else(|| malformed("fewer arrays than columns"))?;
         let rows = length(node.rows)?;
-        let mut builder = ArrayDataBuilder::new(data_type.clone()).len(rows).align_buffers(true);
+        let mut builder = ArrayDataBuilder::new(data_type.clone())
+            .len(rows)
+            .align_buffers(true);
         if node.has_validity {
             let validity = self.buffer()?;
             // Checked here, as Arrow asserts it.
@@ -187,7 +204,10 @@ impl Decoder {
     }
 
     fn buffer(&mut self) -> Result<Buffer, ArrowError> {
-        self.buffers.next().map(Buffer::from).ok_or_else(|| malformed("fewer buffers than arrays need"))
+        self.buffers
+            .next()
+            .map(Buffer::from)
+            .ok_or_else(|| malformed("fewer buffers than arrays need"))
     }
 
     /// Nothing may be left over.
@@ -240,4 +260,3 @@ pub(super) fn check_type(data_type: &DataType) -> Result<(), ArrowError> {
     }
     children(data_type).into_iter().try_for_each(check_type)
 }
-

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayData, ArrayRef, AsArray, FixedSizeListArray, GenericByteViewArray, GenericListArray,
-    MapArray, MutableArrayData, OffsetSizeTrait, RecordBatch, RecordBatchOptions, StructArray,
-    make_array,
+    Array, ArrayData, ArrayRef, AsArray, FixedSizeListArray, GenericByteViewArray,
+    GenericListArray, Int32Array, MapArray, MutableArrayData, OffsetSizeTrait, RecordBatch,
+    RecordBatchOptions, StructArray, UnionArray, make_array,
 };
-use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
-use datafusion::arrow::datatypes::{ByteViewType, DataType};
+use datafusion::arrow::compute::{cast, take};
+use datafusion::arrow::datatypes::{ByteViewType, DataType, UnionFields, UnionMode};
 use datafusion::arrow::error::ArrowError;
 
 /// Bytes that a buffer may hold beyond twice what is used before it is copied: below this, copying costs more than keeping.
@@ -36,8 +36,11 @@ fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         DataType::BinaryView => compact_view(array.as_binary_view(), array),
         DataType::Struct(fields) => {
             let array = array.as_struct();
-            let columns =
-                array.columns().iter().map(compact_array).collect::<Result<Vec<_>, _>>()?;
+            let columns = array
+                .columns()
+                .iter()
+                .map(compact_array)
+                .collect::<Result<Vec<_>, _>>()?;
             let nulls = compact_nulls(array.nulls());
             Ok(Arc::new(StructArray::try_new_with_length(
                 fields.clone(),
@@ -77,7 +80,10 @@ fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
             let dictionary = array.as_any_dictionary();
             let unused = dictionary.values().len() > dictionary.keys().len().saturating_mul(2);
             let smaller = if unused {
-                cast(&take(dictionary.values(), dictionary.keys(), None)?, array.data_type())?
+                cast(
+                    &take(dictionary.values(), dictionary.keys(), None)?,
+                    array.data_type(),
+                )?
             } else {
                 Arc::clone(array)
             };
@@ -85,8 +91,48 @@ fn compact_array(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
             let values = compact_array(dictionary.values())?;
             tight(&dictionary.with_values(values))
         }
+        DataType::Union(fields, UnionMode::Dense) => {
+            let data = array.to_data();
+            let child_rows: usize = data.child_data().iter().map(ArrayData::len).sum();
+            if child_rows <= array.len().saturating_mul(2) {
+                return tight(array);
+            }
+            compact_dense_union(array.as_union(), fields)
+        }
         _ => tight(array),
     }
+}
+
+/// The children of a dense union are wherever its offsets point: each is gathered anew.
+fn compact_dense_union(union: &UnionArray, fields: &UnionFields) -> Result<ArrayRef, ArrowError> {
+    let Some(offsets) = union.offsets() else {
+        return Err(ArrowError::InvalidArgumentError(
+            "a dense union without offsets".to_owned(),
+        ));
+    };
+    let rows = || union.type_ids().iter().zip(offsets.iter());
+    let mut children = Vec::with_capacity(fields.len());
+    let mut new_offsets = vec![0_i32; union.len()];
+    for (id, _) in fields.iter() {
+        let own: Vec<i32> = rows()
+            .filter(|(other, _)| **other == id)
+            .map(|(_, offset)| *offset)
+            .collect();
+        children.push(take(union.child(id), &Int32Array::from(own), None)?);
+        let own = new_offsets
+            .iter_mut()
+            .zip(union.type_ids().iter())
+            .filter(|(_, other)| **other == id);
+        for (next, (new, _)) in (0..).zip(own) {
+            *new = next;
+        }
+    }
+    Ok(Arc::new(UnionArray::try_new(
+        fields.clone(),
+        union.type_ids().iter().copied().collect(),
+        Some(new_offsets.into()),
+        children,
+    )?))
 }
 
 fn compact_view<T: ByteViewType + ?Sized>(
@@ -94,7 +140,11 @@ fn compact_view<T: ByteViewType + ?Sized>(
     array: &ArrayRef,
 ) -> Result<ArrayRef, ArrowError> {
     let used = views.total_buffer_bytes_used();
-    let held: usize = views.data_buffers().iter().map(|buffer| buffer.capacity()).sum();
+    let held: usize = views
+        .data_buffers()
+        .iter()
+        .map(|buffer| buffer.capacity())
+        .sum();
     if wastes(used, held) {
         let copied: ArrayRef = Arc::new(views.gc());
         return tight(&copied);
@@ -162,7 +212,10 @@ fn is_tight(data: &ArrayData) -> Result<bool, ArrowError> {
         return Ok(false);
     }
     let is_view = matches!(data.data_type(), DataType::Utf8View | DataType::BinaryView);
-    let buffers = data.buffers().iter().take(if is_view { 1 } else { usize::MAX });
+    let buffers = data
+        .buffers()
+        .iter()
+        .take(if is_view { 1 } else { usize::MAX });
     let mut held: usize = buffers.map(|buffer| buffer.capacity()).sum();
     held += data.nulls().map_or(0, |nulls| nulls.buffer().capacity());
     let mut used = data.get_slice_memory_size()?;

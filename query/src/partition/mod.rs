@@ -48,7 +48,8 @@ struct Metadata {
 /// # Errors
 /// [`PartitionError::Unencodable`] when the batches differ in schema, or a type has no encoding.
 pub fn encode(batches: &[RecordBatch]) -> Result<Partition, PartitionError> {
-    let unencodable = |error: &dyn std::fmt::Display| PartitionError::Unencodable(error.to_string());
+    let unencodable =
+        |error: &dyn std::fmt::Display| PartitionError::Unencodable(error.to_string());
     let compacted = batches
         .iter()
         .filter(|batch| batch.num_rows() > 0)
@@ -65,18 +66,32 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Partition, PartitionError> {
     for batch in &compacted {
         let types = |batch: &RecordBatch| -> Vec<_> {
             let fields = batch.schema();
-            fields.fields().iter().map(|field| field.data_type().clone()).collect()
+            fields
+                .fields()
+                .iter()
+                .map(|field| field.data_type().clone())
+                .collect()
         };
-        if compacted.first().is_some_and(|first| types(first) != types(batch)) {
-            return Err(PartitionError::Unencodable("batches of several schemas".to_owned()));
+        if compacted
+            .first()
+            .is_some_and(|first| types(first) != types(batch))
+        {
+            return Err(PartitionError::Unencodable(
+                "batches of several schemas".to_owned(),
+            ));
         }
         for column in batch.columns() {
-            encoder.push(&column.to_data()).map_err(|error| unencodable(&error))?;
+            encoder
+                .push(&column.to_data())
+                .map_err(|error| unencodable(&error))?;
         }
     }
     let metadata = Metadata {
         schema,
-        rows: compacted.iter().map(|batch| batch.num_rows() as u64).collect(),
+        rows: compacted
+            .iter()
+            .map(|batch| batch.num_rows() as u64)
+            .collect(),
         nodes: encoder.nodes,
     };
     let metadata = codec::encode(&metadata).map_err(|error| unencodable(&error))?;

@@ -11,7 +11,7 @@ use datafusion::arrow::datatypes::Schema;
 use transload_runtime::Client;
 
 use crate::QueryError;
-use crate::execute::{Execution, run_local, run_on_cluster, rows};
+use crate::execute::{Execution, rows, run_local, run_on_cluster};
 use crate::plan::DistributedPlan;
 pub(crate) use planner::Planner;
 pub(crate) use statement::{Scans, Step};
@@ -56,7 +56,10 @@ impl SqlSession {
     /// # Errors
     /// [`QueryError::Plan`] for options that make no sense.
     pub fn new(client: Client, options: SqlOptions) -> Result<Self, QueryError> {
-        Ok(Self { client, planner: Planner::new(options)? })
+        Ok(Self {
+            client,
+            planner: Planner::new(options)?,
+        })
     }
 
     /// Makes files a table: one file, a folder of files, or a pattern such as `data/2024-*.csv`. Names are not case
@@ -90,9 +93,9 @@ impl SqlSession {
     pub async fn plan(&self, sql: &str) -> Result<DistributedPlan, QueryError> {
         match self.planner.prepare(sql, || self.slots()).await? {
             Step::Cluster(plan) => Ok(*plan),
-            Step::Local { .. } | Step::Rows { .. } | Step::Table { .. } => {
-                Err(QueryError::Plan("this statement does not run on the cluster".to_owned()))
-            }
+            Step::Local { .. } | Step::Rows { .. } | Step::Table { .. } => Err(QueryError::Plan(
+                "this statement does not run on the cluster".to_owned(),
+            )),
         }
     }
 
@@ -102,9 +105,15 @@ impl SqlSession {
             Step::Cluster(plan) => run_on_cluster(&self.client, *plan, tables).await,
             Step::Local { plan, context } => run_local(plan, context, tables),
             Step::Rows { schema, batches } => Ok(rows(schema, batches)),
-            Step::Table { name, plan, definition } => {
+            Step::Table {
+                name,
+                plan,
+                definition,
+            } => {
                 let execution = Box::pin(self.run(*plan)).await?;
-                self.planner.create_table(name, definition, execution).await?;
+                self.planner
+                    .create_table(name, definition, execution)
+                    .await?;
                 Ok(rows(Arc::new(Schema::empty()), Vec::new()))
             }
         }
@@ -112,6 +121,10 @@ impl SqlSession {
 
     async fn slots(&self) -> Result<usize, QueryError> {
         let info = self.client.info().await?;
-        Ok(info.workers.iter().map(|worker| worker.hello.resources.slots as usize).sum())
+        Ok(info
+            .workers
+            .iter()
+            .map(|worker| worker.hello.resources.slots as usize)
+            .sum())
     }
 }

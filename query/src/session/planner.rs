@@ -7,6 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
+use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -15,12 +16,11 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::displayable;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::common::TableReference;
 use futures::TryStreamExt;
 
+use super::SqlOptions;
 use super::statement::{Scans, Step, TableDefinition, scans};
 use super::tables::{self, FileKind, FileOptions, Location};
-use super::SqlOptions;
 use crate::QueryError;
 use crate::execute::Execution;
 use crate::operator::spec::settings;
@@ -33,7 +33,12 @@ const SMALLEST_PARTITION_BYTES: u64 = 1 << 20;
 /// Most partitions that are chosen by themselves: a shuffle has as many small outputs as the square of this.
 const MOST_PARTITIONS: u64 = 1024;
 /// Names of the options of `CREATE EXTERNAL TABLE` that give a null marker.
-const NULL_OPTIONS: [&str; 4] = ["format.null", "format.null_value", "format.null_marker", "format.null_regex"];
+const NULL_OPTIONS: [&str; 4] = [
+    "format.null",
+    "format.null_value",
+    "format.null_marker",
+    "format.null_regex",
+];
 
 /// See the module.
 pub(crate) struct Planner {
@@ -45,7 +50,8 @@ pub(crate) struct Planner {
 
 impl Planner {
     pub(crate) fn new(options: SqlOptions) -> Result<Self, QueryError> {
-        if options.batch_rows == 0 || options.partitions == Some(0) || options.partition_bytes == 0 {
+        if options.batch_rows == 0 || options.partitions == Some(0) || options.partition_bytes == 0
+        {
             return Err(QueryError::Plan(
                 "batch_rows, partitions and partition_bytes must be at least 1".to_owned(),
             ));
@@ -67,7 +73,11 @@ impl Planner {
             .with_config(config)
             .with_physical_optimizer_rules(optimizer_rules())
             .build();
-        Ok(Self { context: SessionContext::new_with_state(state), options, initial_partitions })
+        Ok(Self {
+            context: SessionContext::new_with_state(state),
+            options,
+            initial_partitions,
+        })
     }
 
     pub(crate) async fn register_table(
@@ -109,8 +119,13 @@ impl Planner {
     {
         let state = self.context.state();
         let dialect = state.config().options().sql_parser.dialect;
-        let statement = state.sql_to_statement(sql, &dialect).map_err(|error| self.failed(error))?;
-        let logical = state.statement_to_plan(statement).await.map_err(|error| self.failed(error))?;
+        let statement = state
+            .sql_to_statement(sql, &dialect)
+            .map_err(|error| self.failed(error))?;
+        let logical = state
+            .statement_to_plan(statement)
+            .await
+            .map_err(|error| self.failed(error))?;
         match logical {
             LogicalPlan::Explain(explain) => {
                 let step = self.query(sql, explain.plan.as_ref(), slots).await?;
@@ -129,7 +144,10 @@ impl Planner {
             }
             LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
                 self.create_external_table(*table).await?;
-                Ok(Step::Rows { schema: Arc::new(Schema::empty()), batches: Vec::new() })
+                Ok(Step::Rows {
+                    schema: Arc::new(Schema::empty()),
+                    batches: Vec::new(),
+                })
             }
             LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::DescribeTable(_) => {
                 let frame = self
@@ -145,7 +163,12 @@ impl Planner {
         }
     }
 
-    async fn query<S, F>(&self, sql: &str, logical: &LogicalPlan, slots: S) -> Result<Step, QueryError>
+    async fn query<S, F>(
+        &self,
+        sql: &str,
+        logical: &LogicalPlan,
+        slots: S,
+    ) -> Result<Step, QueryError>
     where
         S: FnOnce() -> F + Send,
         F: Future<Output = Result<usize, QueryError>> + Send,
@@ -165,13 +188,19 @@ impl Planner {
             .map_err(failed)?;
         let context = Arc::new(TaskContext::from(&state));
         if !scans.any {
-            return Ok(Step::Local { plan: physical, context });
+            return Ok(Step::Local {
+                plan: physical,
+                context,
+            });
         }
         match distributed(sql, &physical, &context, &state, &scans) {
             Ok(plan) => Ok(Step::Cluster(Box::new(plan))),
             Err(reason) => {
                 tracing::warn!(%reason, "the query cannot be sent to workers and runs in the client");
-                Ok(Step::Local { plan: physical, context })
+                Ok(Step::Local {
+                    plan: physical,
+                    context,
+                })
             }
         }
     }
@@ -188,20 +217,36 @@ impl Planner {
         let slots = (slots as u64).max(1);
         let useful = bytes.div_ceil(SMALLEST_PARTITION_BYTES).max(1);
         // A multiple of the slots: the last wave of tasks leaves no slot idle.
-        let needed = bytes.div_ceil(self.options.partition_bytes).next_multiple_of(slots);
-        let chosen = needed.max(slots).min(useful).min(MOST_PARTITIONS.max(slots));
+        let needed = bytes
+            .div_ceil(self.options.partition_bytes)
+            .next_multiple_of(slots);
+        let chosen = needed
+            .max(slots)
+            .min(useful)
+            .min(MOST_PARTITIONS.max(slots));
         usize::try_from(chosen).unwrap_or(1)
     }
 
-    async fn create_external_table(&self, mut table: CreateExternalTable) -> Result<(), QueryError> {
-        let exists = self.context.table_exist(table.name.clone()).map_err(|error| self.failed(error))?;
-        let marker = NULL_OPTIONS.iter().find_map(|option| table.options.remove(*option));
+    async fn create_external_table(
+        &self,
+        mut table: CreateExternalTable,
+    ) -> Result<(), QueryError> {
+        let exists = self
+            .context
+            .table_exist(table.name.clone())
+            .map_err(|error| self.failed(error))?;
+        let marker = NULL_OPTIONS
+            .iter()
+            .find_map(|option| table.options.remove(*option));
         let simple = table.table_partition_cols.is_empty()
             && table.order_exprs.is_empty()
             && table.constraints.is_empty()
             && table.column_defaults.is_empty()
             && table.locations.len() == 1
-            && table.options.keys().all(|key| key == "format.delimiter" || key == "format.has_header");
+            && table
+                .options
+                .keys()
+                .all(|key| key == "format.delimiter" || key == "format.has_header");
         let kind = FileKind::of_name(&table.file_type);
         let (true, Some(kind), [location]) = (simple, kind, table.locations.as_slice()) else {
             if marker.is_some() {
@@ -238,7 +283,10 @@ impl Planner {
             .map_err(|error| self.failed(error))
     }
 
-    async fn create_as_datafusion_does(&self, mut table: CreateExternalTable) -> Result<(), QueryError> {
+    async fn create_as_datafusion_does(
+        &self,
+        mut table: CreateExternalTable,
+    ) -> Result<(), QueryError> {
         for location in &mut table.locations {
             if !location.contains("://") || location.starts_with("file://") {
                 *location = Location::new(location)?.url()?.as_str().to_owned();
@@ -256,7 +304,10 @@ impl Planner {
         definition: TableDefinition,
         rows: Execution,
     ) -> Result<(), QueryError> {
-        let exists = self.context.table_exist(name.clone()).map_err(|error| self.failed(error))?;
+        let exists = self
+            .context
+            .table_exist(name.clone())
+            .map_err(|error| self.failed(error))?;
         if exists && definition.if_not_exists {
             return Ok(());
         }
@@ -284,9 +335,13 @@ impl Planner {
 }
 
 /// DataFusion's own rules, and [`PartitionedOuterJoins`] once joins are chosen.
-fn optimizer_rules() -> Vec<Arc<dyn datafusion::physical_optimizer::PhysicalOptimizerRule + Send + Sync>> {
+fn optimizer_rules()
+-> Vec<Arc<dyn datafusion::physical_optimizer::PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
-    let at = rules.iter().position(|rule| rule.name() == "join_selection").map_or(0, |at| at + 1);
+    let at = rules
+        .iter()
+        .position(|rule| rule.name() == "join_selection")
+        .map_or(0, |at| at + 1);
     rules.insert(at, Arc::new(PartitionedOuterJoins));
     rules
 }
@@ -301,7 +356,10 @@ fn distributed(
     let settings = settings(state.config().options());
     let pieces = match cut(physical) {
         Ok(pieces) => pieces,
-        Err(error) => uncut(physical, format!("the plan cannot be cut: {}", error.strip_backtrace())),
+        Err(error) => uncut(
+            physical,
+            format!("the plan cannot be cut: {}", error.strip_backtrace()),
+        ),
     };
     match DistributedPlan::new(sql, pieces, context, &settings, scans) {
         Err(error) => {
@@ -317,13 +375,23 @@ fn delimiter(option: Option<&String>) -> Result<u8, QueryError> {
         None => Ok(b','),
         Some([delimiter]) => Ok(*delimiter),
         Some(b"\\t") => Ok(b'\t'),
-        Some(_) => Err(QueryError::Plan("the delimiter of a CSV file is one character".to_owned())),
+        Some(_) => Err(QueryError::Plan(
+            "the delimiter of a CSV file is one character".to_owned(),
+        )),
     }
 }
 
 fn has_header(table: &CreateExternalTable, planner: &Planner) -> bool {
     table.options.get("format.has_header").map_or_else(
-        || planner.context.state().config().options().catalog.has_header,
+        || {
+            planner
+                .context
+                .state()
+                .config()
+                .options()
+                .catalog
+                .has_header
+        },
         |text| text.eq_ignore_ascii_case("true"),
     )
 }
@@ -346,6 +414,12 @@ fn explained(step: &Step, logical: &LogicalPlan, verbose: bool) -> Step {
     }
     let lines: Vec<&str> = text.lines().collect();
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8, false)]));
-    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(lines))]);
-    Step::Rows { schema, batches: rows.into_iter().collect() }
+    let rows = RecordBatch::try_new(
+        Arc::clone(&schema),
+        vec![Arc::new(StringArray::from(lines))],
+    );
+    Step::Rows {
+        schema,
+        batches: rows.into_iter().collect(),
+    }
 }

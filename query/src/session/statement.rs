@@ -6,15 +6,15 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::default_table_source::source_as_provider;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::Result;
+use datafusion::common::TableReference;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::listing::ListingTable;
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::common::TableReference;
 use futures::TryStreamExt;
 
 use crate::plan::DistributedPlan;
@@ -29,9 +29,16 @@ pub(crate) enum Step {
         context: Arc<TaskContext>,
     },
     /// The result is there.
-    Rows { schema: SchemaRef, batches: Vec<RecordBatch> },
+    Rows {
+        schema: SchemaRef,
+        batches: Vec<RecordBatch>,
+    },
     /// `CREATE TABLE … AS`: the query's result becomes a table in this process's memory.
-    Table { name: TableReference, plan: Box<Step>, definition: TableDefinition },
+    Table {
+        name: TableReference,
+        plan: Box<Step>,
+        definition: TableDefinition,
+    },
 }
 
 /// What is to happen where the table exists already.

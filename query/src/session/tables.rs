@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::Column;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
@@ -17,7 +18,6 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::session_state::SessionState;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::{LogicalPlanBuilder, cast, lit};
-use datafusion::common::Column;
 use datafusion::prelude::Expr;
 
 use crate::QueryError;
@@ -40,7 +40,12 @@ pub struct FileOptions {
 
 impl Default for FileOptions {
     fn default() -> Self {
-        Self { format: None, delimiter: b',', header: true, null: None }
+        Self {
+            format: None,
+            delimiter: b',',
+            header: true,
+            null: None,
+        }
     }
 }
 
@@ -90,18 +95,30 @@ impl Location {
     /// [`QueryError::File`] when a plain path does not exist.
     pub(super) fn new(text: &str) -> Result<Self, QueryError> {
         let path = text.strip_prefix("file://").unwrap_or(text);
-        let fails = |message: String| QueryError::File { path: text.to_owned(), message };
+        let fails = |message: String| QueryError::File {
+            path: text.to_owned(),
+            message,
+        };
         let path = std::path::absolute(path).map_err(|error| fails(error.to_string()))?;
-        let exists = path.try_exists().map_err(|error| fails(error.to_string()))?;
+        let exists = path
+            .try_exists()
+            .map_err(|error| fails(error.to_string()))?;
         let is_pattern = !exists && text.contains(['*', '?', '[']);
         if !exists && !is_pattern {
             return Err(fails("no such file or folder".to_owned()));
         }
-        Ok(Self { shown: text.to_owned(), path, is_pattern })
+        Ok(Self {
+            shown: text.to_owned(),
+            path,
+            is_pattern,
+        })
     }
 
     fn fails(&self, message: impl Into<String>) -> QueryError {
-        QueryError::File { path: self.shown.clone(), message: message.into() }
+        QueryError::File {
+            path: self.shown.clone(),
+            message: message.into(),
+        }
     }
 
     pub(super) fn url(&self) -> Result<ListingTableUrl, QueryError> {
@@ -115,7 +132,9 @@ impl Location {
     /// The format of the files, from the ending of the path or, in a folder, of its files.
     fn kind(&self) -> Result<(FileKind, String), QueryError> {
         let ending = |path: &Path| {
-            path.extension().map(|ending| ending.to_string_lossy().into_owned()).unwrap_or_default()
+            path.extension()
+                .map(|ending| ending.to_string_lossy().into_owned())
+                .unwrap_or_default()
         };
         if self.is_pattern || !self.path.is_dir() {
             let kind = FileKind::of_ending(&self.path).ok_or_else(|| self.unknown_ending())?;
@@ -159,7 +178,9 @@ pub(super) async fn table(
     let options = FileOptions {
         // A file of tab-separated values has tabs, whatever the default is.
         delimiter: match location.path.extension() {
-            Some(ending) if ending.eq_ignore_ascii_case("tsv") && options.delimiter == b',' => b'\t',
+            Some(ending) if ending.eq_ignore_ascii_case("tsv") && options.delimiter == b',' => {
+                b'\t'
+            }
             _ => options.delimiter,
         },
         ..options.clone()
@@ -172,7 +193,9 @@ pub(super) async fn table(
             .infer_schema(state, &url)
             .await
             .map(|schema| without_null_type(&schema))
-            .map_err(|error| location.fails(inference_failure(&error.strip_backtrace(), kind, &location)))?,
+            .map_err(|error| {
+                location.fails(inference_failure(&error.strip_backtrace(), kind, &location))
+            })?,
     };
     match (&options.null, kind) {
         (Some(marker), FileKind::Csv) => marked(state, url, listing, &schema, marker),
@@ -183,9 +206,9 @@ pub(super) async fn table(
 
 fn format(kind: FileKind, options: &FileOptions, state: &SessionState) -> Arc<dyn FileFormat> {
     match kind {
-        FileKind::Parquet => Arc::new(
-            ParquetFormat::default().with_options(state.table_options().parquet.clone()),
-        ),
+        FileKind::Parquet => {
+            Arc::new(ParquetFormat::default().with_options(state.table_options().parquet.clone()))
+        }
         FileKind::Csv => Arc::new(
             CsvFormat::default()
                 .with_delimiter(options.delimiter)
@@ -224,7 +247,11 @@ fn without_null_type(schema: &SchemaRef) -> SchemaRef {
 
 fn inference_failure(cause: &str, kind: FileKind, location: &Location) -> String {
     if cause.contains("No files found") {
-        let what = if location.is_pattern { "no file matches this pattern" } else { "no files in this folder" };
+        let what = if location.is_pattern {
+            "no file matches this pattern"
+        } else {
+            "no files in this folder"
+        };
         return what.to_owned();
     }
     let cause = cause.lines().next().unwrap_or_default();
@@ -244,7 +271,9 @@ fn listed(
     listing: ListingOptions,
     schema: SchemaRef,
 ) -> datafusion::common::Result<Arc<dyn TableProvider>> {
-    let config = ListingTableConfig::new(url).with_listing_options(listing).with_schema(schema);
+    let config = ListingTableConfig::new(url)
+        .with_listing_options(listing)
+        .with_schema(schema);
     let cache = state.runtime_env().cache_manager.get_file_statistic_cache();
     Ok(Arc::new(ListingTable::try_new(config)?.with_cache(cache)))
 }
@@ -258,8 +287,11 @@ fn marked(
     schema: &SchemaRef,
     marker: &str,
 ) -> datafusion::common::Result<Arc<dyn TableProvider>> {
-    let texts: Vec<Field> =
-        schema.fields().iter().map(|field| Field::new(field.name(), DataType::Utf8, true)).collect();
+    let texts: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| Field::new(field.name(), DataType::Utf8, true))
+        .collect();
     let text_table = listed(state, url, listing, Arc::new(Schema::new(texts)))?;
     let typed = schema.fields().iter().map(|field| {
         let text = Expr::Column(Column::from_name(field.name()));
@@ -289,7 +321,9 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Location::new("/nowhere/at/all.csv").expect_err("it is not there").to_string();
+        let error = Location::new("/nowhere/at/all.csv")
+            .expect_err("it is not there")
+            .to_string();
         assert_eq!(error, "/nowhere/at/all.csv: no such file or folder");
     }
 }

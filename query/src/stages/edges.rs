@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::{Result, internal_err};
-use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use transload_protocol::{Edges, ExplicitEdges};
@@ -47,13 +47,24 @@ pub(super) fn inputs(
             };
             let lists: Vec<Vec<(u32, u32)>> = needed
                 .iter()
-                .map(|partitions| partitions.iter().flat_map(|p| outputs(*p, *layout, stage)).collect())
+                .map(|partitions| {
+                    partitions
+                        .iter()
+                        .flat_map(|p| outputs(*p, *layout, stage))
+                        .collect()
+                })
                 .collect();
             if given == Given::Each && !all_in_order(&needed, &lists) {
-                return internal_err!("stage {source} is read in an order that no task could follow");
+                return internal_err!(
+                    "stage {source} is read in an order that no task could follow"
+                );
             }
             let edges = edges(lists, stage);
-            Ok(Input { source: *source, layout: *layout, edges, given })
+            Ok(Input {
+                source: *source,
+                edges,
+                given,
+            })
         })
         .collect()
 }
@@ -98,7 +109,9 @@ fn visit(plan: &Arc<dyn ExecutionPlan>, partition: usize, needs: &mut [BTreeSet<
 fn outputs(partition: usize, layout: Layout, stage: &Stage) -> Vec<(u32, u32)> {
     let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     match layout {
-        Layout::Outputs => (0..stage.tasks).map(|task| (small(task), small(partition))).collect(),
+        Layout::Outputs => (0..stage.tasks)
+            .map(|task| (small(task), small(partition)))
+            .collect(),
         Layout::Tasks => vec![(small(partition), 0)],
         Layout::Merged => (0..stage.tasks).map(|task| (small(task), 0)).collect(),
     }
@@ -114,13 +127,19 @@ fn all_in_order(needed: &[&BTreeSet<usize>], lists: &[Vec<(u32, u32)>]) -> bool 
 fn edges(lists: Vec<Vec<(u32, u32)>>, source: &Stage) -> Edges {
     let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let one_to_one = lists.len() == source.tasks
-        && lists.iter().enumerate().all(|(task, list)| *list == [(small(task), 0)]);
+        && lists
+            .iter()
+            .enumerate()
+            .all(|(task, list)| *list == [(small(task), 0)]);
     if one_to_one {
         return Edges::OneToOne;
     }
     let column = |output: usize| (0..small(source.tasks)).map(move |task| (task, small(output)));
     let shuffle = lists.len() == source.output.count()
-        && lists.iter().enumerate().all(|(task, list)| list.iter().copied().eq(column(task)));
+        && lists
+            .iter()
+            .enumerate()
+            .all(|(task, list)| list.iter().copied().eq(column(task)));
     if shuffle {
         return Edges::Shuffle;
     }

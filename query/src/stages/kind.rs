@@ -87,7 +87,11 @@ pub(super) fn kind_of(plan: &Arc<dyn ExecutionPlan>) -> Kind {
         || plan.is::<EmptyExec>()
         || plan.is::<PlaceholderRowExec>()
         || plan.is::<ExchangeReadExec>();
-    if per_partition { Kind::PerPartition } else { Kind::Unknown }
+    if per_partition {
+        Kind::PerPartition
+    } else {
+        Kind::Unknown
+    }
 }
 
 /// The row limit of an operator that makes one partition of many; `None` for every other.
@@ -107,9 +111,14 @@ pub(super) fn ends_in_a_merge(plan: &Arc<dyn ExecutionPlan>) -> bool {
     if merge_fetch(plan).is_some() && child.output_partitioning().partition_count() > 1 {
         return true;
     }
-    let renames = plan.downcast_ref::<ProjectionExec>().is_some_and(|projection| {
-        projection.expr().iter().all(|projected| projected.expr.is::<Column>())
-    });
+    let renames = plan
+        .downcast_ref::<ProjectionExec>()
+        .is_some_and(|projection| {
+            projection
+                .expr()
+                .iter()
+                .all(|projected| projected.expr.is::<Column>())
+        });
     let light = renames
         || merge_fetch(plan).is_some()
         || plan.is::<GlobalLimitExec>()
@@ -123,7 +132,10 @@ pub(super) fn tracks_build_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<String>
     let (join_type, null_aware) = if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
         (*join.join_type(), join.null_aware)
     } else {
-        (*plan.downcast_ref::<NestedLoopJoinExec>()?.join_type(), false)
+        (
+            *plan.downcast_ref::<NestedLoopJoinExec>()?.join_type(),
+            false,
+        )
     };
     let tracks = null_aware
         || matches!(

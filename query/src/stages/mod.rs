@@ -67,7 +67,6 @@ impl Output {
 pub(crate) struct Input {
     /// The stage that it reads.
     pub(crate) source: usize,
-    pub(crate) layout: Layout,
     pub(crate) edges: Edges,
     /// What the list of partitions that a task is given stands for.
     pub(crate) given: Given,
@@ -230,9 +229,14 @@ impl Cutter {
     fn close(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<(usize, Layout)> {
         let mut region = Region::default();
         let plan = self.visit(plan, &mut region)?;
-        if let (Some(_), [(source, layout)]) = (plan.downcast_ref::<ExchangeReadExec>(), region.reads.as_slice())
-            && *layout != Layout::Merged
-            && self.stages.get(*source).is_some_and(|stage| !matches!(stage.output, Output::Hashed(_)))
+        if let (Some(_), [(source, layout)]) = (
+            plan.downcast_ref::<ExchangeReadExec>(),
+            region.reads.as_slice(),
+        ) && *layout != Layout::Merged
+            && self
+                .stages
+                .get(*source)
+                .is_some_and(|stage| !matches!(stage.output, Output::Hashed(_)))
         {
             // Nothing is left to do between two exchanges.
             return Ok((*source, *layout));
@@ -249,12 +253,20 @@ impl Cutter {
         let tasks = partitions(&input).max(1);
         let count = exchange.partitioning().partition_count();
         let input = self.with_subqueries(input, &mut region)?;
-        let plan = Arc::new(RepartitionExec::try_new(input, exchange.partitioning().clone())?);
+        let plan = Arc::new(RepartitionExec::try_new(
+            input,
+            exchange.partitioning().clone(),
+        )?);
         self.push_stage(plan, tasks, Output::Hashed(count), region, None)
     }
 
     /// Makes a stage of one task that runs every partition of `plan`, because of `reason`.
-    fn close_whole(&mut self, plan: Arc<dyn ExecutionPlan>, region: Region, reason: String) -> Result<usize> {
+    fn close_whole(
+        &mut self,
+        plan: Arc<dyn ExecutionPlan>,
+        region: Region,
+        reason: String,
+    ) -> Result<usize> {
         let count = partitions(&plan);
         self.push(plan, 1, Output::Each(count), region, Some(reason))
     }
@@ -280,12 +292,22 @@ impl Cutter {
         whole: Option<String>,
     ) -> Result<usize> {
         let inputs = edges::inputs(&plan, tasks, output, &region.reads, &self.stages)?;
-        self.stages.push(Stage { plan, tasks, output, inputs, whole });
+        self.stages.push(Stage {
+            plan,
+            tasks,
+            output,
+            inputs,
+            whole,
+        });
         Ok(self.stages.len() - 1)
     }
 
     /// The same plan with reads where it was cut.
-    fn visit(&mut self, plan: &Arc<dyn ExecutionPlan>, region: &mut Region) -> Result<Arc<dyn ExecutionPlan>> {
+    fn visit(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        region: &mut Region,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         if let Some(scalar) = plan.downcast_ref::<ScalarSubqueryExec>() {
             self.open_scope(scalar)?;
             return self.visit(scalar.input(), region);
@@ -306,12 +328,21 @@ impl Cutter {
             Kind::Unknown => {
                 let reason = format!("{} is not cut", plan.name());
                 let source = self.close_whole(Arc::clone(plan), Region::default(), reason)?;
-                Ok(self.join(region, source, Layout::Outputs, Arc::clone(plan.properties())))
+                Ok(self.join(
+                    region,
+                    source,
+                    Layout::Outputs,
+                    Arc::clone(plan.properties()),
+                ))
             }
         }
     }
 
-    fn visit_exchange(&mut self, plan: &Arc<dyn ExecutionPlan>, region: &mut Region) -> Result<Arc<dyn ExecutionPlan>> {
+    fn visit_exchange(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        region: &mut Region,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let Some(exchange) = plan.downcast_ref::<RepartitionExec>() else {
             return internal_err!("{} is no exchange", plan.name());
         };
@@ -328,7 +359,11 @@ impl Cutter {
         )))
     }
 
-    fn visit_merge(&mut self, plan: &Arc<dyn ExecutionPlan>, region: &mut Region) -> Result<Arc<dyn ExecutionPlan>> {
+    fn visit_merge(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        region: &mut Region,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let children = plan.children();
         let ([child], Some(fetch)) = (children.as_slice(), kind::merge_fetch(plan)) else {
             return internal_err!("{} is no merge", plan.name());
@@ -347,7 +382,11 @@ impl Cutter {
     }
 
     /// A join whose first child is read whole by every partition of its second.
-    fn visit_build_once(&mut self, plan: &Arc<dyn ExecutionPlan>, region: &mut Region) -> Result<Arc<dyn ExecutionPlan>> {
+    fn visit_build_once(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        region: &mut Region,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let children = plan.children();
         let [build, probe] = children.as_slice() else {
             return internal_err!("{} has {} children", plan.name(), children.len());
@@ -373,7 +412,11 @@ impl Cutter {
     }
 
     /// A read of all rows of `plan`, for every task of the region.
-    fn broadcast(&mut self, plan: &Arc<dyn ExecutionPlan>, region: &mut Region) -> Result<Arc<dyn ExecutionPlan>> {
+    fn broadcast(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        region: &mut Region,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let properties = Arc::clone(plan.properties());
         let gather = plan
             .downcast_ref::<CoalescePartitionsExec>()
@@ -397,7 +440,9 @@ impl Cutter {
 fn without_round_robin(plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = Arc::clone(plan).transform_up(|plan| {
         Ok(match plan.downcast_ref::<RepartitionExec>() {
-            Some(exchange) if matches!(exchange.partitioning(), Partitioning::RoundRobinBatch(_)) => {
+            Some(exchange)
+                if matches!(exchange.partitioning(), Partitioning::RoundRobinBatch(_)) =>
+            {
                 Transformed::yes(Arc::clone(exchange.input()))
             }
             _ => Transformed::no(plan),

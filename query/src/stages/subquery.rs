@@ -31,7 +31,10 @@ impl Cutter {
             let (source, _) = self.close(&plan)?;
             subqueries.push((link.index, source, Arc::clone(plan.properties())));
         }
-        self.scopes.push(Scope { results: scalar.results().clone(), subqueries });
+        self.scopes.push(Scope {
+            results: scalar.results().clone(),
+            subqueries,
+        });
         Ok(())
     }
 
@@ -41,8 +44,11 @@ impl Cutter {
         plan: Arc<dyn ExecutionPlan>,
         region: &mut Region,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let used: Vec<&Scope> =
-            self.scopes.iter().filter(|scope| uses(&plan, &scope.results)).collect();
+        let used: Vec<&Scope> = self
+            .scopes
+            .iter()
+            .filter(|scope| uses(&plan, &scope.results))
+            .collect();
         let [scope] = used.as_slice() else {
             return match used.len() {
                 0 => Ok(plan),
@@ -60,7 +66,11 @@ impl Cutter {
                 }
             })
             .collect();
-        Ok(Arc::new(ScalarSubqueryExec::new(plan, links, scope.results.clone())))
+        Ok(Arc::new(ScalarSubqueryExec::new(
+            plan,
+            links,
+            scope.results.clone(),
+        )))
     }
 }
 
@@ -73,7 +83,11 @@ fn uses(plan: &Arc<dyn ExecutionPlan>, results: &ScalarSubqueryResults) -> bool 
                 found |= expr
                     .downcast_ref::<ScalarSubqueryExpr>()
                     .is_some_and(|used| ScalarSubqueryResults::ptr_eq(used.results(), results));
-                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+                Ok(if found {
+                    TreeNodeRecursion::Stop
+                } else {
+                    TreeNodeRecursion::Continue
+                })
             })
         })
     });

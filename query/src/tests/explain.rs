@@ -14,12 +14,17 @@ async fn explained(sql: &str) -> String {
 
 /// The lines that speak of stages and exchanges, without the operators.
 fn outline(text: &str) -> String {
-    text.lines().filter(|line| !line.starts_with("    ")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .filter(|line| !line.starts_with("    "))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
 fn stages_tasks_and_exchanges_are_shown() {
-    let text = block_on(explained("SELECT grp, sum(val) AS s FROM a GROUP BY grp ORDER BY s DESC LIMIT 3"));
+    let text = block_on(explained(
+        "SELECT grp, sum(val) AS s FROM a GROUP BY grp ORDER BY s DESC LIMIT 3",
+    ));
     assert_eq!(
         outline(&text),
         "2 stages, 8 tasks\n\
@@ -38,16 +43,28 @@ fn stages_tasks_and_exchanges_are_shown() {
 
 #[test]
 fn small_build_sides_are_broadcast() {
-    let text = block_on(explained("SELECT count(*) FROM a JOIN (SELECT * FROM b WHERE val < 10) b ON a.id = b.id"));
+    let text = block_on(explained(
+        "SELECT count(*) FROM a JOIN (SELECT * FROM b WHERE val < 10) b ON a.id = b.id",
+    ));
     assert!(text.contains("broadcast to 4 tasks"), "{text}");
 }
 
 #[test]
 fn what_runs_as_one_task_says_why() {
-    let text = block_on(explained("SELECT count(*) FROM a WHERE id NOT IN (SELECT id FROM b)"));
-    assert!(text.contains("runs as one task: HashJoinExec (LeftAnti, null aware)"), "{text}");
-    let text = block_on(explained("SELECT count(*) FROM a FULL JOIN b ON a.val < b.val"));
-    assert!(text.contains("runs as one task: NestedLoopJoinExec (Full)"), "{text}");
+    let text = block_on(explained(
+        "SELECT count(*) FROM a WHERE id NOT IN (SELECT id FROM b)",
+    ));
+    assert!(
+        text.contains("runs as one task: HashJoinExec (LeftAnti, null aware)"),
+        "{text}"
+    );
+    let text = block_on(explained(
+        "SELECT count(*) FROM a FULL JOIN b ON a.val < b.val",
+    ));
+    assert!(
+        text.contains("runs as one task: NestedLoopJoinExec (Full)"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -56,14 +73,28 @@ fn a_limit_is_applied_in_every_task() {
         let folder = tempfile::tempdir().expect("a folder");
         let planner = planner().await;
         data::small(&planner, folder.path()).await;
-        let text = planned(&planner, "SELECT a.id FROM a JOIN b ON a.id = b.id LIMIT 5").await.to_string();
-        let last = text.split("\nstage ").last().expect("a stage").split("\nclient").next().expect("its plan");
-        assert!(last.contains("fetch=5") || last.contains("limit=5"), "{text}");
+        let text = planned(&planner, "SELECT a.id FROM a JOIN b ON a.id = b.id LIMIT 5")
+            .await
+            .to_string();
+        let last = text
+            .split("\nstage ")
+            .last()
+            .expect("a stage")
+            .split("\nclient")
+            .next()
+            .expect("its plan");
+        assert!(
+            last.contains("fetch=5") || last.contains("limit=5"),
+            "{text}"
+        );
     });
 }
 
 #[test]
 fn verbose_adds_the_logical_plan() {
     let text = block_on(explained("VERBOSE SELECT count(*) FROM a"));
-    assert!(text.contains("logical plan") && text.contains("TableScan: a"), "{text}");
+    assert!(
+        text.contains("logical plan") && text.contains("TableScan: a"),
+        "{text}"
+    );
 }

@@ -23,18 +23,27 @@ async fn context(change: impl FnOnce(&mut SessionConfig)) -> (tempfile::TempDir,
     for name in ["a", "b"] {
         let path = folder.path().join(format!("{name}.parquet"));
         let path = path.to_str().expect("UTF-8").to_owned();
-        context.register_parquet(name, path, ParquetReadOptions::default()).await.expect("registers");
+        context
+            .register_parquet(name, path, ParquetReadOptions::default())
+            .await
+            .expect("registers");
     }
     (folder, context)
 }
 
 /// Rows of each partition, every one executed alone on a plan of its own, as tasks do.
 async fn rows_alone(context: &SessionContext, sql: &str) -> Vec<usize> {
-    let count = plan(context, sql).await.output_partitioning().partition_count();
+    let count = plan(context, sql)
+        .await
+        .output_partitioning()
+        .partition_count();
     let mut rows = Vec::new();
     for partition in 0..count {
         let task: Arc<TaskContext> = context.task_ctx();
-        let stream = plan(context, sql).await.execute(partition, task).expect("starts");
+        let stream = plan(context, sql)
+            .await
+            .execute(partition, task)
+            .expect("starts");
         let batches: Vec<_> = stream.try_collect().await.expect("runs");
         rows.push(batches.iter().map(|batch| batch.num_rows()).sum());
     }
@@ -42,7 +51,13 @@ async fn rows_alone(context: &SessionContext, sql: &str) -> Vec<usize> {
 }
 
 async fn plan(context: &SessionContext, sql: &str) -> Arc<dyn ExecutionPlan> {
-    context.sql(sql).await.expect("plans").create_physical_plan().await.expect("plans")
+    context
+        .sql(sql)
+        .await
+        .expect("plans")
+        .create_physical_plan()
+        .await
+        .expect("plans")
 }
 
 #[test]
@@ -54,11 +69,17 @@ fn with_work_stealing_a_partition_alone_would_read_every_file() {
         assert_eq!(rows.iter().sum::<usize>(), 12_000);
 
         let (_folder, context) = self::context(|config| {
-            config.options_mut().execution.enable_file_stream_work_stealing = true;
+            config
+                .options_mut()
+                .execution
+                .enable_file_stream_work_stealing = true;
         })
         .await;
         let rows = rows_alone(&context, "SELECT id FROM a").await;
-        assert!(rows.iter().sum::<usize>() > 12_000, "it is safe now; DataFusion has changed: {rows:?}");
+        assert!(
+            rows.iter().sum::<usize>() > 12_000,
+            "it is safe now; DataFusion has changed: {rows:?}"
+        );
     });
 }
 
@@ -77,7 +98,10 @@ fn with_dynamic_filters_a_partition_alone_would_wait_for_ever() {
         })
         .await;
         let alone = tokio::time::timeout(Duration::from_secs(3), rows_alone(&context, JOIN));
-        assert!(alone.await.is_err(), "it is safe now; DataFusion has changed");
+        assert!(
+            alone.await.is_err(),
+            "it is safe now; DataFusion has changed"
+        );
     });
 }
 
@@ -87,10 +111,29 @@ fn unsafe_settings_are_ignored_whoever_sets_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let planner = planner().await;
         data::small(&planner, folder.path()).await;
-        run(&planner, "SET datafusion.execution.enable_file_stream_work_stealing = true").await;
-        run(&planner, "SET datafusion.optimizer.enable_dynamic_filter_pushdown = true").await;
-        run(&planner, "SET datafusion.optimizer.enable_join_dynamic_filter_pushdown = true").await;
-        assert_eq!(shown(&run(&planner, "SELECT count(*), count(DISTINCT id) FROM a").await)[0][0], "12000");
-        run(&planner, "SELECT a.id FROM a JOIN (SELECT * FROM b WHERE val < 10) b ON a.id = b.id").await;
+        run(
+            &planner,
+            "SET datafusion.execution.enable_file_stream_work_stealing = true",
+        )
+        .await;
+        run(
+            &planner,
+            "SET datafusion.optimizer.enable_dynamic_filter_pushdown = true",
+        )
+        .await;
+        run(
+            &planner,
+            "SET datafusion.optimizer.enable_join_dynamic_filter_pushdown = true",
+        )
+        .await;
+        assert_eq!(
+            shown(&run(&planner, "SELECT count(*), count(DISTINCT id) FROM a").await)[0][0],
+            "12000"
+        );
+        run(
+            &planner,
+            "SELECT a.id FROM a JOIN (SELECT * FROM b WHERE val < 10) b ON a.id = b.id",
+        )
+        .await;
     });
 }

@@ -17,7 +17,11 @@ fn every_tpch_query_gives_datafusions_answer() {
         for number in 1..=22 {
             let rows = compare(&planner, &query(number)).await;
             let plan = planned(&planner, &query(number)).await;
-            println!("q{number}: {} rows, {} stages", rows.len(), plan.stage_names().len());
+            println!(
+                "q{number}: {} rows, {} stages",
+                rows.len(),
+                plan.stage_names().len()
+            );
         }
     });
 }
@@ -28,8 +32,16 @@ fn every_tpch_query_gives_datafusions_answer_when_everything_is_shuffled() {
         let folder = tempfile::tempdir().expect("a folder");
         let planner = planner().await;
         data::tpch(&planner, folder.path(), 0.005).await;
-        run(&planner, "SET datafusion.optimizer.hash_join_single_partition_threshold = 0").await;
-        run(&planner, "SET datafusion.optimizer.hash_join_single_partition_threshold_rows = 0").await;
+        run(
+            &planner,
+            "SET datafusion.optimizer.hash_join_single_partition_threshold = 0",
+        )
+        .await;
+        run(
+            &planner,
+            "SET datafusion.optimizer.hash_join_single_partition_threshold_rows = 0",
+        )
+        .await;
         for number in 1..=22 {
             compare(&planner, &query(number)).await;
         }
@@ -42,8 +54,16 @@ fn every_tpch_query_gives_datafusions_answer_with_sort_merge_joins() {
         let folder = tempfile::tempdir().expect("a folder");
         let planner = planner().await;
         data::tpch(&planner, folder.path(), 0.005).await;
-        run(&planner, "SET datafusion.optimizer.prefer_hash_join = false").await;
-        run(&planner, "SET datafusion.optimizer.prefer_existing_sort = true").await;
+        run(
+            &planner,
+            "SET datafusion.optimizer.prefer_hash_join = false",
+        )
+        .await;
+        run(
+            &planner,
+            "SET datafusion.optimizer.prefer_existing_sort = true",
+        )
+        .await;
         for number in 1..=22 {
             compare(&planner, &query(number)).await;
         }

@@ -1,0 +1,25 @@
+//! Seeds that once failed, each a test for ever.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use transload_sim::Simulation;
+
+/// A seed, and what was wrong when it failed. A change of the simulation gives old seeds new meanings: where one no longer
+/// shows its bug, a test of the machine keeps it.
+const SEEDS: &[(u64, &str)] = &[(
+    176,
+    "a worker whose next task another one took did not look at its own queue again and idled",
+)];
+
+#[test]
+fn seeds_that_failed_once_end_right() {
+    for (seed, bug) in SEEDS {
+        if let Err(failure) = Simulation::run(*seed) {
+            panic!("{failure}\nit failed before: {bug}");
+        }
+    }
+}

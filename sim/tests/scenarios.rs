@@ -1,0 +1,261 @@
+//! One kind of trouble at a time, in many seeds, with what must come of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeMap;
+
+use transload_protocol::Time;
+use transload_sim::{Failure, Scenario, Simulation};
+
+const SEEDS: u64 = 25;
+
+/// Counts over many seeds of one kind of scenario.
+struct Outcome(BTreeMap<&'static str, u64>);
+
+impl Outcome {
+    fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+fn run(change: impl Fn(&mut Scenario)) -> Outcome {
+    let mut counts = BTreeMap::new();
+    for seed in 0..SEEDS {
+        let mut scenario = Scenario::calm(seed);
+        change(&mut scenario);
+        match Simulation::play(scenario) {
+            Ok(report) => {
+                for (name, count) in report.counts {
+                    *counts.entry(name).or_insert(0) += count;
+                }
+            }
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    Outcome(counts)
+}
+
+#[test]
+fn a_calm_cluster_finishes_every_graph_at_once() {
+    let outcome = run(|_| {});
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+    assert_eq!(outcome.of("outputs lost") + outcome.of("missing inputs"), 0);
+}
+
+#[test]
+fn workers_that_die_cost_time_but_no_graph() {
+    let outcome = run(|scenario| {
+        scenario.kills = 5;
+        scenario.cut_connections = 2;
+        scenario.worker_deaths_per_task = 100;
+        scenario.calm_after_micros = 300_000;
+    });
+    assert!(outcome.of("workers lost") > 2 * SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn silent_workers_are_found_by_their_heartbeat() {
+    let outcome = run(|scenario| {
+        scenario.power_cuts = 2;
+        scenario.worker_deaths_per_task = 100;
+        scenario.calm_after_micros = 300_000;
+    });
+    assert!(outcome.of("workers dropped") >= SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn workers_that_leave_in_good_order_are_no_deaths() {
+    let outcome = run(|scenario| {
+        scenario.departures = 3;
+        scenario.worker_deaths_per_task = 1;
+        scenario.calm_after_micros = 300_000;
+    });
+    assert!(outcome.of("departures") > SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn outputs_lost_after_the_end_are_made_again() {
+    let outcome = run(|scenario| {
+        scenario.kills = 3;
+        scenario.hold_micros = 2_000_000;
+        scenario.stream_per_mille = 0;
+        scenario.worker_deaths_per_task = 100;
+    });
+    assert!(outcome.of("outputs lost") > SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn a_task_that_kills_its_workers_is_given_up() {
+    let outcome = run(|scenario| {
+        scenario.task_deadly_per_mille = 1_000;
+        scenario.worker_deaths_per_task = 1;
+    });
+    assert!(outcome.of("workers killed by a task") >= SEEDS);
+    assert_eq!(outcome.of("graphs failed"), outcome.of("graphs submitted"));
+}
+
+#[test]
+fn failures_that_time_may_cure_are_retried() {
+    let outcome = run(|scenario| {
+        scenario.task_flaky_per_mille = 300;
+        scenario.retries = 3;
+    });
+    assert!(outcome.of("task failures") > outcome.of("graphs failed"));
+    assert!(outcome.of("graphs finished") > 0 && outcome.of("graphs failed") > 0);
+}
+
+#[test]
+fn memory_for_two_partitions_is_enough_for_any_graph() {
+    let outcome = run(|scenario| {
+        scenario.memory_bytes = 2 * scenario.partition_bytes;
+        scenario.tasks_per_layer = 12;
+    });
+    assert!(outcome.of("spills") > 10 * SEEDS);
+    assert!(outcome.of("loads") > SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn a_full_disk_is_the_end_of_tasks_but_not_of_workers() {
+    let outcome = run(|scenario| {
+        scenario.memory_bytes = 2 * scenario.partition_bytes;
+        scenario.disk_capacity_bytes = 3 * scenario.partition_bytes;
+        scenario.tasks_per_layer = 12;
+    });
+    assert!(outcome.of("graphs failed") > 0);
+    assert_eq!(
+        outcome.of("workers dropped") + outcome.of("workers lost"),
+        0
+    );
+}
+
+#[test]
+fn a_disk_that_forgets_costs_time_but_no_graph() {
+    let outcome = run(|scenario| {
+        scenario.memory_bytes = 2 * scenario.partition_bytes;
+        scenario.load_fails_per_mille = 30;
+        scenario.spill_fails_per_mille = 30;
+        scenario.tasks_per_layer = 10;
+    });
+    assert!(outcome.of("failed loads") > 0 && outcome.of("failed spills") > 0);
+    assert!(outcome.of("graphs finished") > 0);
+}
+
+#[test]
+fn fetches_that_fail_are_tried_again_or_their_source_is_made_again() {
+    let outcome = run(|scenario| {
+        scenario.workers = 5;
+        scenario.fetch_fails_per_mille = 300;
+        scenario.tasks_per_layer = 12;
+    });
+    assert!(outcome.of("missing inputs") > 0);
+    assert!(outcome.of("graphs finished") > 0);
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing_behind() {
+    let outcome = run(|scenario| {
+        scenario.clients = 3;
+        scenario.vanish_per_mille = 1_000;
+        scenario.calm_after_micros = 200_000;
+    });
+    assert!(outcome.of("clients vanished") > SEEDS);
+}
+
+#[test]
+fn cancelled_graphs_leave_nothing_behind() {
+    let outcome = run(|scenario| {
+        scenario.cancel_per_mille = 1_000;
+        scenario.calm_after_micros = 100_000;
+        scenario.tasks_per_layer = 16;
+    });
+    assert!(outcome.of("graphs cancelled") > SEEDS / 2);
+    assert!(outcome.of("tasks stopped") > 0);
+}
+
+#[test]
+fn what_is_released_early_need_not_be_made() {
+    let outcome = run(|scenario| {
+        scenario.release_early_per_mille = 1_000;
+        scenario.stream_per_mille = 0;
+        scenario.calm_after_micros = 100_000;
+    });
+    assert!(outcome.of("early releases") > 0);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn a_scheduler_that_stalls_may_lose_workers_but_no_graph() {
+    let outcome = run(|scenario| {
+        scenario.scheduler_stalls = 2;
+        scenario.stall_micros = 6_000_000;
+        scenario.worker_deaths_per_task = 100;
+    });
+    assert!(outcome.of("scheduler stalls") == 2 * SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn tasks_that_fit_no_worker_are_named() {
+    let outcome = run(|scenario| {
+        scenario.slots_per_worker = (1, 1);
+        scenario.slots_per_task = 4;
+    });
+    assert!(outcome.of("graphs failed") > SEEDS / 2);
+}
+
+#[test]
+fn a_shutdown_ends_every_worker() {
+    let outcome = run(|scenario| {
+        scenario.clients = 2;
+        scenario.shutdown_per_mille = 1_000;
+    });
+    assert_eq!(outcome.of("shutdowns"), SEEDS);
+}
+
+#[test]
+fn a_failure_says_how_to_see_it_again() {
+    let failure = Failure {
+        seed: 4_711,
+        step: 12,
+        at: Time::from_micros(34),
+        reason: "something is wrong".to_owned(),
+        tail: vec!["the last event".to_owned()],
+    };
+    let text = failure.to_string();
+    assert!(text.starts_with("the last event"), "{text}");
+    assert!(text.contains("seed 4711 failed at step 12"), "{text}");
+    assert!(text.contains("--seed 4711 --trace"), "{text}");
+}
