@@ -133,14 +133,11 @@ impl Client {
 
     fn on_ended(&mut self, world: &mut World, id: GraphId, outcome: GraphOutcome) -> Step {
         let graph = self.position(id)?;
-        // A finished graph may still fail, when an output is lost and cannot be made again.
-        let may_fail = matches!(outcome, GraphOutcome::Failed(_));
-        if !(may_fail
-            && self
-                .submissions
-                .get(graph)
-                .is_some_and(|it| it.status == Status::Held))
-        {
+        // A finished graph may still fail, when an output is lost and cannot be made again: the client may hold it, or may
+        // have let go of it while the news was on its way.
+        let it = self.submissions.get(graph);
+        let has_finished = it.is_some_and(|it| it.outcome == Some(GraphOutcome::Finished));
+        if !(has_finished && matches!(outcome, GraphOutcome::Failed(_))) {
             self.expect(graph, Status::Running, "Ended")?;
         }
         let Some(submission) = self.submissions.get_mut(graph) else {

@@ -72,7 +72,10 @@ impl Process {
     }
 
     /// Limits that hold at every moment: operations in flight, and the store equal to what the machine believes.
-    pub(super) fn check_limits(&self) -> Step {
+    pub(super) fn check_limits(&mut self) -> Step {
+        if self.memory_bytes() <= self.config.memory_bytes {
+            self.overcommitted.clear();
+        }
         if self.fetching.len() > self.config.fetches_in_flight as usize {
             return Err(format!("{} fetches in flight", self.fetching.len()));
         }

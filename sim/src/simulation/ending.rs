@@ -16,10 +16,12 @@ impl Simulation {
             self.rest_until = None;
             return Ok(false);
         }
+        // A scheduler that was itself silent gives its workers the timeout once more.
+        let timeouts = 1 + u64::from(self.world.scenario.scheduler_stalls.min(1));
         let timeout = u64::from(self.world.scenario.worker_timeout_ms) * 1_000;
-        let until = *self
-            .rest_until
-            .get_or_insert(self.world.now.after_micros(timeout + REST_MICROS));
+        let rest = timeout * timeouts + REST_MICROS;
+        let awake = self.stalled_until.max(self.world.now);
+        let until = *self.rest_until.get_or_insert(awake.after_micros(rest));
         if self.world.now < until && !self.stopped {
             return Ok(false);
         }
