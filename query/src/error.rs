@@ -228,7 +228,7 @@ pub(crate) fn most_like<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) 
     names
         .map(|name| (distance(&wanted, &name.to_lowercase()), name))
         .min()
-        .filter(|(distance, name)| *distance * 2 <= name.len().max(wanted.len()))
+        .filter(|(distance, name)| *distance * 2 <= name.len().max(wanted.len()) + 1)
         .map(|(_, name)| name.to_owned())
 }
 

@@ -1,7 +1,7 @@
 //! Record batches to partitions and back: metadata that says types and lengths, and one buffer per Arrow buffer. Called by
 //! the stage operator and the client; knows Arrow's layouts, never where a partition travels.
 //!
-//! Both ways are free of copies: encoding shares the batches' own buffers (after [`compact`] has made sure that they hold
+//! Both ways are free of copies: encoding shares the batches' own buffers (after `compact` has made sure that they hold
 //! nothing else), decoding uses the bytes in place. Decoding validates everything, so that damaged bytes are an error.
 
 mod array;

@@ -1,3 +1,5 @@
+//! Round trips of every type, slices and damaged bytes. Run by `cargo test`; knows the encoding through its two functions.
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{

@@ -39,6 +39,7 @@ fn everything_gives_datafusions_answer() {
         )
         .await;
         for sql in QUERIES {
+            eprintln!("SMJ {sql}");
             compare(&planner, sql).await;
         }
     });

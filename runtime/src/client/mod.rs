@@ -33,8 +33,6 @@ pub use graph::GraphHandle;
 use graph::ClientMemory;
 use state::State;
 
-/// How often a scheduler file that is not there yet is looked for.
-const FILE_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Who a client is and how it connects and fetches.
 #[derive(Debug, Clone)]
@@ -149,7 +147,10 @@ impl Client {
         path: &Path,
         options: ClientOptions,
     ) -> Result<Self, ClientError> {
-        let address = wait_for_address(path, options.config.connect_timeout).await?;
+        let address = SchedulerFile::wait(path, options.config.connect_timeout)
+            .await
+            .map_err(ClientError::SchedulerFile)?
+            .address;
         Self::connect(&address, options).await
     }
 
@@ -272,18 +273,4 @@ async fn read_all(mut reader: FrameReader, state: Arc<State>, stop: Cancellation
         }
     };
     state.on_lost(reason);
-}
-
-/// The address in a scheduler file, which may still be on its way.
-async fn wait_for_address(path: &Path, patience: Duration) -> Result<String, ClientError> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match SchedulerFile::read(path) {
-            Ok(file) => return Ok(file.address),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(ClientError::SchedulerFile(error));
-            }
-            Err(_) => tokio::time::sleep(FILE_POLL_INTERVAL).await,
-        }
-    }
 }

@@ -263,14 +263,14 @@ impl WorkerConfig {
         })
     }
 
-    /// Where the scheduler listens.
+    /// Where the scheduler listens. A scheduler file may come a while later: on batch systems workers often start first.
     ///
     /// # Errors
-    /// [`RuntimeError::NoScheduler`], or [`RuntimeError::File`] when the scheduler file cannot be read.
-    pub fn scheduler_address(&self) -> Result<String, RuntimeError> {
+    /// [`RuntimeError::NoScheduler`], or [`RuntimeError::File`] when the scheduler file cannot be read in time.
+    pub async fn scheduler_address(&self) -> Result<String, RuntimeError> {
         match (&self.scheduler, &self.scheduler_file) {
             (Some(address), _) => Ok(address.clone()),
-            (None, Some(file)) => Ok(SchedulerFile::read(file)?.address),
+            (None, Some(file)) => Ok(SchedulerFile::wait(file, self.connect_timeout).await?.address),
             (None, None) => Err(RuntimeError::NoScheduler),
         }
     }

@@ -3,11 +3,16 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 use transload_protocol::PROTOCOL_VERSION;
 
 use crate::RuntimeError;
+
+/// How often a scheduler file that is not there yet is looked for.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a scheduler file says, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,20 @@ impl SchedulerFile {
         };
         let text = fs::read(path).map_err(file)?;
         serde_json::from_slice(&text).map_err(|error| file(error.into()))
+    }
+
+    /// Reads a scheduler file that may still be on its way, trying again for `patience`.
+    ///
+    /// # Errors
+    /// As [`SchedulerFile::read`], when the patience is used up.
+    pub async fn wait(path: &Path, patience: Duration) -> Result<Self, RuntimeError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::read(path) {
+                Err(_) if Instant::now() < deadline => sleep(POLL_INTERVAL).await,
+                read => return read,
+            }
+        }
     }
 
     /// Writes it whole or not at all: readers never see half of it.

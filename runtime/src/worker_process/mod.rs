@@ -41,7 +41,7 @@ pub async fn run_worker(
     operators: OperatorFactory,
     stop: CancellationToken,
 ) -> Result<(), RuntimeError> {
-    let address = config.scheduler_address()?;
+    let address = config.scheduler_address().await?;
     let dialed = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),

@@ -6,8 +6,9 @@ use super::{Client, Process, Simulation, Step};
 
 /// Most tasks that the message of a hang explains.
 const EXPLAINED_TASKS: usize = 12;
-/// Rest after the last work, beyond the worker timeout, within which silent deaths are found.
-const REST_MICROS: u64 = 500_000;
+/// Rest after the last work beyond the worker timeout, within which silent deaths are found. Longer than the second for
+/// which a worker leaves a full disk alone.
+const REST_MICROS: u64 = 1_500_000;
 
 impl Simulation {
     /// Whether the run is over: every client is content, nothing is on its way, and nothing came of waiting a while.
