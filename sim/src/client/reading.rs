@@ -137,7 +137,7 @@ impl Client {
     }
 
     /// Releases everything a while after the last output was read.
-    fn release_if_read(&self, world: &mut World, graph: usize) {
+    pub(super) fn release_if_read(&self, world: &mut World, graph: usize) {
         let Some(submission) = self.submissions.get(graph) else {
             return;
         };

@@ -167,7 +167,10 @@ impl Client {
         let held = submission.held.iter().copied();
         let some: Vec<u32> = held.filter(|_| world.random.chance(share)).collect();
         world.count("early releases");
-        self.release(world, graph, &some)
+        self.release(world, graph, &some)?;
+        // What is left may have been read already.
+        self.release_if_read(world, graph);
+        Ok(())
     }
 
     /// Questions, and messages about what is gone or never was.
