@@ -111,10 +111,12 @@ impl Scheduler {
                     continue;
                 }
                 TaskState::Waiting { .. } | TaskState::Ready { .. } => {
+                    self.release_copies(at);
                     self.set_state(at, TaskState::Released);
                 }
                 TaskState::Assigned { .. } => {
                     self.cancel_assignment(at, out);
+                    self.release_copies(at);
                     self.set_state(at, TaskState::Released);
                 }
             }
@@ -136,13 +138,26 @@ impl Scheduler {
         let graph = &self.graphs.slab[at.graph];
         let id = graph.task_id(at.index);
         if graph.layer_of(at.index).broadcast {
-            for (_, worker) in self.workers.slab.iter_mut() {
-                worker.releases.push(id);
-            }
-            self.releasing.extend(self.workers.by_id.values());
+            self.release_everywhere(id);
         } else {
             self.release_on(holder, id);
         }
+    }
+
+    /// Nobody needs a task that is not stored. Where it was once and was lost, shared copies of it may have outlived it.
+    fn release_copies(&mut self, at: TaskAt) {
+        let graph = &self.graphs.slab[at.graph];
+        let was_assigned = graph.tasks[at.index as usize].attempt > 0;
+        if was_assigned && graph.layer_of(at.index).broadcast {
+            self.release_everywhere(graph.task_id(at.index));
+        }
+    }
+
+    fn release_everywhere(&mut self, id: TaskId) {
+        for (_, worker) in self.workers.slab.iter_mut() {
+            worker.releases.push(id);
+        }
+        self.releasing.extend(self.workers.by_id.values());
     }
 
     /// One worker drops what it has of a task.

@@ -10,10 +10,16 @@ use transload_sim::Simulation;
 
 /// A seed, and what was wrong when it failed. A change of the simulation gives old seeds new meanings: where one no longer
 /// shows its bug, a test of the machine keeps it.
-const SEEDS: &[(u64, &str)] = &[(
-    176,
-    "a worker whose next task another one took did not look at its own queue again and idled",
-)];
+const SEEDS: &[(u64, &str)] = &[
+    (
+        176,
+        "a worker whose next task another one took did not look at its own queue again and idled",
+    ),
+    (
+        31_076,
+        "shared copies outlived a task that was lost, and then needed no more before it was made again",
+    ),
+];
 
 #[test]
 fn seeds_that_failed_once_end_right() {
