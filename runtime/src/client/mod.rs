@@ -9,7 +9,6 @@ mod state;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use futures::stream::{BoxStream, StreamExt};
 use tokio::sync::{broadcast, mpsc};
@@ -32,7 +31,6 @@ pub use graph::GraphHandle;
 
 use graph::ClientMemory;
 use state::State;
-
 
 /// Who a client is and how it connects and fetches.
 #[derive(Debug, Clone)]

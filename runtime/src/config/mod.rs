@@ -270,7 +270,9 @@ impl WorkerConfig {
     pub async fn scheduler_address(&self) -> Result<String, RuntimeError> {
         match (&self.scheduler, &self.scheduler_file) {
             (Some(address), _) => Ok(address.clone()),
-            (None, Some(file)) => Ok(SchedulerFile::wait(file, self.connect_timeout).await?.address),
+            (None, Some(file)) => Ok(SchedulerFile::wait(file, self.connect_timeout)
+                .await?
+                .address),
             (None, None) => Err(RuntimeError::NoScheduler),
         }
     }

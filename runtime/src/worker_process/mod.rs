@@ -41,7 +41,11 @@ pub async fn run_worker(
     operators: OperatorFactory,
     stop: CancellationToken,
 ) -> Result<(), RuntimeError> {
-    let address = config.scheduler_address().await?;
+    let address = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        address = config.scheduler_address() => address?,
+    };
     let dialed = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
