@@ -12,12 +12,21 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::common::DataFusionError;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::TaskContext as QueryContext;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::joins::{
+    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
+};
+use datafusion::physical_plan::joins::{
+    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
+};
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
+use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::prelude::SessionConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -97,7 +106,7 @@ impl Operator for SqlStage {
 
 async fn run_task(
     worker: &WorkerQueries,
-    plans: &Mutex<VecDeque<(PlanKey, Arc<StagePlan>)>>,
+    plans: &Mutex<RecentPlans>,
     task: TaskContext,
 ) -> Result<Vec<Partition>, OperatorError> {
     let key = (task.task.graph, task.layer.first_task);
@@ -109,7 +118,9 @@ async fn run_task(
     };
     let config = SessionConfig::from(options).with_extension(Arc::new(Exchange(Arc::new(inputs))));
     let context = Arc::new(worker.context(config));
-    let plan = fresh(&stage, &context).map_err(explained)?;
+    let plan = fresh(&stage, &context)
+        .and_then(yielding)
+        .map_err(explained)?;
     run_stage(&stage.spec, plan, task.position as usize, context)
         .await
         .map_err(explained)
@@ -118,7 +129,7 @@ async fn run_task(
 /// The layer's plan, decoded by the first of its tasks.
 fn stage_plan(
     worker: &WorkerQueries,
-    plans: &Mutex<VecDeque<(PlanKey, Arc<StagePlan>)>>,
+    plans: &Mutex<RecentPlans>,
     key: PlanKey,
     argument: &[u8],
 ) -> Result<Arc<StagePlan>, OperatorError> {
@@ -136,7 +147,7 @@ fn stage_plan(
         .map_err(|error| OperatorError::new(format!("malformed stage: {error}")))?;
     let options = spec::options(&spec.settings).map_err(explained)?;
     let context = worker.context(SessionConfig::from(options));
-    let plan = decode_plan(&spec.plan.0, &context).map_err(explained)?;
+    let plan = interruptible(&spec.plan.0, &context).map_err(explained)?;
     let plan = is_shareable(&plan).then_some(plan);
     let stage = Arc::new(StagePlan { spec, plan });
     let mut plans = plans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,8 +165,47 @@ fn fresh(
 ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
     match &stage.plan {
         Some(plan) => reset_plan_states(Arc::clone(plan)),
-        None => decode_plan(&stage.spec.plan.0, context),
+        None => interruptible(&stage.spec.plan.0, context),
     }
+}
+
+/// The decoded plan with joins that yield now and then. Leaves yield already, but a join can make so many rows of a few that
+/// its leaves are not asked again for hours, and a task that does not yield cannot be cancelled.
+fn interruptible(
+    plan: &[u8],
+    context: &QueryContext,
+) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let plan = decode_plan(plan, context)?.transform_up(|node| {
+        let multiplies = node.is::<CrossJoinExec>()
+            || node.is::<NestedLoopJoinExec>()
+            || node.is::<HashJoinExec>()
+            || node.is::<SortMergeJoinExec>()
+            || node.is::<UnnestExec>();
+        Ok(if multiplies {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
+        } else {
+            Transformed::no(node)
+        })
+    })?;
+    Ok(plan.data)
+}
+
+/// The plan with joins that give way to others after some batches. DataFusion makes leaves do so, but a join can make rows
+/// without end from one batch of a leaf, and a filter above it may let none of them pass: the task would never come to a
+/// point where it can be stopped.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let wrapped = plan.transform_up(|node| {
+        let multiplies = node.is::<CrossJoinExec>()
+            || node.is::<NestedLoopJoinExec>()
+            || node.is::<HashJoinExec>()
+            || node.is::<SortMergeJoinExec>();
+        Ok(if multiplies {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
+        } else {
+            Transformed::no(node)
+        })
+    })?;
+    Ok(wrapped.data)
 }
 
 /// Resetting does not part the results of scalar subqueries and the work tables of recursive queries, which expressions and

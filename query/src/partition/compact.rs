@@ -118,7 +118,11 @@ fn compact_dense_union(union: &UnionArray, fields: &UnionFields) -> Result<Array
             .filter(|(other, _)| **other == id)
             .map(|(_, offset)| *offset)
             .collect();
-        children.push(compact_array(&take(union.child(id), &Int32Array::from(own), None)?)?);
+        children.push(compact_array(&take(
+            union.child(id),
+            &Int32Array::from(own),
+            None,
+        )?)?);
         let own = new_offsets
             .iter_mut()
             .zip(union.type_ids().iter())

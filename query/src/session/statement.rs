@@ -6,14 +6,15 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::default_table_source::source_as_provider;
-use datafusion::common::Result;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::MemTable;
-use datafusion::datasource::listing::ListingTable;
+use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::object_store;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
 
@@ -59,6 +60,15 @@ pub(crate) struct Scans {
     pub(crate) any: bool,
 }
 
+fn gone(url: &ListingTableUrl) -> DataFusionError {
+    let path = url.get_glob().as_ref().map_or_else(
+        || url.get_url().path().to_owned(),
+        |pattern| format!("{}{pattern}", url.get_url().path()),
+    );
+    let source = "no file is there any more".into();
+    DataFusionError::ObjectStore(Box::new(object_store::Error::NotFound { path, source }))
+}
+
 /// Every table below `plan`, in subqueries too.
 pub(crate) async fn scans(plan: &LogicalPlan, state: &SessionState) -> Result<Scans> {
     let mut found = Vec::new();
@@ -78,9 +88,15 @@ pub(crate) async fn scans(plan: &LogicalPlan, state: &SessionState) -> Result<Sc
                 let store = state.runtime_env().object_store(url)?;
                 let ending = &table.options().file_extension;
                 let mut files = url.list_all_files(state, store.as_ref(), ending).await?;
+                let mut any = false;
                 while let Some(file) = files.try_next().await? {
+                    any = true;
                     scans.bytes += file.size;
                     scans.names.insert(file.location.to_string(), name.clone());
+                }
+                if !any && !url.is_folder() {
+                    // DataFusion would answer as if the table had no rows.
+                    return Err(gone(url));
                 }
             }
         } else if provider.is::<MemTable>() {
