@@ -16,11 +16,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::TaskContext as QueryContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
-use datafusion::physical_plan::joins::{
-    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
-};
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
 };
@@ -118,9 +114,7 @@ async fn run_task(
     };
     let config = SessionConfig::from(options).with_extension(Arc::new(Exchange(Arc::new(inputs))));
     let context = Arc::new(worker.context(config));
-    let plan = fresh(&stage, &context)
-        .and_then(yielding)
-        .map_err(explained)?;
+    let plan = fresh(&stage, &context).map_err(explained)?;
     run_stage(&stage.spec, plan, task.position as usize, context)
         .await
         .map_err(explained)
@@ -188,24 +182,6 @@ fn interruptible(
         })
     })?;
     Ok(plan.data)
-}
-
-/// The plan with joins that give way to others after some batches. DataFusion makes leaves do so, but a join can make rows
-/// without end from one batch of a leaf, and a filter above it may let none of them pass: the task would never come to a
-/// point where it can be stopped.
-fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-    let wrapped = plan.transform_up(|node| {
-        let multiplies = node.is::<CrossJoinExec>()
-            || node.is::<NestedLoopJoinExec>()
-            || node.is::<HashJoinExec>()
-            || node.is::<SortMergeJoinExec>();
-        Ok(if multiplies {
-            Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
-        } else {
-            Transformed::no(node)
-        })
-    })?;
-    Ok(wrapped.data)
 }
 
 /// Resetting does not part the results of scalar subqueries and the work tables of recursive queries, which expressions and
