@@ -10,20 +10,22 @@ use crate::output::Format;
 
 const EXAMPLES: &str = "\
 Examples:
-  transload demo                                   a small cluster on this machine answers a query and shows how
-  transload data tpch --scale 1 --out tpch         makes data to try things with
+  transload demo                               see a small cluster answer a query
+  transload data tpch --scale 1 --out tpch     make data to try things with
   transload sql --tables tpch -c 'SELECT count(*) FROM lineitem'
-  transload sql --tables tpch                      a prompt
-  transload scheduler --scheduler-file s.json      a cluster by hand: one scheduler,
-  transload worker --scheduler-file s.json         workers on as many machines as you like,
-  transload sql --scheduler-file s.json ...        and clients
+  transload sql --tables tpch                  a prompt
+A cluster by hand, over as many machines as you like:
+  transload scheduler --scheduler-file s.json
+  transload worker --scheduler-file s.json
+  transload sql --scheduler-file s.json --tables /shared/tpch
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 no cluster could be reached, 130 interrupted.
-Logs go to standard error: -v and -vv say more, TRANSLOAD_LOG=debug and TRANSLOAD_LOG=transload_runtime=trace as well.";
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 no cluster could be
+reached, 130 interrupted. Logs go to standard error; -v, -vv or TRANSLOAD_LOG
+(for example TRANSLOAD_LOG=transload_runtime=trace) make them say more.";
 
 /// A cluster runtime: SQL over files, answered by several workers.
 #[derive(Debug, Parser)]
-#[command(name = "transload", version = VERSION, about, after_help = EXAMPLES, max_term_width = 120)]
+#[command(name = "transload", version = VERSION, after_help = EXAMPLES, max_term_width = 120)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -116,22 +118,21 @@ pub(crate) struct SqlArgs {
 
 /// Where tables are and how their CSV files look.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Tables")]
 pub(crate) struct TableArgs {
     /// A table: its name, and a file, folder or pattern; .csv and .parquet tell the format. May be given several times.
-    #[arg(long = "table", value_name = "NAME=PATH", value_parser = parse_table)]
+    #[arg(help_heading = "Tables", long = "table", value_name = "NAME=PATH", value_parser = parse_table)]
     pub(crate) tables: Vec<TableArg>,
     /// A folder: each CSV or Parquet file in it, and each folder of such files, becomes a table of its name.
-    #[arg(long = "tables", value_name = "DIR")]
+    #[arg(help_heading = "Tables", long = "tables", value_name = "DIR")]
     pub(crate) folders: Vec<PathBuf>,
     /// What stands between the fields of CSV files.
-    #[arg(long, value_name = "CHAR", default_value = ",", value_parser = parse_delimiter)]
+    #[arg(help_heading = "Tables", long, value_name = "CHAR", default_value = ",", value_parser = parse_delimiter)]
     pub(crate) delimiter: u8,
     /// The first line of CSV files is data.
-    #[arg(long)]
+    #[arg(help_heading = "Tables", long)]
     pub(crate) no_header: bool,
     /// What stands for "no value" in CSV files, for example NA. [default: an empty field]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(help_heading = "Tables", long, value_name = "TEXT")]
     pub(crate) null: Option<String>,
 }
 
@@ -146,11 +147,13 @@ pub(crate) struct TableArg {
 
 const SCHEDULER_EXAMPLES: &str = "\
 Examples:
-  transload scheduler                                            on this machine alone
-  transload scheduler --host 0.0.0.0 --port 8790                 for workers on other machines, in a network you trust
+  transload scheduler
+      for this machine alone
+  transload scheduler --host 0.0.0.0 --port 8790
+      for workers on other machines, in a network you trust
   transload scheduler --host 0.0.0.0 --port 0 --scheduler-file ~/s.json
-                                                                 on a batch system: a free port, told through a shared file
-Ctrl-C or SIGTERM tells workers and clients and ends; a second one ends at once.";
+      on a batch system: a free port, told through a shared file
+Ctrl-C or SIGTERM tells workers and clients, and ends; a second one ends at once.";
 
 /// Arguments of `transload scheduler`.
 #[derive(Debug, Args)]

@@ -136,12 +136,13 @@ pub(crate) fn client_failure(error: &ClientError) -> Failure {
 
 /// A runtime's error as a failure of the command.
 pub(crate) fn runtime_failure(error: &RuntimeError) -> Failure {
-    let exit = match error {
-        RuntimeError::Config(_) | RuntimeError::NoScheduler => Exit::Usage,
-        RuntimeError::Control(_) | RuntimeError::SchedulerLost { .. } => Exit::Unreachable,
-        _ => Exit::Failed,
-    };
-    with_hint(exit, error)
+    match error {
+        RuntimeError::Config(_) | RuntimeError::NoScheduler => with_hint(Exit::Usage, error),
+        RuntimeError::Control(_) => with_hint(Exit::Unreachable, error),
+        // Nothing can be done about it here.
+        RuntimeError::SchedulerLost { .. } => Failure::new(Exit::Unreachable, error),
+        _ => with_hint(Exit::Failed, error),
+    }
 }
 
 /// A wrong configuration as a failure of the command.

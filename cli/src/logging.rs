@@ -12,6 +12,8 @@ const LOG_VARIABLE: &str = "TRANSLOAD_LOG";
 pub(crate) enum Quiet {
     /// Warnings and errors.
     Yes,
+    /// The same, but not that the cluster is gone: a worker that was started for one command ends with it.
+    LocalWorker,
     /// What happens, too: for processes that run for days.
     No,
 }
@@ -23,6 +25,7 @@ pub(crate) enum Quiet {
 pub(crate) fn start(verbose: u8, quiet: Quiet) -> Result<(), String> {
     let level = match (verbose, quiet) {
         (0, Quiet::Yes) => "warn",
+        (0, Quiet::LocalWorker) => "warn,transload_runtime::worker_process=error",
         (0, Quiet::No) => "info",
         (1, _) => "warn,transload=debug",
         (_, _) => "debug,transload=trace",

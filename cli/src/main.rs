@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let quiet = match &cli.command {
-        Command::Worker(args) if args.local => Quiet::Yes,
+        Command::Worker(args) if args.local => Quiet::LocalWorker,
         Command::Scheduler(_) | Command::Worker(_) => Quiet::No,
         Command::Demo
         | Command::Sql(_)

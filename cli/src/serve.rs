@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use transload_runtime::{CancellationToken, SchedulerServer, run_worker};
+use transload_runtime::{CancellationToken, RuntimeError, SchedulerServer, run_worker};
 
 use crate::args::{SchedulerArgs, WorkerArgs};
 use crate::cluster::{config_failure, runtime_failure};
@@ -52,7 +52,11 @@ pub(crate) async fn worker(args: WorkerArgs, signals: &Signals) -> Result<(), Fa
             running.await
         }
     };
-    ended.map_err(|error| runtime_failure(&error))
+    match ended {
+        // The command that started a local cluster was killed: nobody is left who could be told.
+        Err(RuntimeError::SchedulerLost { .. }) if args.local => Ok(()),
+        ended => ended.map_err(|error| runtime_failure(&error)),
+    }
 }
 
 /// Tells on standard output, at once.

@@ -23,8 +23,8 @@ use crate::worker_process::run_worker;
 /// Time for all workers to join.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 const JOIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Time for workers to end in good order before they are killed.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for workers to end in good order before they are killed; longer than they give their own operators.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a local cluster consists of.
 #[derive(Clone)]

@@ -128,6 +128,8 @@ impl Runner<'_> {
 pub(crate) fn query_failure(error: &QueryError) -> Failure {
     match error {
         QueryError::Client(error) => client_failure(error),
+        QueryError::UnknownTable { similar: None, .. } => Failure::failed(error)
+            .hint("name its files with --table NAME=PATH, or with CREATE EXTERNAL TABLE"),
         QueryError::UnknownTable { .. }
         | QueryError::UnknownColumn { .. }
         | QueryError::Internal(_) => with_hint(Exit::Failed, error),

@@ -10,6 +10,16 @@ use super::{CONFIG_FILE, CONFIG_VARIABLE, Command, Config, ConfigError, Sources}
 const CONFIG_FLAG: &str = "config";
 const HEADING: &str = "Configuration (also in a file and in the environment)";
 
+/// Settings that `-h` shows; `--help` shows all.
+const EVERYDAY: [&str; 6] = [
+    "scheduler.host",
+    "scheduler.port",
+    "scheduler.file",
+    "worker.slots",
+    "worker.memory",
+    "worker.spill_dir",
+];
+
 /// Flags given on a command line: settings by name, and the configuration file.
 #[derive(Debug, Clone, Default)]
 struct Given {
@@ -29,6 +39,7 @@ impl Given {
             clap.arg(
                 Arg::new(setting.name)
                     .long(setting.flag)
+                    .hide_short_help(!EVERYDAY.contains(&setting.name))
                     .value_name(setting.kind)
                     .value_parser(move |text: &str| check(setting, text))
                     .help(format!(
