@@ -26,6 +26,9 @@ const JOIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Time for workers to end in good order before they are killed; longer than they give their own operators.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for killed workers to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What a local cluster consists of.
 #[derive(Clone)]
 pub struct LocalClusterOptions {
@@ -164,8 +167,6 @@ impl LocalCluster {
                 }
             }
         }
-        // Those of workers that died without removing their own.
-        SpillDirectory::sweep(&self.spill_parent);
     }
 
     fn start_worker(
@@ -246,7 +247,23 @@ impl LocalCluster {
 }
 
 impl Drop for LocalCluster {
+    /// Ends roughly what [`LocalCluster::shutdown`] has not ended in good order: a start that was interrupted, for example.
     fn drop(&mut self) {
         self.stop.cancel();
+        let mut children: Vec<&mut Child> = Vec::new();
+        for worker in &mut self.workers {
+            if let LocalWorker::Process(child) = worker {
+                // One that has ended already is no error.
+                let _ = child.start_kill();
+                children.push(child);
+            }
+        }
+        // A killed process is gone within milliseconds; what it spilled is swept only once it is.
+        let deadline = std::time::Instant::now() + KILL_TIMEOUT;
+        while !children.is_empty() && std::time::Instant::now() < deadline {
+            children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            std::thread::sleep(JOIN_POLL_INTERVAL / 10);
+        }
+        SpillDirectory::sweep(&self.spill_parent);
     }
 }

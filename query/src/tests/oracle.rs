@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -219,8 +220,11 @@ fn alike(left: &str, right: &str) -> bool {
 
 /// Runs a query both ways and compares the rows: in order where the query has one, else as sets.
 pub(super) async fn compare(planner: &Planner, sql: &str) -> Vec<Vec<String>> {
-    let mut want = shown(&alone(planner, sql).await);
-    let mut got = shown(&run(planner, sql).await);
+    let patience = Duration::from_secs(60);
+    let want = tokio::time::timeout(patience, alone(planner, sql)).await;
+    let mut want = shown(&want.unwrap_or_else(|_| panic!("DataFusion alone hangs: {sql}")));
+    let got = tokio::time::timeout(patience, run(planner, sql)).await;
+    let mut got = shown(&got.unwrap_or_else(|_| panic!("it hangs: {sql}")));
     // What stands in parentheses orders something else.
     let outermost = sql.rsplit(')').next().unwrap_or(sql).to_lowercase();
     if !outermost.contains("order by") {
