@@ -1,0 +1,220 @@
+//! The driver of the scheduler's machine: turns what arrives into inputs, and carries out its actions. Strict: an action that
+//! names somebody who never was, or who is lost, ends the simulation.
+
+use transload_protocol::{ClientHello, ClientId, SchedulerToWorker, WorkerId, WorkerMessage};
+use transload_scheduler::{Action, Input};
+
+use super::{Happening, Simulation, Step};
+
+impl Simulation {
+    /// Feeds the scheduler's machine, checks it, and carries out what it wants.
+    pub(super) fn decide(&mut self, input: Input) -> Step {
+        if self.stopped {
+            return Ok(());
+        }
+        let mut actions = Vec::new();
+        let ticked = input == Input::Tick;
+        self.scheduler.handle(self.world.now, input, &mut actions);
+        if let Err(error) = self.scheduler.check() {
+            return Err(self.picture(&format!("scheduler: check: {error}")));
+        }
+        for action in actions {
+            self.world
+                .trace
+                .note(self.world.now, || format!("    s {action:?}"));
+            self.act(action)?;
+        }
+        let wanted = self.scheduler.next_deadline();
+        if let Some(deadline) = wanted.filter(|deadline| ticked && *deadline <= self.world.now) {
+            return Err(format!(
+                "the scheduler wants a tick at {} us right after one at {} us",
+                deadline.micros, self.world.now.micros
+            ));
+        }
+        if wanted != self.scheduler_tick.map(|(deadline, _)| deadline) {
+            self.scheduler_tick = wanted.map(|deadline| {
+                let token = self.world.token();
+                let late = self.world.random.below(500);
+                self.world.agenda.push(
+                    deadline.max(self.world.now).after_micros(late),
+                    Happening::SchedulerTick { token },
+                );
+                (deadline, token)
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn act(&mut self, action: Action) -> Step {
+        let world = &mut self.world;
+        match action {
+            Action::ToClient { client, message } => {
+                let Some(client) = self.clients.iter_mut().find(|it| it.id == Some(client)) else {
+                    return Err(format!(
+                        "the scheduler writes to client {client}, who never was"
+                    ));
+                };
+                let at = client.down.arrival(world.now, &mut world.random);
+                let client = client.index;
+                world
+                    .agenda
+                    .push(at, Happening::ToClient { client, message });
+                Ok(())
+            }
+            Action::ToWorker { worker, message } => {
+                let process = self.workers.get(&worker).copied();
+                let Some(process) = process.and_then(|it| self.processes.get_mut(it)) else {
+                    return Err(format!(
+                        "the scheduler writes to worker {worker}, who never was"
+                    ));
+                };
+                if !process.in_cluster {
+                    return Err(format!(
+                        "the scheduler writes to worker {worker}, who is lost"
+                    ));
+                }
+                if let SchedulerToWorker::Assign { task } = &message {
+                    let tasks = self.assigned.entry(process.index).or_default();
+                    tasks.insert(task.task);
+                }
+                let at = process.down.arrival(world.now, &mut world.random);
+                let process = process.index;
+                world
+                    .agenda
+                    .push(at, Happening::ToWorker { process, message });
+                Ok(())
+            }
+            Action::DropWorker { worker, .. } => {
+                world.count("workers dropped");
+                let Some(process) = self.workers.get(&worker).copied() else {
+                    return Err(format!(
+                        "the scheduler drops worker {worker}, who never was"
+                    ));
+                };
+                self.leave_cluster(process);
+                if let Some(process) = self.processes.get_mut(process) {
+                    let at = process.down.arrival(self.world.now, &mut self.world.random);
+                    let process = process.index;
+                    self.world
+                        .agenda
+                        .push(at, Happening::SchedulerGone { process });
+                }
+                Ok(())
+            }
+            Action::Emit(_) => Ok(()),
+            Action::Stop => {
+                self.stopped = true;
+                world.count("shutdowns");
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn on_worker_hello(&mut self, index: usize) -> Step {
+        let worker = WorkerId(u32::try_from(self.workers.len()).unwrap_or(u32::MAX));
+        let Some(process) = self.processes.get_mut(index) else {
+            return Ok(());
+        };
+        if self.world.now > process.up_until || self.stopped {
+            return Ok(());
+        }
+        process.in_cluster = true;
+        self.workers.insert(worker, index);
+        let at = process.down.arrival(self.world.now, &mut self.world.random);
+        let hello = process.hello();
+        self.world.agenda.push(
+            at,
+            Happening::WorkerWelcome {
+                process: index,
+                worker,
+            },
+        );
+        self.decide(Input::WorkerConnected { worker, hello })
+    }
+
+    pub(super) fn on_client_hello(&mut self, index: usize) -> Step {
+        let id = ClientId(u32::try_from(index).unwrap_or(u32::MAX));
+        let Some(client) = self.clients.get_mut(index) else {
+            return Ok(());
+        };
+        if self.world.now > client.up_until || self.stopped {
+            return Ok(());
+        }
+        client.id = Some(id);
+        let at = client.down.arrival(self.world.now, &mut self.world.random);
+        self.world
+            .agenda
+            .push(at, Happening::ClientWelcome { client: index, id });
+        let hello = ClientHello {
+            name: format!("client {index}"),
+        };
+        self.decide(Input::ClientConnected { client: id, hello })
+    }
+
+    /// The id of a process whose messages the scheduler still takes.
+    pub(super) fn worker_of(&self, process: usize) -> Option<WorkerId> {
+        self.processes.get(process).filter(|it| it.in_cluster)?;
+        self.workers
+            .iter()
+            .find(|(_, index)| **index == process)
+            .map(|(worker, _)| *worker)
+    }
+
+    pub(super) fn on_worker_message(&mut self, process: usize, message: WorkerMessage) -> Step {
+        let until = self.processes.get(process).map(|it| it.up_until);
+        if until.is_none_or(|until| self.world.now > until) {
+            return Ok(());
+        }
+        let Some(worker) = self.worker_of(process) else {
+            return Ok(());
+        };
+        let ended = match &message {
+            WorkerMessage::Failed { error, .. } => {
+                self.world.injected(error.task).reported += 1;
+                Some(error.task)
+            }
+            WorkerMessage::Finished { task, .. } | WorkerMessage::Cancelled { task, .. } => {
+                Some(*task)
+            }
+            WorkerMessage::MissingInputs { task, missing, .. } => {
+                self.world.count("missing inputs");
+                for (partition, _) in missing {
+                    self.world.injected(partition.task).losses += 1;
+                }
+                Some(*task)
+            }
+            WorkerMessage::Lost { tasks } => {
+                for task in tasks {
+                    self.world.injected(*task).losses += 1;
+                }
+                None
+            }
+            _ => None,
+        };
+        if let (Some(task), Some(tasks)) = (ended, self.assigned.get_mut(&process)) {
+            tasks.remove(&task);
+        }
+        self.decide(Input::FromWorker { worker, message })
+    }
+
+    pub(super) fn on_worker_gone(&mut self, process: usize) -> Step {
+        let Some(worker) = self.worker_of(process) else {
+            return Ok(());
+        };
+        self.world.count("workers lost");
+        self.leave_cluster(process);
+        self.decide(Input::WorkerLost {
+            worker,
+            reason: "connection closed".to_owned(),
+        })
+    }
+
+    pub(super) fn leave_cluster(&mut self, process: usize) {
+        if let Some(process) = self.processes.get_mut(process) {
+            process.in_cluster = false;
+        }
+        for task in self.assigned.remove(&process).into_iter().flatten() {
+            self.world.injected(task).deaths += 1;
+        }
+    }
+}
