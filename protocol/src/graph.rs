@@ -408,14 +408,37 @@ impl CompiledGraph {
     }
 
     /// Calls `visit` for each partition that a task reads: by input, then by producing task.
-    pub fn for_each_input(&self, task: u32, mut visit: impl FnMut(InputRef)) {
-        let Some((layer_index, position)) = self.locate(task) else {
-            return;
-        };
-        let Some(layer) = self.graph.layers.get(layer_index.0 as usize) else {
+    pub fn for_each_input(&self, task: u32, visit: impl FnMut(InputRef)) {
+        if let Some((layer, position)) = self.locate(task) {
+            self.visit_inputs(layer, position, |_| true, visit);
+        }
+    }
+
+    /// As [`CompiledGraph::for_each_input`] for the task at `position` of `layer`, but without the inputs through which it
+    /// reads every task of another layer ([`Edges::reads_all`]), so that the cost does not depend on how many those are.
+    pub fn for_each_direct_input(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        visit: impl FnMut(InputRef),
+    ) {
+        self.visit_inputs(layer, position, |edges| !edges.reads_all(), visit);
+    }
+
+    fn visit_inputs(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        wanted: impl Fn(&Edges) -> bool,
+        mut visit: impl FnMut(InputRef),
+    ) {
+        let Some(layer) = self.graph.layers.get(layer.0 as usize) else {
             return;
         };
         for (input_index, input) in (0_u32..).zip(&layer.inputs) {
+            if !wanted(&input.edges) {
+                continue;
+            }
             let Source::Layer(source) = input.source;
             let range = self.tasks_of(source);
             let mut emit = |task: u32, output: u32| {
@@ -445,16 +468,31 @@ impl CompiledGraph {
 
     /// Calls `visit` with the index of each task that reads any partition of `task`. A task that reads several of its
     /// partitions through one input, or through several inputs, is visited once for each.
-    pub fn for_each_consumer(&self, task: u32, mut visit: impl FnMut(u32)) {
-        let Some((layer_index, position)) = self.locate(task) else {
-            return;
-        };
-        for consumer in self
-            .consumers
-            .get(layer_index.0 as usize)
-            .into_iter()
-            .flatten()
-        {
+    pub fn for_each_consumer(&self, task: u32, visit: impl FnMut(u32)) {
+        if let Some((layer, position)) = self.locate(task) {
+            self.visit_consumers(layer, position, |_| true, visit);
+        }
+    }
+
+    /// As [`CompiledGraph::for_each_consumer`] for the task at `position` of `layer`, but without those that read every task
+    /// of the layer ([`Edges::reads_all`]).
+    pub fn for_each_direct_consumer(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        visit: impl FnMut(u32),
+    ) {
+        self.visit_consumers(layer, position, |edges| !edges.reads_all(), visit);
+    }
+
+    fn visit_consumers(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        wanted: impl Fn(&Edges) -> bool,
+        mut visit: impl FnMut(u32),
+    ) {
+        for consumer in self.consumers.get(layer.0 as usize).into_iter().flatten() {
             let Some(layer) = self.graph.layers.get(consumer.layer) else {
                 continue;
             };
@@ -464,6 +502,9 @@ impl CompiledGraph {
             let Some(first) = self.first_task.get(consumer.layer).copied() else {
                 continue;
             };
+            if !wanted(&input.edges) {
+                continue;
+            }
             match &input.edges {
                 Edges::OneToOne => visit(first + position),
                 Edges::Shuffle | Edges::Broadcast => {
@@ -494,6 +535,17 @@ impl CompiledGraph {
         let mut count = 0;
         self.for_each_consumer(task, |_| count += 1);
         count
+    }
+}
+
+impl Edges {
+    /// Whether each task reads from every task of the source. Such edges are counted by layer, not by task: a task cannot start
+    /// before the whole source is done in any case.
+    pub const fn reads_all(&self) -> bool {
+        match self {
+            Self::Shuffle | Self::Broadcast => true,
+            Self::OneToOne | Self::Tree { .. } | Self::Explicit(_) => false,
+        }
     }
 }
 
@@ -573,26 +625,32 @@ fn reverse_edges(edges: &Edges, source_tasks: u32) -> Option<(Vec<u32>, Vec<u32>
     let Edges::Explicit(edges) = edges else {
         return None;
     };
-    let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(edges.partitions.len());
-    for position in 0..u32::try_from(edges.offsets.len().saturating_sub(1)).unwrap_or(0) {
-        pairs.extend(
-            edges
-                .of(position)
-                .iter()
-                .map(|(source_task, _)| (*source_task, position)),
-        );
+    // A counting sort: how many readers each source task has, then where each list begins, then the readers themselves.
+    let mut offsets = vec![0_u32; source_tasks as usize + 1];
+    let count = |offsets: &mut [u32], task: u32| {
+        let slot = offsets.get_mut(task as usize)?;
+        *slot += 1;
+        Some(*slot - 1)
+    };
+    for (source_task, _) in &edges.partitions {
+        count(&mut offsets, source_task.saturating_add(1));
     }
-    pairs.sort_unstable();
-    let offsets = (0..=source_tasks)
-        .map(|task| {
-            u32::try_from(pairs.partition_point(|(source_task, _)| *source_task < task))
-                .unwrap_or(u32::MAX)
-        })
-        .collect();
-    Some((
-        offsets,
-        pairs.into_iter().map(|(_, reader)| reader).collect(),
-    ))
+    let mut sum = 0;
+    for offset in &mut offsets {
+        sum += *offset;
+        *offset = sum;
+    }
+    let mut next = offsets.clone();
+    let mut readers = vec![0_u32; edges.partitions.len()];
+    for position in 0..u32::try_from(edges.offsets.len().saturating_sub(1)).unwrap_or(0) {
+        for (source_task, _) in edges.of(position) {
+            let at = count(&mut next, *source_task).unwrap_or(u32::MAX);
+            if let Some(reader) = readers.get_mut(at as usize) {
+                *reader = position;
+            }
+        }
+    }
+    Some((offsets, readers))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod ids;
 mod message;
 mod place;
 mod resources;
+mod sizes;
 mod version;
 
 pub use error::{TaskError, TaskErrorKind};
@@ -26,10 +27,11 @@ pub use ids::{
 };
 pub use message::{
     ClientHello, ClientMessage, ClusterInfo, Explanation, GraphOutcome, Hello, InputLocation,
-    LayerProgress, LayerSpec, OutputLocation, Role, SchedulerToClient, SchedulerToWorker,
-    TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad,
-    WorkerMessage,
+    InputSpec, LayerProgress, LayerSpec, OutputLocation, Role, SchedulerToClient,
+    SchedulerToWorker, TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo,
+    WorkerLoad, WorkerMessage,
 };
 pub use place::{Address, AddressError, Blob, Tier, Time};
 pub use resources::Resources;
+pub use sizes::{OutputSizes, SourceTable};
 pub use version::{HelloError, PROTOCOL_VERSION, VersionMismatch, check_version, read_hello};

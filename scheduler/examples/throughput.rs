@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use transload_protocol::{
-    Address, Attempt, ClientHello, ClientId, ClientMessage, Edges, GraphId, GraphOutcome, Layer,
+    Address, Attempt, ClientHello, ClientId, ClientMessage, Edges, GraphId, GraphOutcome, Layer, OutputSizes,
     Resources, SchedulerToClient, SchedulerToWorker, TaskGraph, TaskId, Time, WorkerHello,
     WorkerId, WorkerMessage,
 };
@@ -151,13 +151,17 @@ fn measure(tasks: TaskGraph, workers: u32) {
     });
     let submitted = started.elapsed();
     while let Some((worker, task, attempt, outputs)) = run.assigned.pop_front() {
-        let bytes = vec![8; outputs as usize];
+        let sizes = OutputSizes {
+            outputs,
+            total_bytes: 8 * u64::from(outputs),
+            largest_bytes: 8,
+        };
         run.feed(Input::FromWorker {
             worker,
             message: WorkerMessage::Finished {
                 task,
                 attempt,
-                bytes,
+                sizes,
             },
         });
     }

@@ -3,12 +3,12 @@
 //! Called by `members`. A report about any attempt but the current one changes nothing; one that cannot be true drops the
 //! worker.
 
-use transload_protocol::{Attempt, Event, PartitionId, TaskError, TaskId, WorkerId};
+use transload_protocol::{Attempt, Event, OutputSizes, PartitionId, TaskError, TaskId, WorkerId};
 
 use crate::api::Action;
 use crate::machine::Scheduler;
 use crate::slab::{TaskAt, WorkerSlot};
-use crate::task::{OutputBytes, TaskState};
+use crate::task::TaskState;
 
 /// How an attempt named in a message relates to what the scheduler knows.
 enum Standing {
@@ -46,7 +46,7 @@ impl Scheduler {
         worker: WorkerSlot,
         task: TaskId,
         attempt: Attempt,
-        bytes: Vec<u64>,
+        sizes: OutputSizes,
         out: &mut Vec<Action>,
     ) {
         match self.standing(worker, task, attempt) {
@@ -54,15 +54,15 @@ impl Scheduler {
                 let expected = self.graphs.slab[at.graph]
                     .submitted_layer_of(at.index)
                     .outputs;
-                if bytes.len() != expected as usize {
+                if sizes.outputs != expected {
                     let reason = format!(
                         "it reported {} outputs of task {task}, which makes {expected}",
-                        bytes.len()
+                        sizes.outputs
                     );
                     self.drop_worker(worker, &reason, out);
                     return;
                 }
-                self.on_task_done(at, worker, OutputBytes::from(bytes), out);
+                self.on_task_done(at, worker, sizes, out);
                 self.end_if_done(at.graph, out);
             }
             Standing::Cancelled => {

@@ -10,6 +10,7 @@ use transload_protocol::{
 };
 
 use crate::api::{Action, Config, Input};
+use crate::bits::BitSet;
 use crate::graph::Graph;
 use crate::ready::ReadyQueue;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
@@ -64,6 +65,8 @@ pub(crate) struct Client {
     pub(crate) subscribed: bool,
     /// Its graphs that have a record.
     pub(crate) graphs: BTreeSet<GraphId>,
+    /// Worker slots whose addresses it was told.
+    pub(crate) told: BitSet,
 }
 
 /// An attempt that was cancelled and whose end its worker has not reported.
@@ -147,6 +150,7 @@ impl Scheduler {
         }
         self.flush_releases(out);
         self.place(out);
+        self.workers.relist();
         self.flush_releases(out);
         self.flush_progress(out);
         self.flush_events(out);
@@ -163,6 +167,7 @@ impl Scheduler {
             name: hello.name,
             subscribed: false,
             graphs: BTreeSet::new(),
+            told: BitSet::default(),
         });
     }
 

@@ -16,7 +16,7 @@ use crate::memory::{Limits, Pressure};
 use crate::report::next_beat;
 use crate::spill::Obstacle;
 use crate::store::Store;
-use crate::tasks::{Layer, Phase, Place, Queued, Running};
+use crate::tasks::{Layer, Phase, Place, Queued, Running, Sources};
 use crate::{Action, Config, Input};
 
 /// Above so many partitions and tasks a debug build no longer checks every invariant after every input.
@@ -31,6 +31,8 @@ pub struct Worker {
     /// Workers that partitions can be fetched from.
     pub(crate) peers: BTreeSet<WorkerId>,
     pub(crate) layers: BTreeMap<(GraphId, LayerIndex), Arc<Layer>>,
+    /// Where the layers are that they read whole.
+    pub(crate) sources: BTreeMap<(GraphId, LayerIndex), Sources>,
     pub(crate) queue: BTreeMap<Place, Queued>,
     /// Where in `queue` a task stands.
     pub(crate) places: BTreeMap<TaskId, Place>,
@@ -76,6 +78,7 @@ impl Worker {
             link: Link::Connecting,
             peers: BTreeSet::new(),
             layers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             queue: BTreeMap::new(),
             places: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -164,6 +167,15 @@ impl Worker {
             }
             SchedulerToWorker::PeerLost { worker } => self.on_peer_lost(worker, turn),
             SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, spec),
+            SchedulerToWorker::Sources {
+                graph,
+                layer,
+                input,
+                sources,
+            } => {
+                let of_layer = self.sources.entry((graph, layer)).or_default();
+                of_layer.insert(input, sources);
+            }
             SchedulerToWorker::Assign { task } => self.on_assign(task, turn),
             SchedulerToWorker::Cancel { task, attempt } => self.on_cancel(task, attempt, turn),
             SchedulerToWorker::Release { tasks } => {
@@ -180,7 +192,8 @@ impl Worker {
         let layer = Layer {
             name: spec.name,
             operator: spec.operator,
-            inputs: spec.inputs as usize,
+            first_task: spec.first_task,
+            inputs: spec.inputs,
             resources: spec.resources,
         };
         self.layers.insert((graph, index), Arc::new(layer));
@@ -199,6 +212,7 @@ impl Worker {
         self.places.clear();
         self.running.clear();
         self.layers.clear();
+        self.sources.clear();
         self.store = Store::default();
         self.free = self.config.resources.clone();
         self.pressure = Pressure::Calm;

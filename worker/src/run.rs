@@ -3,7 +3,9 @@
 use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
 
-use transload_protocol::{Attempt, PartitionId, Resources, TaskErrorKind, TaskId, WorkerMessage};
+use transload_protocol::{
+    Attempt, OutputSizes, PartitionId, Resources, TaskErrorKind, TaskId, WorkerMessage,
+};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
@@ -169,10 +171,11 @@ impl Worker {
                 for (partition, bytes) in outputs {
                     self.store_output(partition, bytes);
                 }
+                let sizes = OutputSizes::of(&bytes);
                 let message = WorkerMessage::Finished {
                     task,
                     attempt,
-                    bytes,
+                    sizes,
                 };
                 self.tell(message, turn);
             }

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use transload_protocol::{
-    Arguments, Attempt, ClientId, GraphId, InputLocation, LayerIndex, LayerSpec, PartitionId,
-    Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Time, WorkerId,
-    WorkerMessage,
+    Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
+    PartitionId, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Time,
+    WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -97,7 +97,7 @@ impl World {
                 arguments: Arguments::default(),
                 first_task: 0,
                 outputs: 2,
-                inputs: 2,
+                inputs: vec![InputSpec::Listed; 2],
                 resources: Resources::slots(slots),
             };
             self.send(SchedulerToWorker::Layer {

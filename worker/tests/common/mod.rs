@@ -10,7 +10,7 @@
 )]
 
 use transload_protocol::{
-    Arguments, Attempt, ClientId, Event, GraphId, InputLocation, LayerIndex, LayerSpec,
+    Arguments, Attempt, ClientId, Event, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
     PartitionId, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Tier, Time,
     WorkerId, WorkerMessage,
 };
@@ -98,7 +98,7 @@ impl Bench {
                 arguments: Arguments::default(),
                 first_task: 0,
                 outputs: 1,
-                inputs: 1,
+                inputs: vec![InputSpec::Listed],
                 resources: Resources::slots(layer.max(1)),
             };
             bench.send(SchedulerToWorker::Layer {
