@@ -425,6 +425,24 @@ impl CompiledGraph {
         self.visit_inputs(layer, position, |edges| !edges.reads_all(), visit);
     }
 
+    /// How many partitions [`CompiledGraph::for_each_direct_input`] visits.
+    pub fn direct_input_count(&self, layer: LayerIndex, position: u32) -> usize {
+        let layer = self.graph.layers.get(layer.0 as usize);
+        let inputs = layer.into_iter().flat_map(|layer| &layer.inputs);
+        let count = |input: &LayerInput| match &input.edges {
+            Edges::OneToOne => 1,
+            Edges::Shuffle | Edges::Broadcast => 0,
+            Edges::Tree { arity } => {
+                let Source::Layer(source) = input.source;
+                let below = self.tasks_of(source).len();
+                let start = position as usize * *arity as usize;
+                below.saturating_sub(start).min(*arity as usize)
+            }
+            Edges::Explicit(edges) => edges.of(position).len(),
+        };
+        inputs.map(count).sum()
+    }
+
     fn visit_inputs(
         &self,
         layer: LayerIndex,

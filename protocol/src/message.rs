@@ -255,7 +255,7 @@ pub enum SchedulerToWorker {
         /// Its position there.
         layer: LayerIndex,
         /// What the worker needs to know of it.
-        spec: LayerSpec,
+        spec: Box<LayerSpec>,
     },
     /// Where the partitions of a whole layer are, for the tasks of another layer that read all of it. Precedes the first
     /// of them, and is sent anew when something moved.
@@ -269,10 +269,10 @@ pub enum SchedulerToWorker {
         /// One entry for each task of the layer that is read.
         sources: SourceTable,
     },
-    /// Run this task when its inputs are there.
+    /// Run these tasks, each when its inputs are there.
     Assign {
-        /// The task and its inputs.
-        task: TaskAssignment,
+        /// The tasks and their inputs.
+        tasks: Vec<TaskAssignment>,
     },
     /// Do not run, or stop running, this attempt. Answered by `Cancelled`, or by `Finished` when it came too late.
     Cancel {

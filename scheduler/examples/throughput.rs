@@ -13,9 +13,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use transload_protocol::{
-    Address, Attempt, ClientHello, ClientId, ClientMessage, Edges, GraphId, GraphOutcome, Layer, OutputSizes,
-    Resources, SchedulerToClient, SchedulerToWorker, TaskGraph, TaskId, Time, WorkerHello,
-    WorkerId, WorkerMessage,
+    Address, ClientHello, ClientId, ClientMessage, Edges, GraphId, GraphOutcome, Layer,
+    OutputSizes, Resources, SchedulerToClient, SchedulerToWorker, TaskAssignment, TaskGraph, Time,
+    WorkerHello, WorkerId, WorkerMessage,
 };
 use transload_scheduler::{Action, Config, Input, Scheduler};
 
@@ -63,7 +63,7 @@ struct Run {
     scheduler: Scheduler,
     out: Vec<Action>,
     /// What workers have been given and not answered.
-    assigned: VecDeque<(WorkerId, TaskId, Attempt, u32)>,
+    assigned: VecDeque<(WorkerId, Vec<TaskAssignment>)>,
     outputs: Vec<u32>,
     messages: u64,
     finished: bool,
@@ -72,18 +72,25 @@ struct Run {
 
 impl Run {
     fn feed(&mut self, input: Input) {
+        self.take_in(input);
+        self.decide();
+    }
+
+    fn take_in(&mut self, input: Input) {
         self.now = self.now.after_micros(1);
-        self.scheduler.handle(self.now, input, &mut self.out);
+        self.scheduler.take_in(self.now, input, &mut self.out);
+    }
+
+    fn decide(&mut self) {
+        self.scheduler.decide(&mut self.out);
         for action in self.out.drain(..) {
             self.messages += 1;
             match action {
                 Action::ToWorker {
                     worker,
-                    message: SchedulerToWorker::Assign { task },
+                    message: SchedulerToWorker::Assign { tasks },
                 } => {
-                    let outputs = self.outputs[task.layer.0 as usize];
-                    self.assigned
-                        .push_back((worker, task.task, task.attempt, outputs));
+                    self.assigned.push_back((worker, tasks));
                 }
                 Action::ToClient {
                     message: SchedulerToClient::Ended { outcome, .. },
@@ -110,7 +117,10 @@ fn measure(tasks: TaskGraph, workers: u32) {
         .map(|task| u64::from(compiled.input_count(task)))
         .sum();
     let mut run = Run {
-        scheduler: Scheduler::new(Config::default()),
+        scheduler: Scheduler::new(Config {
+            task_events: false,
+            ..Config::default()
+        }),
         out: Vec::new(),
         assigned: VecDeque::new(),
         outputs: tasks.layers.iter().map(|layer| layer.outputs).collect(),
@@ -150,20 +160,24 @@ fn measure(tasks: TaskGraph, workers: u32) {
         },
     });
     let submitted = started.elapsed();
-    while let Some((worker, task, attempt, outputs)) = run.assigned.pop_front() {
-        let sizes = OutputSizes {
-            outputs,
-            total_bytes: 8 * u64::from(outputs),
-            largest_bytes: 8,
-        };
-        run.feed(Input::FromWorker {
-            worker,
-            message: WorkerMessage::Finished {
-                task,
-                attempt,
-                sizes,
-            },
-        });
+    while let Some((worker, tasks)) = run.assigned.pop_front() {
+        for assignment in tasks {
+            let outputs = run.outputs[assignment.layer.0 as usize];
+            let sizes = OutputSizes {
+                outputs,
+                total_bytes: 8 * u64::from(outputs),
+                largest_bytes: 8,
+            };
+            run.take_in(Input::FromWorker {
+                worker,
+                message: WorkerMessage::Finished {
+                    task: assignment.task,
+                    attempt: assignment.attempt,
+                    sizes,
+                },
+            });
+        }
+        run.decide();
     }
     let total = started.elapsed();
     let cpu = cpu_nanos().saturating_sub(cpu_before);

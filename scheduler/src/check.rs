@@ -402,7 +402,8 @@ impl Scheduler {
             self.events.is_empty()
                 && self.releasing.is_empty()
                 && self.unneeded.is_empty()
-                && self.with_room.is_empty(),
+                && self.readers.is_empty()
+                && self.assigning.is_empty(),
             || "a step left something undone".to_owned(),
         )
     }

@@ -73,6 +73,8 @@ pub(crate) struct LayerRecord {
     pub(crate) goal: bool,
     /// Several tasks of one layer read the same partition, so that workers keep copies until they are told to drop them.
     pub(crate) broadcast: bool,
+    /// Its tasks read something.
+    pub(crate) reads: bool,
     /// Tasks that are still to be done.
     pub(crate) to_do: u32,
     /// Inputs through which its tasks read every task of another layer.
@@ -325,6 +327,7 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
                 kept,
                 goal: kept || (keeps_nothing && !read[index as usize]),
                 broadcast: broadcast[index as usize],
+                reads: !layer.inputs.is_empty(),
                 to_do: 0,
                 barriers: Barrier::of_layer(compiled, LayerIndex(index)),
                 feeds: std::mem::take(&mut feeds[index as usize]),

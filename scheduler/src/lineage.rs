@@ -27,7 +27,6 @@ impl Scheduler {
         sizes: OutputSizes,
         out: &mut Vec<Action>,
     ) {
-        let compiled = Arc::clone(&self.graphs.slab[at.graph].compiled);
         self.set_state(
             at,
             TaskState::Done {
@@ -37,22 +36,28 @@ impl Scheduler {
             },
         );
         self.workers.slab[worker].finished += 1;
-        self.emit(
-            Event::TaskFinished {
-                task: self.graphs.slab[at.graph].task_id(at.index),
-                worker: self.workers.slab[worker].id,
-                bytes: sizes.total_bytes,
-            },
-            out,
-        );
+        if self.tells_tasks() {
+            self.emit(
+                Event::TaskFinished {
+                    task: self.graphs.slab[at.graph].task_id(at.index),
+                    worker: self.workers.slab[worker].id,
+                    bytes: sizes.total_bytes,
+                },
+                out,
+            );
+        }
         self.announce(at, out);
-        let (layer, position) = self.graphs.slab[at.graph].locate(at.index);
-        compiled.for_each_direct_consumer(layer, position, |reader| {
-            self.one_missing_less(TaskAt {
-                graph: at.graph,
-                index: reader,
-            });
-        });
+        let graph = &self.graphs.slab[at.graph];
+        let (layer, position) = graph.locate(at.index);
+        let mut readers = std::mem::take(&mut self.readers);
+        let visit = |reader| readers.push(reader);
+        let compiled = &graph.compiled;
+        compiled.for_each_direct_consumer(layer, position, visit);
+        for index in readers.drain(..) {
+            let graph = at.graph;
+            self.one_missing_less(TaskAt { graph, index });
+        }
+        self.readers = readers;
         self.on_barriers(at, 0, Self::one_missing_less);
         let mut unneeded = std::mem::take(&mut self.unneeded);
         let graph = &mut self.graphs.slab[at.graph];
@@ -236,7 +241,6 @@ impl Scheduler {
             return;
         };
         self.workers.close_cancel(cancel.worker, &cancel.resources);
-        self.with_room.push(cancel.worker);
         if let Some(at) = self.graphs.find(id) {
             self.one_missing_less(at);
         }

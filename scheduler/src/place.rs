@@ -83,7 +83,7 @@ impl Scheduler {
     pub(crate) fn place(&mut self, out: &mut Vec<Action>) {
         self.fail_unschedulable(out);
         if self.ready.len() > 0 {
-            let with_room = std::mem::take(&mut self.with_room);
+            let with_room = self.workers.take_changed();
             for reach in [Reach::Slot, Reach::Queue] {
                 for worker in with_room.iter().copied() {
                     // One that left in this step may still be named.
@@ -100,9 +100,8 @@ impl Scheduler {
                 }
                 self.spread(reach, out);
             }
-            self.with_room = with_room;
+            self.workers.give_back_changed(with_room);
         }
-        self.with_room.clear();
     }
 
     /// Tasks that may be handed out within this reach.
@@ -168,6 +167,9 @@ impl Scheduler {
         let resources = |at: TaskAt| &self.graphs.slab[at.graph].layer_of(at.index).resources;
         let (rank, at) =
             self.first_preferring(worker, |at| self.workers.fits(worker, resources(at), reach))?;
+        if self.ready.layers.first().is_none_or(|first| *first > rank) {
+            return Some(at);
+        }
         // Only what this worker may take counts: a worker must not idle for a task that avoids it.
         let open = self.pick_open(worker, reach);
         let outranked = open.is_some_and(|(first, _)| first < rank);
@@ -189,22 +191,37 @@ impl Scheduler {
 
     /// The first task of the common queue that fits.
     fn pick_open(&self, worker: WorkerSlot, reach: Reach) -> Option<(Rank, TaskAt)> {
-        self.ready.layers.iter().find_map(|rank| {
-            let graph = &self.graphs.slab[rank.graph];
-            let layer = &graph.layers[rank.layer.0 as usize];
-            if !self.workers.fits(worker, &layer.resources, reach) {
-                return None;
-            }
-            layer
-                .ready
-                .iter()
-                .map(|position| TaskAt {
-                    graph: rank.graph,
-                    index: layer.first_task + position,
-                })
-                .find(|at| !self.avoids(*at, worker))
-                .map(|at| (*rank, at))
+        let first = self.ready.layers.first()?;
+        // Nearly always the first layer has something for the worker, and a walk costs more than a look.
+        self.pick_of_layer(first, worker, reach).or_else(|| {
+            let mut others = self.ready.layers.iter().skip(1);
+            others.find_map(|rank| self.pick_of_layer(rank, worker, reach))
         })
+    }
+
+    fn pick_of_layer(
+        &self,
+        rank: &Rank,
+        worker: WorkerSlot,
+        reach: Reach,
+    ) -> Option<(Rank, TaskAt)> {
+        let graph = &self.graphs.slab[rank.graph];
+        let layer = &graph.layers[rank.layer.0 as usize];
+        if !self.workers.fits(worker, &layer.resources, reach) {
+            return None;
+        }
+        let mut from = 0;
+        while let Some(position) = layer.ready.first_from(from) {
+            let at = TaskAt {
+                graph: rank.graph,
+                index: layer.first_task + position,
+            };
+            if graph.history.is_empty() || !self.avoids(at, worker) {
+                return Some((*rank, at));
+            }
+            from = position + 1;
+        }
+        None
     }
 
     /// Whether a task failed on this worker and another could take it.
@@ -265,6 +282,9 @@ impl Scheduler {
 
     /// The worker that holds most of what a task reads, when that is more than half and the worker can run it.
     pub(crate) fn preferred_worker(&mut self, at: TaskAt) -> Option<WorkerSlot> {
+        if !self.graphs.slab[at.graph].layer_of(at.index).reads {
+            return None;
+        }
         let total = self.weigh_inputs(at);
         let (weight, worker) = self
             .holders
@@ -278,6 +298,9 @@ impl Scheduler {
 
     /// The worker with room that holds most of what a task reads, when that is more than `worker` holds.
     fn better_holder(&mut self, at: TaskAt, worker: WorkerSlot, reach: Reach) -> WorkerSlot {
+        if !self.graphs.slab[at.graph].layer_of(at.index).reads {
+            return worker;
+        }
         self.weigh_inputs(at);
         let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
         let own = if self.weighed.get(worker.index()) == Some(&self.weighing) {
@@ -357,7 +380,7 @@ impl Scheduler {
                 message: SchedulerToWorker::Layer {
                     graph: graph.id,
                     layer: LayerIndex(layer),
-                    spec: graph.layer_spec(layer),
+                    spec: Box::new(graph.layer_spec(layer)),
                 },
             });
         }
@@ -366,26 +389,40 @@ impl Scheduler {
         let graph = &self.graphs.slab[at.graph];
         let record = &graph.layers[layer as usize];
         let task = graph.task_id(at.index);
-        out.push(Action::ToWorker {
-            worker: to,
-            message: SchedulerToWorker::Assign {
-                task: TaskAssignment {
+        let assignments = &mut self.workers.slab[worker].assignments;
+        if assignments.is_empty() {
+            self.assigning.push(worker);
+        }
+        assignments.push(TaskAssignment {
+            task,
+            attempt,
+            layer: LayerIndex(layer),
+            order: record.rank.order(at.index - record.first_task),
+            inputs,
+        });
+        if self.tells_tasks() {
+            let worker = to;
+            self.emit(
+                Event::TaskAssigned {
                     task,
                     attempt,
-                    layer: LayerIndex(layer),
-                    order: record.rank.order(at.index - record.first_task),
-                    inputs,
+                    worker,
                 },
-            },
-        });
-        self.emit(
-            Event::TaskAssigned {
-                task,
-                attempt,
-                worker: to,
-            },
-            out,
-        );
+                out,
+            );
+        }
+    }
+
+    /// Sends what was handed out in this step, one message for each worker.
+    pub(crate) fn flush_assignments(&mut self, out: &mut Vec<Action>) {
+        for slot in self.assigning.drain(..) {
+            let worker = &mut self.workers.slab[slot];
+            let tasks = std::mem::take(&mut worker.assignments);
+            out.push(Action::ToWorker {
+                worker: worker.id,
+                message: SchedulerToWorker::Assign { tasks },
+            });
+        }
     }
 
     /// Tells a worker where that is of which every task of a layer reads all.
@@ -396,6 +433,12 @@ impl Scheduler {
         worker: WorkerSlot,
         out: &mut Vec<Action>,
     ) {
+        if self.graphs.slab[slot].layers[layer as usize]
+            .barriers
+            .is_empty()
+        {
+            return;
+        }
         self.graphs.slab[slot].summarize(layer, &self.workers);
         for index in 0..self.graphs.slab[slot].layers[layer as usize].barriers.len() {
             let graph = &mut self.graphs.slab[slot];
@@ -432,7 +475,8 @@ impl Scheduler {
         let graph = &self.graphs.slab[at.graph];
         let workers = &mut self.workers;
         let (layer, position) = graph.locate(at.index);
-        let mut inputs = Vec::new();
+        let count = graph.compiled.direct_input_count(layer, position);
+        let mut inputs = Vec::with_capacity(count);
         graph
             .compiled
             .for_each_direct_input(layer, position, |input| {

@@ -44,7 +44,6 @@ impl Scheduler {
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running -= 1;
                 self.workers.unassign(*worker, at, &layer.resources);
-                self.with_room.push(*worker);
             }
             TaskState::Done { worker, .. } => {
                 layer.counts.done -= 1;
@@ -68,7 +67,7 @@ impl Scheduler {
                 let entry = (layer.rank, at.index);
                 self.workers.slab[*worker].preferred.insert(entry);
                 self.ready.preferring += 1;
-                self.with_room.push(*worker);
+                self.workers.change(*worker);
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running += 1;

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::{Resources, TaskId, Time, WorkerHello, WorkerId, WorkerLoad};
+use transload_protocol::{
+    Resources, TaskAssignment, TaskId, Time, WorkerHello, WorkerId, WorkerLoad,
+};
 
 use crate::bits::BitSet;
 use crate::ready::Rank;
@@ -46,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) preferred: BTreeSet<(Rank, u32)>,
     /// Tasks it shall drop, told at the end of the step.
     pub(crate) releases: Vec<TaskId>,
+    /// Tasks handed to it, told at the end of the step.
+    pub(crate) assignments: Vec<TaskAssignment>,
     /// Slots of the workers whose addresses it was told.
     pub(crate) knows: BitSet,
     /// It is being taken out of the cluster: nothing new for it.
@@ -63,7 +67,7 @@ pub(crate) struct Workers {
     pub(crate) by_id: BTreeMap<WorkerId, WorkerSlot>,
     /// Workers with room for at least one small task, emptiest first, as far as `relist` has brought it up to date.
     pub(crate) open: BTreeSet<(u32, WorkerSlot)>,
-    /// Workers whose fullness may have changed since. Most give up a task and get another in the same step.
+    /// Workers whose fullness or own queue may have changed since. Most give up a task and get another in the same step.
     changed: Vec<WorkerSlot>,
     queue_per_slot: u32,
 }
@@ -83,6 +87,7 @@ impl Worker {
             spilled_bytes: 0,
             preferred: BTreeSet::new(),
             releases: Vec::new(),
+            assignments: Vec::new(),
             knows: BitSet::default(),
             leaving: false,
             listed: None,
@@ -244,7 +249,19 @@ impl Workers {
         }
     }
 
-    fn change(&mut self, slot: WorkerSlot) {
+    /// Workers that may have got room, or a task in their own queue, in this step; to be given back.
+    pub(crate) fn take_changed(&mut self) -> Vec<WorkerSlot> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Gives back what [`Workers::take_changed`] took, for `relist`.
+    pub(crate) fn give_back_changed(&mut self, changed: Vec<WorkerSlot>) {
+        let newer = std::mem::replace(&mut self.changed, changed);
+        self.changed.extend(newer);
+    }
+
+    /// Takes note that a worker's fullness or own queue may have changed.
+    pub(crate) fn change(&mut self, slot: WorkerSlot) {
         let worker = &mut self.slab[slot];
         if !worker.is_changed {
             worker.is_changed = true;

@@ -166,7 +166,7 @@ impl Worker {
                 }
             }
             SchedulerToWorker::PeerLost { worker } => self.on_peer_lost(worker, turn),
-            SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, spec),
+            SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, *spec),
             SchedulerToWorker::Sources {
                 graph,
                 layer,
@@ -176,7 +176,11 @@ impl Worker {
                 let of_layer = self.sources.entry((graph, layer)).or_default();
                 of_layer.insert(input, sources);
             }
-            SchedulerToWorker::Assign { task } => self.on_assign(task, turn),
+            SchedulerToWorker::Assign { tasks } => {
+                for task in tasks {
+                    self.on_assign(task, turn);
+                }
+            }
             SchedulerToWorker::Cancel { task, attempt } => self.on_cancel(task, attempt, turn),
             SchedulerToWorker::Release { tasks } => {
                 for task in tasks {

@@ -103,7 +103,7 @@ impl World {
             self.send(SchedulerToWorker::Layer {
                 graph: self.graph(graph),
                 layer: LayerIndex(layer),
-                spec,
+                spec: spec.into(),
             });
         }
     }
@@ -323,13 +323,13 @@ impl World {
         self.next_attempt += 1;
         self.answers.insert((task, attempt), 0);
         self.send(SchedulerToWorker::Assign {
-            task: TaskAssignment {
+            tasks: vec![TaskAssignment {
                 task,
                 attempt,
                 layer: LayerIndex(if draw(12) == 0 { 2 } else { draw(2) }),
                 order: u64::from(draw(6)),
                 inputs,
-            },
+            }],
         });
     }
 

@@ -43,7 +43,7 @@ impl FakeWorker {
                 assert!(self.peers.remove(&worker), "{worker} was never announced");
             }
             SchedulerToWorker::Layer { graph, layer, spec } => {
-                let old = self.layers.insert((graph, layer), spec);
+                let old = self.layers.insert((graph, layer), *spec);
                 assert!(old.is_none(), "layer {layer} of {graph} was sent twice");
             }
             SchedulerToWorker::Sources {
@@ -57,7 +57,11 @@ impl FakeWorker {
                 }
                 self.sources.insert((graph, layer, input), sources);
             }
-            SchedulerToWorker::Assign { task } => self.assign(own, task),
+            SchedulerToWorker::Assign { tasks } => {
+                for task in tasks {
+                    self.assign(own, task);
+                }
+            }
             SchedulerToWorker::Cancel { task, attempt } => {
                 // It may have ended before the message came; then the end was its answer.
                 if self

@@ -104,7 +104,7 @@ impl Bench {
             bench.send(SchedulerToWorker::Layer {
                 graph: GRAPH,
                 layer: LayerIndex(layer),
-                spec,
+                spec: spec.into(),
             });
         }
         bench
@@ -137,13 +137,13 @@ impl Bench {
         inputs: &[InputLocation],
     ) -> Vec<Action> {
         self.send(SchedulerToWorker::Assign {
-            task: TaskAssignment {
+            tasks: vec![TaskAssignment {
                 task: task(index),
                 attempt,
                 layer: LayerIndex(layer),
                 order: u64::from(index),
                 inputs: inputs.to_vec(),
-            },
+            }],
         })
     }
 
