@@ -141,11 +141,6 @@ pub enum SchedulerToClient {
         /// Where to fetch its partitions.
         addresses: Vec<Address>,
     },
-    /// A worker that the client was told of is gone.
-    PeerLost {
-        /// Its id.
-        worker: WorkerId,
-    },
     /// A task of a kept layer is done. Sent again with another location when it was recomputed.
     OutputReady {
         /// Where its partitions are.

@@ -3,8 +3,7 @@
 //! Called by `machine`. Knows nothing of what a report means for other tasks.
 
 use transload_protocol::{
-    Event, SchedulerToClient, SchedulerToWorker, TaskErrorKind, TaskId, Time, WorkerHello,
-    WorkerId, WorkerMessage,
+    Event, SchedulerToWorker, TaskErrorKind, TaskId, Time, WorkerHello, WorkerId, WorkerMessage,
 };
 
 use crate::api::Action;
@@ -134,13 +133,8 @@ impl Scheduler {
                 });
             }
         }
-        for (client, record) in &mut self.clients {
-            if record.told.remove(worker.0) {
-                out.push(Action::ToClient {
-                    client: *client,
-                    message: SchedulerToClient::PeerLost { worker: id },
-                });
-            }
+        for client in self.clients.values_mut() {
+            client.told.remove(worker.0);
         }
         self.lose_outputs_of(worker, out);
         self.take_back_tasks_of(worker, reason, died, out);

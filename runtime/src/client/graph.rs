@@ -264,8 +264,9 @@ impl Held {
 
     async fn fetch_outputs(&self, location: &OutputLocation) -> Result<Vec<Partition>, String> {
         let inner = &self.client.inner;
-        let mut partitions = Vec::with_capacity(location.bytes.len());
-        for (output, _) in (0_u32..).zip(&location.bytes) {
+        let addresses = inner.state.addresses_of(location.worker);
+        let mut partitions = Vec::with_capacity(location.sizes.outputs as usize);
+        for output in 0..location.sizes.outputs {
             let partition = PartitionId {
                 task: location.task,
                 output,
@@ -274,7 +275,7 @@ impl Held {
             let fetched = loop {
                 let fetched = inner
                     .fetcher
-                    .fetch(&location.addresses, partition, &inner.memory)
+                    .fetch(&addresses, partition, &inner.memory)
                     .await;
                 match fetched {
                     Ok(fetched) => break fetched.partition,

@@ -198,12 +198,13 @@ impl Driver {
         let forgotten = match &message {
             SchedulerToWorker::Layer { graph, layer, spec } => {
                 let layers = self.layers.entry(*graph).or_default();
-                layers.insert(*layer, Arc::new(spec.clone()));
+                layers.insert(*layer, Arc::new((**spec).clone()));
                 None
             }
             SchedulerToWorker::Forget { graph } => Some(*graph),
             SchedulerToWorker::Peer { .. }
             | SchedulerToWorker::PeerLost { .. }
+            | SchedulerToWorker::Sources { .. }
             | SchedulerToWorker::Assign { .. }
             | SchedulerToWorker::Cancel { .. }
             | SchedulerToWorker::Release { .. }

@@ -209,9 +209,6 @@ impl FakeClient {
             SchedulerToClient::Peer { worker, .. } => {
                 assert!(self.peers.insert(worker), "{worker} was announced twice");
             }
-            SchedulerToClient::PeerLost { worker } => {
-                assert!(self.peers.remove(&worker), "{worker} was never announced");
-            }
             SchedulerToClient::OutputReady { output } => {
                 assert!(
                     self.peers.contains(&output.worker),

@@ -44,6 +44,7 @@ impl Client {
             world.agenda.push(Time::from_micros(at), happening);
         }
         Ok(Self {
+            peers: BTreeMap::new(),
             index,
             id: None,
             presence: Presence::Planned,
