@@ -2,7 +2,7 @@
 
 use transload_protocol::{PartitionId, Tier, WorkerMessage};
 
-use super::{Process, Stored};
+use super::Process;
 use crate::world::Step;
 
 impl Process {
@@ -20,9 +20,12 @@ impl Process {
             return Ok(());
         }
         let (store, fetching) = (&self.store, &self.fetching);
+        // What turned out to be empty takes no room, whatever was expected of it.
         self.overcommitted.retain(|partition| {
             fetching.contains_key(partition)
-                || store.get(partition).is_some_and(Stored::is_in_memory)
+                || store
+                    .get(partition)
+                    .is_some_and(|stored| stored.is_in_memory() && stored.bytes > 0)
         });
         self.overcommitted.insert(partition);
         let mut inputs = self.assigned.values();
