@@ -5,12 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Blob, LayerIndex, Resources};
+use crate::{Blob, Fused, LayerIndex, Resources};
 
 /// Most tasks that one graph may have.
 pub const MAX_TASKS_PER_GRAPH: u32 = 1 << 24;
 /// Most outputs that one task may have.
-const MAX_OUTPUTS_PER_TASK: u32 = 1 << 16;
+pub(crate) const MAX_OUTPUTS_PER_TASK: u32 = 1 << 16;
 
 /// What a client submits: layers in topological order, and which of them it wants to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub struct Layer {
     pub priority: i32,
     /// Further attempts after a retryable failure.
     pub retries: u32,
+    /// What each task runs before `operator`; `None` for an ordinary layer. Made by [`crate::optimize`].
+    pub fused: Option<Box<Fused>>,
 }
 
 /// Arguments of the tasks of one layer.
@@ -177,6 +179,7 @@ impl Layer {
             resources: Resources::default(),
             priority: 0,
             retries: 2,
+            fused: None,
         }
     }
 
@@ -281,6 +284,8 @@ impl CompiledGraph {
         }
         let mut first_task = vec![0_u32];
         let mut total = 0_u64;
+        // Calls of operators: more than tasks where layers are fused.
+        let mut calls = 0_u64;
         let mut consumers: Vec<Vec<Consumer>> = vec![Vec::new(); graph.layers.len()];
         for (index, layer) in graph.layers.iter().enumerate() {
             let bad = |reason: String| GraphError::BadLayer {
@@ -309,8 +314,17 @@ impl CompiledGraph {
                     layer.tasks
                 )));
             }
+            if let Some(fused) = &layer.fused {
+                fused.check(layer).map_err(bad)?;
+                calls += fused
+                    .steps
+                    .iter()
+                    .map(|step| u64::from(step.tasks))
+                    .sum::<u64>();
+            }
+            calls += u64::from(layer.tasks);
             total += u64::from(layer.tasks);
-            if total > u64::from(MAX_TASKS_PER_GRAPH) {
+            if calls > u64::from(MAX_TASKS_PER_GRAPH) {
                 return Err(GraphError::TooLarge {
                     graph: graph.name.clone(),
                     what: "the number of tasks".to_owned(),
@@ -359,6 +373,11 @@ impl CompiledGraph {
     /// The graph as submitted.
     pub fn graph(&self) -> &TaskGraph {
         &self.graph
+    }
+
+    /// The graph itself, to be changed.
+    pub fn into_graph(self) -> TaskGraph {
+        self.graph
     }
 
     /// The layers, in order.

@@ -8,9 +8,11 @@
 pub mod codec;
 mod error;
 mod event;
+mod fused;
 mod graph;
 mod ids;
 mod message;
+pub mod optimize;
 mod place;
 mod resources;
 mod sizes;
@@ -18,6 +20,7 @@ mod version;
 
 pub use error::{TaskError, TaskErrorKind};
 pub use event::{Event, EventRecord};
+pub use fused::{Call, Fused, Share, Step, StepInput};
 pub use graph::{
     Arguments, CompiledGraph, Edges, ExplicitEdges, GraphError, InputRef, Layer, LayerInput,
     MAX_TASKS_PER_GRAPH, Source, TaskGraph,
@@ -31,6 +34,7 @@ pub use message::{
     SchedulerToWorker, TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo,
     WorkerLoad, WorkerMessage,
 };
+pub use optimize::{Optimized, Passes, optimize};
 pub use place::{Address, AddressError, Blob, Tier, Time};
 pub use resources::Resources;
 pub use sizes::{OutputSizes, SourceTable};

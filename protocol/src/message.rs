@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Arguments, Attempt, ClientId, EventRecord, GraphError, GraphId, LayerIndex,
+    Address, Arguments, Attempt, ClientId, EventRecord, Fused, GraphError, GraphId, LayerIndex,
     OutputSizes, PartitionId, Resources, SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
 };
 
@@ -303,10 +303,12 @@ pub struct LayerSpec {
     pub first_task: u32,
     /// Partitions that each task makes.
     pub outputs: u32,
-    /// What each task reads, input by input.
+    /// What each task reads, input by input; of a fused layer, what comes from outside.
     pub inputs: Vec<InputSpec>,
     /// What each task occupies while it runs.
     pub resources: Resources,
+    /// What each task runs before `operator`; `None` for an ordinary layer.
+    pub fused: Option<Box<Fused>>,
 }
 
 /// How the tasks of a layer read through one of their inputs.

@@ -272,6 +272,7 @@ impl Graph {
             outputs: submitted.outputs,
             inputs: input_specs(&self.compiled, layer),
             resources: submitted.resources.clone(),
+            fused: submitted.fused.clone(),
         }
     }
 

@@ -53,7 +53,7 @@ impl Worker {
                 layer.resources, self.config.resources
             );
             let error = (TaskErrorKind::Unschedulable, text);
-            self.tell_failed((task, attempt), Some(&layer), error, turn);
+            self.tell_failed((task, attempt), Some(layer.names(None)), error, turn);
             return;
         }
 
@@ -61,7 +61,7 @@ impl Worker {
             Ok(inputs) => inputs,
             Err(text) => {
                 let error = (TaskErrorKind::UnknownOperator, text);
-                self.tell_failed((task, attempt), Some(&layer), error, turn);
+                self.tell_failed((task, attempt), Some(layer.names(None)), error, turn);
                 return;
             }
         };

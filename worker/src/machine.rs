@@ -142,7 +142,8 @@ impl Worker {
                 attempt,
                 kind,
                 message,
-            } => self.on_task_failed(task, attempt, (kind, message), turn),
+                step,
+            } => self.on_task_failed(task, attempt, (kind, message, step), turn),
             Input::Spilled { partition, bytes } => self.on_spilled(partition, bytes, turn),
             Input::SpillFailed { partition, reason } => {
                 self.on_spill_failed(partition, reason, turn);
@@ -193,7 +194,12 @@ impl Worker {
     }
 
     fn on_layer(&mut self, graph: GraphId, index: LayerIndex, spec: LayerSpec) {
+        let steps = spec.fused.map(|fused| fused.steps).unwrap_or_default();
         let layer = Layer {
+            steps: steps
+                .into_iter()
+                .map(|step| (step.layer, step.operator))
+                .collect(),
             name: spec.name,
             operator: spec.operator,
             first_task: spec.first_task,

@@ -193,7 +193,7 @@ impl Worker {
         &mut self,
         task: TaskId,
         attempt: Attempt,
-        error: (TaskErrorKind, String),
+        (kind, message, step): (TaskErrorKind, String, Option<u32>),
         turn: &mut Turn<'_>,
     ) {
         let Some(running) = self.end(task, attempt) else {
@@ -201,7 +201,8 @@ impl Worker {
         };
         match running.phase {
             Phase::Wanted => {
-                self.tell_failed((task, attempt), Some(&running.layer), error, turn);
+                let names = running.layer.names(step);
+                self.tell_failed((task, attempt), Some(names), (kind, message), turn);
             }
             Phase::Cancelled | Phase::Disowned => {
                 self.tell(WorkerMessage::Cancelled { task, attempt }, turn);

@@ -27,6 +27,18 @@ pub(crate) struct Layer {
     /// How each task reads.
     pub(crate) inputs: Vec<InputSpec>,
     pub(crate) resources: Resources,
+    /// Names of layer and operator of each step of a fused layer.
+    pub(crate) steps: Vec<(String, String)>,
+}
+
+impl Layer {
+    /// Names of layer and operator for the error of a task, of which that step failed.
+    pub(crate) fn names(&self, step: Option<u32>) -> (&str, &str) {
+        match step.and_then(|step| self.steps.get(step as usize)) {
+            Some((layer, operator)) => (layer, operator),
+            None => (&self.name, &self.operator),
+        }
+    }
 }
 
 /// Where whole layers are that the tasks of a layer read, by input.

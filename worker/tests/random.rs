@@ -99,6 +99,7 @@ impl World {
                 outputs: 2,
                 inputs: vec![InputSpec::Listed; 2],
                 resources: Resources::slots(slots),
+                fused: None,
             };
             self.send(SchedulerToWorker::Layer {
                 graph: self.graph(graph),
@@ -350,6 +351,7 @@ impl World {
                 attempt,
                 kind,
                 message,
+                step: None,
             });
         } else {
             let bytes = vec![u64::from(b % 70), u64::from(b / 70 % 40)];

@@ -118,7 +118,7 @@ impl Driver {
         layer: LayerIndex,
         inputs: &[Vec<PartitionId>],
     ) {
-        let spec = self
+        let prepared = self
             .layers
             .get(&task.graph)
             .and_then(|layers| layers.get(&layer))
@@ -131,14 +131,18 @@ impl Driver {
                     .collect()
             })
             .collect();
-        match (spec, partitions) {
-            (Some(spec), Some(partitions)) => {
+        match (prepared, partitions) {
+            (Some(prepared), Some(partitions)) => {
                 self.parts
                     .executor
-                    .run(task, attempt, spec, partitions, &self.completions);
+                    .run(task, attempt, prepared, partitions, &self.completions);
             }
-            (spec, _) => {
-                let what = if spec.is_none() { "layer" } else { "inputs" };
+            (prepared, _) => {
+                let what = if prepared.is_none() {
+                    "layer"
+                } else {
+                    "inputs"
+                };
                 debug_assert!(false, "task {task} was started without its {what}");
                 tracing::error!(%task, %layer, what, "a task was started without what it needs");
                 self.pending.push_back(Input::TaskFailed {
@@ -146,6 +150,7 @@ impl Driver {
                     attempt,
                     kind: TaskErrorKind::CorruptPartition,
                     message: format!("its {what} are not on this worker"),
+                    step: None,
                 });
             }
         }

@@ -10,13 +10,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use transload_gpu::SpillDirectory;
 use transload_protocol::{
-    Address, GraphId, LayerIndex, LayerSpec, PartitionId, SchedulerToWorker, WorkerId,
-    WorkerMessage,
+    Address, GraphId, LayerIndex, PartitionId, SchedulerToWorker, WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Input, Worker};
 
 use super::completions::Completion;
 use super::executor::Executor;
+use super::fused::PreparedLayer;
 use super::store::PartitionStore;
 use crate::RuntimeError;
 use crate::clock::Clock;
@@ -59,7 +59,7 @@ pub(super) struct Driver {
     /// Messages to the scheduler, sent together.
     pub(super) outgoing: Vec<WorkerMessage>,
     pub(super) peers: HashMap<WorkerId, Arc<[Address]>>,
-    pub(super) layers: HashMap<GraphId, HashMap<LayerIndex, Arc<LayerSpec>>>,
+    pub(super) layers: HashMap<GraphId, HashMap<LayerIndex, Arc<PreparedLayer>>>,
     pub(super) fetches: HashMap<PartitionId, InFlight>,
     pub(super) next_fetch: u64,
     /// Spills and loads, which must be over before the spill directory is removed.
@@ -198,7 +198,7 @@ impl Driver {
         let forgotten = match &message {
             SchedulerToWorker::Layer { graph, layer, spec } => {
                 let layers = self.layers.entry(*graph).or_default();
-                layers.insert(*layer, Arc::new((**spec).clone()));
+                layers.insert(*layer, Arc::new(PreparedLayer::new((**spec).clone())));
                 None
             }
             SchedulerToWorker::Forget { graph } => Some(*graph),

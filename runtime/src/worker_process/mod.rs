@@ -8,6 +8,7 @@ mod completions;
 mod disk;
 mod driver;
 mod executor;
+mod fused;
 mod store;
 
 use std::fs;

@@ -179,6 +179,7 @@ impl Process {
                         attempt,
                         kind,
                         message,
+                        step: None,
                     },
                 )
             }
@@ -193,6 +194,7 @@ impl Process {
                         attempt,
                         kind,
                         message,
+                        step: None,
                     },
                 )
             }

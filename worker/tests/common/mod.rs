@@ -100,6 +100,7 @@ impl Bench {
                 outputs: 1,
                 inputs: vec![InputSpec::Listed],
                 resources: Resources::slots(layer.max(1)),
+                fused: None,
             };
             bench.send(SchedulerToWorker::Layer {
                 graph: GRAPH,
@@ -204,6 +205,7 @@ impl Bench {
             attempt: FIRST,
             kind: TaskErrorKind::Operator,
             message: "bad row".to_owned(),
+            step: None,
         })
     }
 
