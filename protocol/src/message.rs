@@ -381,6 +381,20 @@ pub enum WorkerMessage {
     },
     /// The worker leaves in good order; nothing more follows.
     Goodbye,
+    /// A running task waits for graphs that it submitted, and has given its resources back meanwhile.
+    Seceded {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
+    /// A task that had seceded occupies its resources again.
+    Rejoined {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
 }
 
 /// Load of a worker.

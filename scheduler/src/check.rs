@@ -194,7 +194,9 @@ impl Scheduler {
                 })?;
                 counts.running += 1;
                 expected.assigned.entry(*worker).or_default().insert(at);
-                expected.used(*worker).give_back(&record.resources);
+                if !self.workers.slab[*worker].seceded.contains(&at) {
+                    expected.used(*worker).give_back(&record.resources);
+                }
                 Ok(())
             }
             TaskState::Done { worker, bytes, .. } => {
@@ -258,6 +260,12 @@ impl Scheduler {
                 assigned == should && worker.assigned.len() == should.len(),
                 || format!("worker {id} is said to have {assigned:?}, tasks say {should:?}"),
             )?;
+            ensure(worker.seceded.is_subset(&should), || {
+                format!(
+                    "worker {id} has {:?} that wait without a slot, of {should:?}",
+                    worker.seceded
+                )
+            })?;
             let mut used = worker.used.clone();
             used.named.retain(|_, amount| *amount > 0);
             let mut should = expected

@@ -19,6 +19,7 @@ mod members;
 mod place;
 mod ready;
 mod reports;
+mod secede;
 mod slab;
 mod task;
 #[cfg(test)]

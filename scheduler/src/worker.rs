@@ -31,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) last_seen: Time,
     /// Tasks handed to it and not answered; few, so a plain list.
     pub(crate) assigned: Vec<TaskAt>,
+    /// Those of them that run and have given back what they asked for.
+    pub(crate) seceded: BTreeSet<TaskAt>,
     /// Cancelled assignments that it has not answered; they still occupy it.
     pub(crate) cancelling: u32,
     /// What all of these asked for.
@@ -67,6 +69,7 @@ impl Worker {
             load: WorkerLoad::default(),
             last_seen: now,
             assigned: Vec::new(),
+            seceded: BTreeSet::new(),
             cancelling: 0,
             used: Resources::slots(0),
             stored: 0,
@@ -84,7 +87,7 @@ impl Worker {
     }
 
     fn occupants(&self) -> u32 {
-        u32::try_from(self.assigned.len())
+        u32::try_from(self.assigned.len() - self.seceded.len())
             .unwrap_or(u32::MAX)
             .saturating_add(self.cancelling)
     }
@@ -177,7 +180,7 @@ impl Workers {
         if let Some(position) = worker.assigned.iter().position(|assigned| *assigned == at) {
             worker.assigned.swap_remove(position);
         }
-        let freed = worker.used.take(request);
+        let freed = worker.seceded.remove(&at) || worker.used.take(request);
         debug_assert!(freed, "what was given is there to be taken back");
         self.list(slot);
     }
@@ -206,13 +209,13 @@ impl Workers {
         (!worker.leaving && fullness < FULL.saturating_mul(self.factor())).then_some(fullness)
     }
 
-    fn list(&mut self, slot: WorkerSlot) {
+    pub(crate) fn list(&mut self, slot: WorkerSlot) {
         if let Some(fullness) = self.listing(slot) {
             self.open.insert((fullness, slot));
         }
     }
 
-    fn unlist(&mut self, slot: WorkerSlot) {
+    pub(crate) fn unlist(&mut self, slot: WorkerSlot) {
         self.open.remove(&(self.slab[slot].fullness(), slot));
     }
 

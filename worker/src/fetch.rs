@@ -22,7 +22,7 @@ impl Worker {
         };
         let overcommitted = Pressure::Overcommitted { head };
         // A task that came in between and runs now has to end first.
-        let is_unlimited = self.pressure == overcommitted && self.running.is_empty();
+        let is_unlimited = self.pressure == overcommitted && !self.is_working();
         let calm = if is_unlimited {
             overcommitted
         } else {

@@ -9,7 +9,7 @@ use crate::Action;
 use crate::machine::{Turn, Worker};
 use crate::memory::{Pressure, Shortage};
 use crate::store::{Claim, Record, State};
-use crate::tasks::{Phase, Place, Running};
+use crate::tasks::{Phase, Place, Running, Slot};
 
 /// Whether memory allows a task to start whose inputs are all there.
 enum Permission {
@@ -42,7 +42,7 @@ impl Worker {
     }
 
     fn start_tasks(&mut self, turn: &mut Turn<'_>) {
-        let mut free = self.free.clone();
+        let mut free = self.resume_tasks(turn);
         let mut cursor = None;
         while let Some(place) = self.place_after(cursor) {
             cursor = Some(place);
@@ -79,7 +79,7 @@ impl Worker {
     }
 
     /// An earlier attempt of the task runs, or something of its outputs is not gone yet.
-    fn is_output_in_the_way(&self, task: TaskId) -> bool {
+    pub(crate) fn is_output_in_the_way(&self, task: TaskId) -> bool {
         self.running.contains_key(&task) || !self.store.of_task(task).is_empty()
     }
 
@@ -89,7 +89,7 @@ impl Worker {
         if usage.host_bytes <= self.limits.host_bytes {
             return Permission::Start;
         }
-        if !self.running.is_empty() || usage.disk_operations > 0 {
+        if self.is_working() || usage.disk_operations > 0 {
             return Permission::Wait;
         }
         // A task with inputs may start: it ends their use. One without would only add to the excess.
@@ -124,6 +124,7 @@ impl Worker {
             layer: queued.layer,
             inputs,
             phase: Phase::Wanted,
+            slot: Slot::Held,
         };
         self.running.insert(task, running);
         self.tell(WorkerMessage::Started { task, attempt }, turn);
@@ -138,7 +139,7 @@ impl Worker {
             return None;
         }
         let running = entry.remove();
-        self.free.give_back(&running.layer.resources);
+        self.vacate(&running);
         for partition in &running.inputs {
             self.store.unpin(*partition);
         }
@@ -234,7 +235,7 @@ impl Worker {
         let Pressure::Starved { head, cause } = self.pressure else {
             return false;
         };
-        if !self.running.is_empty() || self.store.usage().is_in_flight() {
+        if self.is_working() || self.store.usage().is_in_flight() {
             return false;
         }
         match cause {
@@ -257,7 +258,7 @@ impl Worker {
 }
 
 /// Takes as much of `request` out of `free` as is there.
-fn set_aside(free: &mut Resources, request: &Resources) {
+pub(crate) fn set_aside(free: &mut Resources, request: &Resources) {
     free.slots = free.slots.saturating_sub(request.slots);
     for (name, amount) in &request.named {
         if let Some(left) = free.named.get_mut(name) {

@@ -20,7 +20,15 @@ impl Process {
             return Ok(());
         }
         let (store, fetching) = (&self.store, &self.fetching);
+        // What a task without a slot reads stays where it is, and counts no more.
+        let waiting = self.running.iter().filter(|(_, it)| !it.holds_its_slot());
+        let pinned: Vec<_> = waiting
+            .filter_map(|(key, _)| self.assigned.get(key))
+            .collect();
         self.overcommitted.retain(|partition| {
+            if pinned.iter().any(|inputs| inputs.contains(partition)) {
+                return false;
+            }
             fetching.contains_key(partition)
                 || store.get(partition).is_some_and(Stored::is_in_memory)
         });
@@ -49,6 +57,8 @@ impl Process {
             | WorkerMessage::Lost { .. }
             | WorkerMessage::Heartbeat { .. }
             | WorkerMessage::Events { .. }
+            | WorkerMessage::Seceded { .. }
+            | WorkerMessage::Rejoined { .. }
             | WorkerMessage::Goodbye => return,
         };
         self.assigned.remove(&key);
