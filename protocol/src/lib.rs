@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+mod coordination;
 mod error;
 mod event;
 mod graph;
@@ -15,6 +16,10 @@ mod place;
 mod resources;
 mod version;
 
+pub use coordination::{
+    CoordinationAnswer, CoordinationCall, CoordinationRefusal, DeletableKind, MAX_NAME_BYTES,
+    Patience, RequestId,
+};
 pub use error::{TaskError, TaskErrorKind};
 pub use event::{Event, EventRecord};
 pub use graph::{

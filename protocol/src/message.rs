@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Arguments, Attempt, ClientId, EventRecord, GraphError, GraphId, LayerIndex,
-    PartitionId, Resources, TaskError, TaskGraph, TaskId, Tier, WorkerId,
+    Address, Arguments, Attempt, ClientId, CoordinationAnswer, CoordinationCall, EventRecord,
+    GraphError, GraphId, LayerIndex, PartitionId, RequestId, Resources, TaskError, TaskGraph,
+    TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -117,6 +118,13 @@ pub enum ClientMessage {
     Subscribe,
     /// Stop the scheduler and all its workers.
     Shutdown,
+    /// Use a lock, semaphore, event, queue or variable. Answered by `Coordinated` where the call says so.
+    Coordinate {
+        /// The call; for `Renew`, `Taken` and `End` the earlier one that they are about.
+        request: RequestId,
+        /// What to do.
+        call: CoordinationCall,
+    },
 }
 
 /// From scheduler to client.
@@ -177,6 +185,13 @@ pub enum SchedulerToClient {
     },
     /// The scheduler is going away.
     ShuttingDown,
+    /// Answer to `Coordinate`.
+    Coordinated {
+        /// Which call.
+        request: RequestId,
+        /// The answer.
+        answer: CoordinationAnswer,
+    },
 }
 
 /// How a graph ended.

@@ -53,6 +53,7 @@ impl Scheduler {
         self.check_cancels(&mut expected)?;
         self.check_workers(&expected)?;
         self.check_queues(&expected)?;
+        self.coordination.check()?;
         self.check_maps()
     }
 

@@ -9,6 +9,7 @@ mod attempts;
 mod bits;
 mod check;
 mod clients;
+mod coordination;
 mod ending;
 mod explain;
 mod graph;
@@ -27,5 +28,5 @@ mod testing;
 mod transition;
 mod worker;
 
-pub use api::{Action, Config, Input};
+pub use api::{Action, Config, CoordinationLimits, Input};
 pub use machine::Scheduler;

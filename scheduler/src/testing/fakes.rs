@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
-    Attempt, ClusterInfo, EventRecord, Explanation, GraphError, GraphId, GraphOutcome, LayerIndex,
-    LayerProgress, LayerSpec, SchedulerToClient, SchedulerToWorker, TaskAssignment, TaskId,
-    WorkerId,
+    Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
+    GraphOutcome, LayerIndex, LayerProgress, LayerSpec, RequestId, SchedulerToClient,
+    SchedulerToWorker, TaskAssignment, TaskId, WorkerId,
 };
 
 #[derive(Debug)]
@@ -138,6 +138,7 @@ pub(crate) struct FakeClient {
     pub(crate) info: Vec<ClusterInfo>,
     pub(crate) events: Vec<EventRecord>,
     pub(crate) shutting_down: bool,
+    pub(crate) coordinated: Vec<(RequestId, CoordinationAnswer)>,
 }
 
 impl FakeClient {
@@ -167,6 +168,9 @@ impl FakeClient {
             SchedulerToClient::Info { info } => self.info.push(info),
             SchedulerToClient::Events { events } => self.events.extend(events),
             SchedulerToClient::ShuttingDown => self.shutting_down = true,
+            SchedulerToClient::Coordinated { request, answer } => {
+                self.coordinated.push((request, answer));
+            }
         }
     }
 }
