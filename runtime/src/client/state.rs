@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use transload_protocol::{
-    ClusterInfo, EventRecord, Explanation, GraphError, GraphId, GraphOutcome, LayerProgress,
-    OutputLocation, SchedulerToClient, TaskId,
+    ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId, GraphOutcome,
+    LayerProgress, OutputLocation, RequestId, SchedulerToClient, TaskId,
 };
 
 /// Events kept for a subscriber that reads slowly; older ones are skipped.
@@ -23,6 +23,7 @@ struct Inner {
     graphs: HashMap<GraphId, GraphState>,
     infos: VecDeque<oneshot::Sender<ClusterInfo>>,
     explanations: HashMap<TaskId, Vec<oneshot::Sender<Explanation>>>,
+    calls: HashMap<RequestId, mpsc::UnboundedSender<CoordinationAnswer>>,
     lost: Option<String>,
 }
 
@@ -115,6 +116,23 @@ impl State {
         receiver
     }
 
+    /// Answers to a call, until the connection ends.
+    pub(super) fn expect_answers(
+        &self,
+        request: RequestId,
+    ) -> mpsc::UnboundedReceiver<CoordinationAnswer> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        if inner.lost.is_none() {
+            inner.calls.insert(request, sender);
+        }
+        receiver
+    }
+
+    pub(super) fn expect_no_answers(&self, request: RequestId) {
+        self.lock().calls.remove(&request);
+    }
+
     pub(super) fn subscribe(&self) -> broadcast::Receiver<EventRecord> {
         self.events.subscribe()
     }
@@ -130,6 +148,7 @@ impl State {
         inner.lost.get_or_insert(reason);
         inner.infos.clear();
         inner.explanations.clear();
+        inner.calls.clear();
         for graph in inner.graphs.values() {
             graph.changed.send_modify(|version| *version += 1);
         }
@@ -177,6 +196,12 @@ impl State {
                 for event in events {
                     // No subscriber any more is no error.
                     let _ = self.events.send(event);
+                }
+            }
+            SchedulerToClient::Coordinated { request, answer } => {
+                if let Some(call) = inner.calls.get(&request) {
+                    // A call that was dropped says so itself.
+                    let _ = call.send(answer);
                 }
             }
             SchedulerToClient::ShuttingDown => {
