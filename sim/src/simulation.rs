@@ -100,6 +100,7 @@ impl Simulation {
             worker_timeout_ms: scenario.worker_timeout_ms,
             worker_deaths_per_task: scenario.worker_deaths_per_task,
             progress_interval_ms: 100,
+            ..Config::default()
         };
         let mut world = World::new(scenario, tracing);
         faults::plan(
