@@ -144,10 +144,11 @@ impl Worker {
             || self.store.usage().is_in_flight()
             || !self.store.indexes().retries.is_empty()
             || self.obstacle.is_some();
-        // One whose earlier outputs a running task still reads waits for that task's end, however long it waits itself.
-        let queued = self.queue.keys().map(|place| place.task);
-        let stuck: BTreeSet<_> = queued
-            .filter(|task| self.running.is_empty() || !self.is_output_in_the_way(*task))
+        // One that is held up by a running task waits for that task's end, however long it waits itself.
+        let queue = self.queue.iter();
+        let stuck: BTreeSet<_> = queue
+            .filter(|(place, queued)| self.running.is_empty() || !self.is_held_up(**place, queued))
+            .map(|(place, _)| place.task)
             .collect();
         ensure(stuck.is_empty() || is_something_pending, || {
             format!("nothing is under way, and yet these wait: {stuck:?}")

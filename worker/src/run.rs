@@ -3,13 +3,15 @@
 use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
 
-use transload_protocol::{Attempt, PartitionId, Resources, TaskErrorKind, TaskId, WorkerMessage};
+use transload_protocol::{
+    Attempt, InputLocation, PartitionId, Resources, TaskErrorKind, TaskId, WorkerMessage,
+};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
 use crate::memory::{Pressure, Shortage};
 use crate::store::{Claim, Record, State};
-use crate::tasks::{Phase, Place, Running, Slot};
+use crate::tasks::{Phase, Place, Queued, Running, Slot};
 
 /// Whether memory allows a task to start whose inputs are all there.
 enum Permission {
@@ -39,6 +41,26 @@ impl Worker {
         let start = place.map_or(Unbounded, Excluded);
         let mut rest = self.queue.range((start, Unbounded));
         rest.next().map(|(place, _)| *place)
+    }
+
+    /// The task that goes first. One that has to wait for a task without its slot is passed over: what that one waits for may
+    /// be behind it.
+    pub(crate) fn head(&self) -> Option<Place> {
+        let first = self.place_after(None)?;
+        if self.running.is_empty() || self.is_working() {
+            return Some(first);
+        }
+        let mut queue = self.queue.iter();
+        queue
+            .find(|(place, queued)| !self.is_held_up(**place, queued))
+            .map(|(place, _)| *place)
+    }
+
+    /// It waits for a running task: for its output, or for it to have read an earlier output of this one.
+    pub(crate) fn is_held_up(&self, place: Place, queued: &Queued) -> bool {
+        let is_made_here = |input: &InputLocation| self.running.contains_key(&input.partition.task);
+        self.is_output_in_the_way(place.task)
+            || !self.store.is_ready(place) && queued.inputs.iter().any(is_made_here)
     }
 
     fn start_tasks(&mut self, turn: &mut Turn<'_>) {
@@ -79,7 +101,7 @@ impl Worker {
     }
 
     /// An earlier attempt of the task runs, or something of its outputs is not gone yet.
-    pub(crate) fn is_output_in_the_way(&self, task: TaskId) -> bool {
+    fn is_output_in_the_way(&self, task: TaskId) -> bool {
         self.running.contains_key(&task) || !self.store.of_task(task).is_empty()
     }
 

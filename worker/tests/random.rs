@@ -358,9 +358,9 @@ impl World {
         };
         let (task, attempt) = (*task, *attempt);
         // Now and then, what an attempt of long ago says arrives late.
-        let attempt = Attempt(attempt.0 - u32::from(b % 16 == 0 && attempt.0 > 0));
+        let attempt = Attempt(attempt.0 - u32::from(b.is_multiple_of(16) && attempt.0 > 0));
         let is_current = self.running[&task].0 == attempt;
-        if b % 2 == 0 {
+        if b.is_multiple_of(2) {
             if is_current {
                 self.seceded.insert(task);
                 self.rejoining.remove(&task);

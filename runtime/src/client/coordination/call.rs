@@ -68,26 +68,22 @@ impl Call {
 
     /// Waits until it is done.
     pub(super) async fn done(mut self) -> Result<(), CoordinationError> {
-        match self.answer().await? {
-            CoordinationAnswer::Done => {
-                self.is_over = true;
-                Ok(())
-            }
-            _ => Err(self.wrong_answer()),
-        }
+        let CoordinationAnswer::Done = self.answer().await? else {
+            return Err(self.wrong_answer());
+        };
+        self.is_over = true;
+        Ok(())
     }
 
     /// Waits for a value, and says that it has arrived.
     pub(super) async fn value(mut self) -> Result<Blob, CoordinationError> {
-        match self.answer().await? {
-            CoordinationAnswer::Value(value) => {
-                self.is_over = true;
-                // Of a connection that is lost, everything is known to the scheduler already.
-                let _ = say(&self.named.client, self.request, CoordinationCall::Taken);
-                Ok(value)
-            }
-            _ => Err(self.wrong_answer()),
-        }
+        let CoordinationAnswer::Value(value) = self.answer().await? else {
+            return Err(self.wrong_answer());
+        };
+        self.is_over = true;
+        // Of a connection that is lost, everything is known to the scheduler already.
+        let _ = say(&self.named.client, self.request, CoordinationCall::Taken);
+        Ok(value)
     }
 
     pub(super) fn wrong_answer(&self) -> CoordinationError {

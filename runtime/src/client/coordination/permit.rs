@@ -137,10 +137,9 @@ async fn acquire(
     lease: Duration,
 ) -> Result<Permit, CoordinationError> {
     let mut call = Call::send(named, call)?;
-    match call.answer().await? {
-        CoordinationAnswer::Granted => {}
-        _ => return Err(call.wrong_answer()),
-    }
+    let CoordinationAnswer::Granted = call.answer().await? else {
+        return Err(call.wrong_answer());
+    };
     let (client, request) = (named.client.clone(), call.request());
     let pause = (lease / RENEWALS_PER_LEASE).max(Duration::from_millis(1));
     // On the client's own runtime: the caller's threads may be busy with something that takes longer than the lease.

@@ -128,7 +128,7 @@ fn a_lock_of_a_lost_client_goes_to_the_next_and_a_lease_ends_by_the_schedulers_c
     assert_eq!(cluster.client().coordinated, []);
     cluster.feed(Input::ClientLost { client: other });
     let granted = (RequestId(0), CoordinationAnswer::Granted);
-    assert_eq!(cluster.client().coordinated, [granted.clone()]);
+    assert_eq!(cluster.client().coordinated, std::slice::from_ref(&granted));
     let due = cluster.scheduler.next_deadline().expect("a lease");
     cluster.now = due;
     cluster.feed(Input::Tick);
