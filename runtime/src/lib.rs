@@ -13,6 +13,7 @@ pub mod control;
 mod environment;
 mod error;
 pub mod fetcher;
+mod inside;
 mod local_cluster;
 mod operator;
 pub mod process;
@@ -20,6 +21,7 @@ mod scheduler_server;
 mod worker_process;
 
 pub use builtin::builtin_operators;
+pub use client::coordination;
 pub use client::{Client, ClientError, ClientOptions, GraphHandle};
 pub use config::Config;
 pub use control::ControlError;

@@ -20,6 +20,32 @@ pub struct Config {
     pub task_events: bool,
     /// Shortest time between two progress messages about one graph, in milliseconds. Default 100.
     pub progress_interval_ms: u32,
+    /// What locks, semaphores, events, queues and variables may take.
+    pub coordination: CoordinationLimits,
+}
+
+/// What locks, semaphores, events, queues and variables may take of the scheduler's memory. What goes beyond is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoordinationLimits {
+    /// Most of them at once. Default 100,000, some hundred bytes each.
+    pub names: u32,
+    /// Most calls at once that wait or hold something. Default 100,000, some hundred bytes each.
+    pub calls: u32,
+    /// Largest item of a queue or value of a variable, in bytes. Default 1 MiB: data belongs in partitions.
+    pub item_bytes: u64,
+    /// Most bytes of all items and values together. Default 256 MiB.
+    pub memory_bytes: u64,
+}
+
+impl Default for CoordinationLimits {
+    fn default() -> Self {
+        Self {
+            names: 100_000,
+            calls: 100_000,
+            item_bytes: 1 << 20,
+            memory_bytes: 256 << 20,
+        }
+    }
 }
 
 impl Default for Config {
@@ -30,6 +56,7 @@ impl Default for Config {
             worker_deaths_per_task: 3,
             task_events: true,
             progress_interval_ms: 100,
+            coordination: CoordinationLimits::default(),
         }
     }
 }

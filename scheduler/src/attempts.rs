@@ -11,7 +11,7 @@ use crate::slab::{TaskAt, WorkerSlot};
 use crate::task::TaskState;
 
 /// How an attempt named in a message relates to what the scheduler knows.
-enum Standing {
+pub(crate) enum Standing {
     /// It is the task's current attempt, on this worker.
     Current {
         at: TaskAt,
@@ -180,7 +180,8 @@ impl Scheduler {
             }
         }
     }
-    fn standing(&self, worker: WorkerSlot, task: TaskId, attempt: Attempt) -> Standing {
+
+    pub(crate) fn standing(&self, worker: WorkerSlot, task: TaskId, attempt: Attempt) -> Standing {
         if self
             .cancels
             .get(&task)

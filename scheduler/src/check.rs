@@ -53,6 +53,7 @@ impl Scheduler {
         self.check_cancels(&mut expected)?;
         self.check_workers(&expected)?;
         self.check_queues(&expected)?;
+        self.coordination.check()?;
         self.check_maps()
     }
 
@@ -254,7 +255,9 @@ impl Scheduler {
                 })?;
                 counts.running += 1;
                 expected.assigned.entry(*worker).or_default().insert(at);
-                expected.used(*worker).give_back(&record.resources);
+                if !self.workers.slab[*worker].seceded.contains(&at) {
+                    expected.used(*worker).give_back(&record.resources);
+                }
                 Ok(())
             }
             TaskState::Done { worker, sizes, .. } => {
@@ -323,6 +326,12 @@ impl Scheduler {
                 assigned == should && worker.assigned.len() == should.len(),
                 || format!("worker {id} is said to have {assigned:?}, tasks say {should:?}"),
             )?;
+            ensure(worker.seceded.is_subset(&should), || {
+                format!(
+                    "worker {id} has {:?} that wait without a slot, of {should:?}",
+                    worker.seceded
+                )
+            })?;
             let mut used = worker.used.clone();
             used.named.retain(|_, amount| *amount > 0);
             let mut should = expected

@@ -8,6 +8,7 @@ use transload_protocol::{
 };
 
 use crate::api::Action;
+use crate::coordination::Step;
 use crate::graph::{Graph, Phase};
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, TaskAt};
@@ -43,6 +44,10 @@ impl Scheduler {
             ClientMessage::Info => answer(SchedulerToClient::Info { info: self.info() }),
             ClientMessage::Subscribe => self.on_subscribe(client),
             ClientMessage::Shutdown => self.on_shutdown(out),
+            ClientMessage::Coordinate { request, call } => {
+                let step = &mut Step { now: self.now, out };
+                self.coordination.on_call(client, request, call, step);
+            }
         }
     }
 
@@ -53,6 +58,8 @@ impl Scheduler {
         if record.subscribed {
             self.subscribers -= 1;
         }
+        let step = &mut Step { now: self.now, out };
+        self.coordination.on_client_lost(client, step);
         for id in record.graphs {
             if let Some(slot) = self.graphs.by_id.get(&id).copied() {
                 self.end_early(slot, None, out);

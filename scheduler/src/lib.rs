@@ -10,6 +10,7 @@ mod barrier;
 mod bits;
 mod check;
 mod clients;
+mod coordination;
 mod ending;
 mod explain;
 mod graph;
@@ -20,6 +21,7 @@ mod members;
 mod place;
 mod ready;
 mod reports;
+mod secede;
 mod slab;
 mod task;
 #[cfg(test)]
@@ -27,5 +29,5 @@ mod testing;
 mod transition;
 mod worker;
 
-pub use api::{Action, Config, Input};
+pub use api::{Action, Config, CoordinationLimits, Input};
 pub use machine::Scheduler;

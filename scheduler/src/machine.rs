@@ -11,6 +11,7 @@ use transload_protocol::{
 
 use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
+use crate::coordination::{Coordination, Step};
 use crate::graph::Graph;
 use crate::ready::ReadyQueue;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
@@ -34,6 +35,7 @@ pub struct Scheduler {
     /// Cancelled attempts that their workers have not answered. They outlive their graphs.
     pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
     pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Transfer>,
+    pub(crate) coordination: Coordination,
     /// Graphs about which their clients are to be told something, by time.
     pub(crate) progress_due: BTreeSet<(Time, GraphSlot)>,
     /// No worker can have been silent for too long before this.
@@ -103,6 +105,7 @@ impl Scheduler {
     pub fn new(config: Config) -> Self {
         Self {
             workers: Workers::new(config.queue_per_slot),
+            coordination: Coordination::new(config.coordination),
             config,
             now: Time::default(),
             stopped: false,
@@ -176,7 +179,11 @@ impl Scheduler {
     /// When an [`Input::Tick`] is wanted, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Time> {
         let progress = self.progress_due.first().map(|(due, _)| *due);
-        [self.liveness_check, progress].into_iter().flatten().min()
+        let coordination = self.coordination.next_deadline();
+        [self.liveness_check, progress, coordination]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn on_client_connected(&mut self, client: ClientId, hello: ClientHello) {
@@ -194,5 +201,7 @@ impl Scheduler {
         {
             self.drop_silent_workers(due, out);
         }
+        let now = self.now;
+        self.coordination.on_tick(&mut Step { now, out });
     }
 }

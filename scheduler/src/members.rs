@@ -57,6 +57,8 @@ impl Scheduler {
             WorkerMessage::Lost { tasks } => self.on_lost_outputs(worker, &tasks, out),
             WorkerMessage::Heartbeat { load } => self.workers.slab[worker].load = load,
             WorkerMessage::Events { events } => self.forward(worker, events, out),
+            WorkerMessage::Seceded { task, attempt } => self.on_seceded(worker, task, attempt),
+            WorkerMessage::Rejoined { task, attempt } => self.on_rejoined(worker, task, attempt),
             WorkerMessage::Goodbye => self.remove_worker(worker, "it left", false, out),
         }
     }

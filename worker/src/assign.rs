@@ -196,6 +196,7 @@ impl Worker {
         {
             let attempt = running.attempt;
             turn.out.push(Action::Stop { task, attempt });
+            self.wait_no_more(task);
         }
     }
 

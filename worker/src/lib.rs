@@ -14,6 +14,7 @@ mod memory;
 mod release;
 mod report;
 mod run;
+mod secede;
 mod spill;
 mod store;
 mod tasks;

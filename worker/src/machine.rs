@@ -1,6 +1,7 @@
 //! The worker machine: its state, and what each message of the scheduler does to it. Driven by `runtime` and `sim`.
 //!
-//! The rest by what it is about: `assign` (the queue), `run` (tasks that start and end), `fetch` (partitions that arrive),
+//! The rest by what it is about: `assign` (the queue), `run` (tasks that start and end),
+//! `secede` (that wait without a slot), `fetch` (partitions that arrive),
 //! `spill` (that move between tiers), `release` (that leave). After each input [`Worker::handle`] plans anew: what to
 //! evict, which tasks to start, which inputs to ask for.
 
@@ -37,6 +38,9 @@ pub struct Worker {
     /// Where in `queue` a task stands.
     pub(crate) places: BTreeMap<TaskId, Place>,
     pub(crate) running: BTreeMap<TaskId, Running>,
+    /// Seceded tasks that want to go on, by ticket.
+    pub(crate) rejoining: BTreeMap<u64, TaskId>,
+    pub(crate) next_ticket: u64,
     /// Resources that no running task occupies.
     pub(crate) free: Resources,
     pub(crate) store: Store,
@@ -82,6 +86,8 @@ impl Worker {
             queue: BTreeMap::new(),
             places: BTreeMap::new(),
             running: BTreeMap::new(),
+            rejoining: BTreeMap::new(),
+            next_ticket: 0,
             free: config.resources.clone(),
             store: Store::default(),
             pressure: Pressure::Calm,
@@ -153,6 +159,8 @@ impl Worker {
                 partition,
                 reason: _,
             } => self.on_load_failed(partition, turn),
+            Input::Secede { task, attempt } => self.on_secede(task, attempt, turn),
+            Input::Rejoin { task, attempt } => self.on_rejoin(task, attempt, turn),
             Input::Measured { resident_bytes } => self.resident_bytes = resident_bytes,
             Input::Tick => {}
         }
@@ -221,6 +229,7 @@ impl Worker {
         self.queue.clear();
         self.places.clear();
         self.running.clear();
+        self.rejoining.clear();
         self.layers.clear();
         self.sources.clear();
         self.store = Store::default();

@@ -29,6 +29,7 @@ use self::store::PartitionStore;
 use crate::config::WorkerConfig;
 use crate::control::{self, ControlError, Dialed};
 use crate::fetcher::Fetcher;
+use crate::inside::WorkerClient;
 use crate::process;
 use crate::{OperatorFactory, RuntimeError, WorkerEnvironment};
 
@@ -63,7 +64,12 @@ pub async fn run_worker(
         execution_memory: Budget::new("memory for operators", config.execution_bytes()),
         scratch_dir: make_scratch_directory(spill.path())?,
     });
-    let executor = Executor::start(&environment, operators(&environment))?;
+    let client = Arc::new(WorkerClient::new(
+        address.clone(),
+        config.client_options(&name),
+        environment.execution_memory.clone(),
+    ));
+    let executor = Executor::start(&environment, operators(&environment), client)?;
     let store = Arc::new(PartitionStore::new(
         config.storage_bytes(),
         config.served_loads,

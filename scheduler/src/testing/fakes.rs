@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
-    Attempt, ClusterInfo, EventRecord, Explanation, GraphError, GraphId, GraphOutcome, InputSpec,
-    LayerIndex, LayerProgress, LayerSpec, PartitionId, SchedulerToClient, SchedulerToWorker,
-    SourceTable, TaskAssignment, TaskId, WorkerId,
+    Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
+    GraphOutcome, InputSpec, LayerIndex, LayerProgress, LayerSpec, PartitionId, RequestId,
+    SchedulerToClient, SchedulerToWorker, SourceTable, TaskAssignment, TaskId, WorkerId,
 };
 
 #[derive(Debug)]
@@ -197,6 +197,7 @@ pub(crate) struct FakeClient {
     pub(crate) info: Vec<ClusterInfo>,
     pub(crate) events: Vec<EventRecord>,
     pub(crate) shutting_down: bool,
+    pub(crate) coordinated: Vec<(RequestId, CoordinationAnswer)>,
 }
 
 impl FakeClient {
@@ -234,6 +235,9 @@ impl FakeClient {
             SchedulerToClient::Info { info } => self.info.push(info),
             SchedulerToClient::Events { events } => self.events.extend(events),
             SchedulerToClient::ShuttingDown => self.shutting_down = true,
+            SchedulerToClient::Coordinated { request, answer } => {
+                self.coordinated.push((request, answer));
+            }
         }
     }
 }

@@ -41,7 +41,18 @@ impl Cluster {
         let Some(task) = task else {
             return !fake.inbox.is_empty() || !fake.cancelling.is_empty();
         };
-        if !fake.assigned[&task].fetched {
+        if rng.random_bool(0.1) {
+            // Whether it runs or not, has said so before or not.
+            let attempt = fake.assigned[&task].task.attempt;
+            self.say(
+                worker,
+                if rng.random_bool(0.5) {
+                    WorkerMessage::Seceded { task, attempt }
+                } else {
+                    WorkerMessage::Rejoined { task, attempt }
+                },
+            );
+        } else if !fake.assigned[&task].fetched {
             self.fetch(worker, task, rng, trouble);
         } else if trouble.failures && rng.random_bool(0.05) {
             self.fail(task, TaskErrorKind::OutOfMemory);

@@ -3,5 +3,6 @@
 mod asking;
 mod ending;
 mod failing;
+mod inside;
 mod lineage;
 mod placement;
