@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn every_graph_is_sound_and_about_as_large_as_asked_for() {
         for shape in Shape::ALL {
-            for tasks in [10, 1_000, 10_000, 250_000] {
+            for tasks in [10, 1_000, 110_000] {
                 let graph = shape.graph(tasks, 1);
                 let edges = edge_count(&graph);
                 let compiled = graph.compile().expect("a sound graph");
