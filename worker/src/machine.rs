@@ -32,6 +32,8 @@ pub struct Worker {
     pub(crate) peers: BTreeSet<WorkerId>,
     pub(crate) layers: BTreeMap<(GraphId, LayerIndex), Arc<Layer>>,
     pub(crate) queue: BTreeMap<Place, Queued>,
+    /// Of `queue`, the tasks that need no slot: while there are none, nothing can start without a free one.
+    pub(crate) slotless: usize,
     /// Where in `queue` a task stands.
     pub(crate) places: BTreeMap<TaskId, Place>,
     pub(crate) running: BTreeMap<TaskId, Running>,
@@ -77,6 +79,7 @@ impl Worker {
             peers: BTreeSet::new(),
             layers: BTreeMap::new(),
             queue: BTreeMap::new(),
+            slotless: 0,
             places: BTreeMap::new(),
             running: BTreeMap::new(),
             free: config.resources.clone(),
@@ -196,6 +199,7 @@ impl Worker {
         turn.out.push(Action::Exit);
         self.link = Link::Left;
         self.queue.clear();
+        self.slotless = 0;
         self.places.clear();
         self.running.clear();
         self.layers.clear();

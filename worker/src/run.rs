@@ -45,6 +45,10 @@ impl Worker {
         let mut free = self.free.clone();
         let mut cursor = None;
         while let Some(place) = self.place_after(cursor) {
+            if free.slots == 0 && self.slotless == 0 {
+                // A long queue behind busy slots costs nothing.
+                return;
+            }
             cursor = Some(place);
             if !self.store.is_ready(place) {
                 match self.pressure {
@@ -104,6 +108,7 @@ impl Worker {
         let Some(queued) = self.queue.remove(&place) else {
             return;
         };
+        self.slotless -= usize::from(queued.is_slotless());
         let task = place.task;
         self.places.remove(&task);
         let inputs = queued.distinct_inputs();
