@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -38,6 +39,8 @@ pub(super) struct Parts {
     pub(super) store: Arc<PartitionStore>,
     pub(super) spill: Arc<SpillDirectory>,
     pub(super) fetcher: Arc<Fetcher>,
+    /// Where fetches run, so that moving bytes does not hold up decisions.
+    pub(super) data_runtime: Handle,
     pub(super) stop_timeout: Duration,
 }
 

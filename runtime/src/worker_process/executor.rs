@@ -69,7 +69,6 @@ impl Executor {
         let cancelled = CancellationToken::new();
         self.running.insert((task, attempt), cancelled.clone());
         let operator = self.operators.get(&layer.operator);
-        let names = self.operators.names().join(", ");
         let context = TaskContext {
             task,
             attempt,
@@ -83,20 +82,29 @@ impl Executor {
         let Some(runtime) = &self.runtime else {
             return;
         };
+        let operator = operator.ok_or_else(|| self.unknown(&context.layer.operator));
         runtime.spawn(async move {
             let result = match operator {
-                Some(operator) => run_operator(operator, context).await,
-                None => Err(OperatorError {
-                    kind: TaskErrorKind::UnknownOperator,
-                    message: format!(
-                        "this worker has no operator `{}`, only {names}; start workers from the same program as the client",
-                        context.layer.operator
-                    ),
-                }),
+                Ok(operator) => run_operator(operator, context).await,
+                Err(error) => Err(error),
             };
             // A worker that is ending listens no more.
-            let _ = completions.send(Completion::Task { task, attempt, result });
+            let _ = completions.send(Completion::Task {
+                task,
+                attempt,
+                result,
+            });
         });
+    }
+
+    fn unknown(&self, name: &str) -> OperatorError {
+        let names = self.operators.names().join(", ");
+        OperatorError {
+            kind: TaskErrorKind::UnknownOperator,
+            message: format!(
+                "this worker has no operator `{name}`, only {names}; start workers from the same program as the client"
+            ),
+        }
     }
 
     /// Asks a task to stop. It still ends by a completion.
