@@ -98,6 +98,7 @@ impl Worker {
             layer,
             inputs,
         };
+        self.slotless += usize::from(queued.is_slotless());
         self.queue.insert(place, queued);
     }
 
@@ -212,6 +213,7 @@ impl Worker {
     /// Takes a task out of the queue; what only it needed goes with it.
     pub(crate) fn unqueue(&mut self, place: Place, turn: &mut Turn<'_>) -> Option<Queued> {
         let queued = self.queue.remove(&place)?;
+        self.slotless -= usize::from(queued.is_slotless());
         self.places.remove(&place.task);
         for partition in queued.distinct_inputs() {
             self.store.remove_need(partition, place);

@@ -35,6 +35,8 @@ pub struct Worker {
     /// Where the layers are that they read whole.
     pub(crate) sources: BTreeMap<(GraphId, LayerIndex), Sources>,
     pub(crate) queue: BTreeMap<Place, Queued>,
+    /// Of `queue`, the tasks that need no slot: while there are none, nothing can start without a free one.
+    pub(crate) slotless: usize,
     /// Where in `queue` a task stands.
     pub(crate) places: BTreeMap<TaskId, Place>,
     pub(crate) running: BTreeMap<TaskId, Running>,
@@ -84,6 +86,7 @@ impl Worker {
             layers: BTreeMap::new(),
             sources: BTreeMap::new(),
             queue: BTreeMap::new(),
+            slotless: 0,
             places: BTreeMap::new(),
             running: BTreeMap::new(),
             rejoining: BTreeMap::new(),
@@ -227,6 +230,7 @@ impl Worker {
         turn.out.push(Action::Exit);
         self.link = Link::Left;
         self.queue.clear();
+        self.slotless = 0;
         self.places.clear();
         self.running.clear();
         self.rejoining.clear();

@@ -68,6 +68,10 @@ impl Worker {
         let mut free = self.resume_tasks(turn);
         let mut cursor = None;
         while let Some(place) = self.place_after(cursor) {
+            if free.slots == 0 && self.slotless == 0 {
+                // A long queue behind busy slots costs nothing.
+                return;
+            }
             cursor = Some(place);
             if !self.store.is_ready(place) {
                 match self.pressure {
@@ -127,6 +131,7 @@ impl Worker {
         let Some(queued) = self.queue.remove(&place) else {
             return;
         };
+        self.slotless -= usize::from(queued.is_slotless());
         let task = place.task;
         self.places.remove(&task);
         let inputs = queued.distinct_inputs();

@@ -60,6 +60,11 @@ impl Queued {
         self.inputs.iter().map(|input| input.partition).collect()
     }
 
+    /// It can start when no slot is free.
+    pub(crate) fn is_slotless(&self) -> bool {
+        self.layer.resources.slots == 0
+    }
+
     /// For each input of the layer, the partitions in order: the shape that `Action::Start` wants.
     pub(crate) fn inputs_by_position(&self) -> Vec<Vec<PartitionId>> {
         let mut positions = vec![Vec::new(); self.layer.inputs.len()];

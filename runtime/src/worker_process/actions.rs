@@ -95,7 +95,7 @@ impl Driver {
         let fetcher = Arc::clone(&self.parts.fetcher);
         let destination = self.parts.store.destination(bytes);
         let completions = self.completions.clone();
-        let task = tokio::spawn(async move {
+        let task = self.parts.data_runtime.spawn(async move {
             let start = Instant::now();
             let result = fetcher.fetch(&addresses, id, &destination).await;
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);

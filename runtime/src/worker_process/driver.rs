@@ -4,14 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use transload_gpu::SpillDirectory;
 use transload_protocol::{
-    Address, Attempt, GraphId, LayerIndex, PartitionId, SchedulerToWorker, TaskId,
-    WorkerId, WorkerMessage,
+    Address, Attempt, GraphId, LayerIndex, PartitionId, SchedulerToWorker, TaskId, WorkerId,
+    WorkerMessage,
 };
 use transload_worker::{Action, Input, Worker};
 
@@ -39,6 +40,8 @@ pub(super) struct Parts {
     pub(super) store: Arc<PartitionStore>,
     pub(super) spill: Arc<SpillDirectory>,
     pub(super) fetcher: Arc<Fetcher>,
+    /// Where fetches run, so that moving bytes does not hold up decisions.
+    pub(super) data_runtime: Handle,
     pub(super) stop_timeout: Duration,
 }
 
