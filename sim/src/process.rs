@@ -2,7 +2,7 @@
 //!
 //! The driver is strict: an action that a real driver could not carry out ends the simulation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
     Address, Attempt, GraphId, LayerIndex, LayerSpec, PartitionId, Resources, SchedulerToWorker,
@@ -74,6 +74,8 @@ struct Execution {
     token: u64,
     resources: Resources,
     outcome: Outcome,
+    /// Started ahead of time: it waits in `Process::ahead` for a slot.
+    waits: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub(crate) struct Process {
     layers: BTreeMap<(GraphId, LayerIndex), LayerSpec>,
     store: BTreeMap<PartitionId, Stored>,
     running: BTreeMap<(TaskId, Attempt), Execution>,
+    /// Of these, the ones that wait for a slot, in the order in which they get it.
+    ahead: VecDeque<(TaskId, Attempt)>,
     /// Fetches in flight, and the bytes expected.
     fetching: BTreeMap<PartitionId, (u64, u64)>,
     /// The inputs of what was assigned and not answered.
@@ -150,6 +154,7 @@ impl Process {
             layers: BTreeMap::new(),
             store: BTreeMap::new(),
             running: BTreeMap::new(),
+            ahead: VecDeque::new(),
             fetching: BTreeMap::new(),
             assigned: BTreeMap::new(),
             overcommitted: BTreeSet::new(),

@@ -71,9 +71,13 @@ impl Worker {
     fn check_running(&self) -> Result<(), String> {
         let mut free = self.config.resources.clone();
         for (task, running) in &self.running {
-            ensure(free.take(&running.layer.resources), || {
-                format!("{task} and its neighbours occupy more than there is")
+            ensure(running.is_ahead == self.ahead.contains(*task), || {
+                format!("{task} is ahead in one place and not in the other")
             })?;
+            ensure(
+                running.is_ahead || free.take(&running.layer.resources),
+                || format!("{task} and its neighbours occupy more than there is"),
+            )?;
             for input in &running.inputs {
                 let state = self.store.get(*input).map(|record| record.state);
                 ensure(matches!(state, Some(State::Host { pins: 1.. })), || {
@@ -81,6 +85,13 @@ impl Worker {
                 })?;
             }
         }
+        let ahead = self.running.values().filter(|running| running.is_ahead);
+        ensure(ahead.count() == self.ahead.len(), || {
+            format!("{} tasks ahead", self.ahead.len())
+        })?;
+        ensure(self.ahead.len() == 0 || free.slots == 0, || {
+            "a slot is free and a task waits for it".to_owned()
+        })?;
         // Compared like this because amounts of zero may be written down or not.
         ensure(free.covers(&self.free) && self.free.covers(&free), || {
             format!("free are {}, should be {free}", self.free)

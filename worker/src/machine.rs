@@ -12,6 +12,7 @@ use transload_protocol::{
     Tier, Time, WorkerId, WorkerMessage,
 };
 
+use crate::ahead::Ahead;
 use crate::memory::{Limits, Pressure};
 use crate::report::next_beat;
 use crate::spill::Obstacle;
@@ -39,6 +40,7 @@ pub struct Worker {
     pub(crate) running: BTreeMap<TaskId, Running>,
     /// Resources that no running task occupies.
     pub(crate) free: Resources,
+    pub(crate) ahead: Ahead,
     pub(crate) store: Store,
     pub(crate) pressure: Pressure,
     /// Why spilling pauses, if it does.
@@ -83,6 +85,7 @@ impl Worker {
             places: BTreeMap::new(),
             running: BTreeMap::new(),
             free: config.resources.clone(),
+            ahead: Ahead::default(),
             store: Store::default(),
             pressure: Pressure::Calm,
             obstacle: None,
@@ -205,6 +208,7 @@ impl Worker {
         self.layers.clear();
         self.store = Store::default();
         self.free = self.config.resources.clone();
+        self.ahead = Ahead::default();
         self.pressure = Pressure::Calm;
         self.obstacle = None;
     }

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use transload_protocol::{Attempt, InputLocation, LayerIndex, PartitionId, Resources, TaskId};
+use transload_protocol::{
+    Attempt, InputLocation, LayerIndex, PartitionId, Resources, TaskId, Time,
+};
 
 /// Position in the queue: lower runs first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +68,9 @@ pub(crate) struct Running {
     /// Pinned until it ends.
     pub(crate) inputs: BTreeSet<PartitionId>,
     pub(crate) phase: Phase,
+    pub(crate) started: Time,
+    /// It waits at the executor for a slot that another task still occupies; see `ahead`.
+    pub(crate) is_ahead: bool,
 }
 
 /// What is to become of a running task.

@@ -3,13 +3,14 @@
 //! Called by the driver, which knows what may run; sockets and disks are on other threads.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ use crate::{
 /// Deep expressions and plans recurse deeply.
 const STACK_BYTES: usize = 16 << 20;
 
+/// Tasks that a slot thread runs one after the other before it looks at what else there is to do on it.
+const TASKS_IN_A_ROW: u32 = 32;
+
 /// The slot threads and what runs on them. Dropping it asks all tasks to stop and waits for none.
 pub(super) struct Executor {
     /// There until [`Executor::stop`] or the drop takes it.
@@ -31,6 +35,24 @@ pub(super) struct Executor {
     operators: OperatorRegistry,
     environment: Arc<WorkerEnvironment>,
     running: HashMap<(TaskId, Attempt), CancellationToken>,
+    slots: Arc<Slots>,
+}
+
+/// A task on its way to the slot threads.
+struct Job {
+    operator: Result<Arc<dyn Operator>, OperatorError>,
+    context: TaskContext,
+    completions: mpsc::UnboundedSender<Completion>,
+}
+
+/// Which slots are free, and who waits for them: tasks that the machine has started ahead of time, in its order.
+struct Slots {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    free: u32,
+    waiting: VecDeque<Job>,
 }
 
 impl Executor {
@@ -54,10 +76,16 @@ impl Executor {
             operators,
             environment: Arc::clone(environment),
             running: HashMap::new(),
+            slots: Arc::new(Slots {
+                inner: Mutex::new(Inner {
+                    free: environment.slots.max(1),
+                    waiting: VecDeque::new(),
+                }),
+            }),
         })
     }
 
-    /// Starts a task; its end arrives at `completions`.
+    /// Starts a task as soon as its slots are free, after those that were here before; its end arrives at `completions`.
     pub(super) fn run(
         &mut self,
         task: TaskId,
@@ -78,23 +106,17 @@ impl Executor {
             cancelled,
             environment: Arc::clone(&self.environment),
         };
-        let completions = completions.clone();
         let Some(runtime) = &self.runtime else {
             return;
         };
-        let operator = operator.ok_or_else(|| self.unknown(&context.layer.operator));
-        runtime.spawn(async move {
-            let result = match operator {
-                Ok(operator) => run_operator(operator, context).await,
-                Err(error) => Err(error),
-            };
-            // A worker that is ending listens no more.
-            let _ = completions.send(Completion::Task {
-                task,
-                attempt,
-                result,
-            });
-        });
+        let job = Job {
+            operator: operator.ok_or_else(|| self.unknown(&context.layer.operator)),
+            context,
+            completions: completions.clone(),
+        };
+        if let Some(job) = self.slots.take(job) {
+            runtime.spawn(occupy(Arc::clone(&self.slots), job));
+        }
     }
 
     fn unknown(&self, name: &str) -> OperatorError {
@@ -111,6 +133,9 @@ impl Executor {
     pub(super) fn cancel(&self, task: TaskId, attempt: Attempt) {
         if let Some(cancelled) = self.running.get(&(task, attempt)) {
             cancelled.cancel();
+        }
+        if let Some(job) = self.slots.withdraw(task, attempt) {
+            job.end(Err(stopped()));
         }
     }
 
@@ -140,6 +165,112 @@ impl Drop for Executor {
     }
 }
 
+impl Slots {
+    /// Takes the slots that a task needs, or keeps it until it is its turn.
+    fn take(&self, job: Job) -> Option<Job> {
+        let mut inner = self.lock();
+        let slots = job.slots();
+        let is_its_turn = inner.waiting.is_empty() && inner.free >= slots;
+        if slots == 0 || is_its_turn {
+            inner.free -= slots;
+            return Some(job);
+        }
+        inner.waiting.push_back(job);
+        None
+    }
+
+    /// Gives slots back and takes the tasks whose turn it is now.
+    fn give_back(&self, slots: u32) -> Vec<Job> {
+        let mut inner = self.lock();
+        inner.free += slots;
+        let mut next = Vec::new();
+        while let Some(wanted) = inner.waiting.front().map(Job::slots)
+            && inner.free >= wanted
+        {
+            inner.free -= wanted;
+            next.extend(inner.waiting.pop_front());
+        }
+        next
+    }
+
+    /// Takes out a task that has not had its turn yet.
+    fn withdraw(&self, task: TaskId, attempt: Attempt) -> Option<Job> {
+        let mut inner = self.lock();
+        let is_it = |job: &Job| job.context.task == task && job.context.attempt == attempt;
+        let at = inner.waiting.iter().position(is_it)?;
+        inner.waiting.remove(at)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that holds this lock can leave the counts half-changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    async fn run(self) {
+        let (task, attempt) = (self.context.task, self.context.attempt);
+        let result = match self.operator {
+            Ok(operator) => run_operator(operator, self.context).await,
+            Err(error) => Err(error),
+        };
+        tell(&self.completions, task, attempt, result);
+    }
+
+    /// Ends without having run.
+    fn end(self, result: Result<Vec<Partition>, OperatorError>) {
+        let (task, attempt) = (self.context.task, self.context.attempt);
+        tell(&self.completions, task, attempt, result);
+    }
+
+    fn slots(&self) -> u32 {
+        self.context.layer.resources.slots
+    }
+}
+
+fn tell(
+    completions: &mpsc::UnboundedSender<Completion>,
+    task: TaskId,
+    attempt: Attempt,
+    result: Result<Vec<Partition>, OperatorError>,
+) {
+    // A worker that is ending listens no more.
+    let _ = completions.send(Completion::Task {
+        task,
+        attempt,
+        result,
+    });
+}
+
+/// Runs a task, and then those that waited for its slots.
+fn occupy(slots: Arc<Slots>, mut job: Job) -> BoxFuture<'static, ()> {
+    async move {
+        let mut in_a_row = 0;
+        loop {
+            let freed = job.slots();
+            job.run().await;
+            let mut next = slots.give_back(freed).into_iter();
+            let Some(first) = next.next() else {
+                return;
+            };
+            job = first;
+            for further in next {
+                tokio::spawn(occupy(Arc::clone(&slots), further));
+            }
+            in_a_row += 1;
+            if in_a_row == TASKS_IN_A_ROW {
+                in_a_row = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    .boxed()
+}
+
+fn stopped() -> OperatorError {
+    OperatorError::new("the task was stopped")
+}
+
 async fn run_operator(
     operator: Arc<dyn Operator>,
     context: TaskContext,
@@ -149,7 +280,7 @@ async fn run_operator(
     let running = async move {
         tokio::select! {
             biased;
-            () = cancelled.cancelled() => Err(OperatorError::new("the task was stopped")),
+            () = cancelled.cancelled() => Err(stopped()),
             result = async { operator.run(context).await } => result,
         }
     };

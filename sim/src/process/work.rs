@@ -1,6 +1,8 @@
 //! What a simulated worker's executors and disk do.
 
-use transload_protocol::{Attempt, LayerIndex, LayerSpec, PartitionId, TaskErrorKind, TaskId};
+use transload_protocol::{
+    Attempt, LayerIndex, LayerSpec, PartitionId, Resources, TaskErrorKind, TaskId,
+};
 use transload_worker::Input;
 
 use super::{Death, DiskOperation, Execution, Life, Outcome, Process, Stored};
@@ -28,12 +30,10 @@ impl Process {
                 attempt.0
             ));
         }
-        let mut free = self.config.resources.clone();
-        let running = self.running.values().map(|execution| &execution.resources);
-        if !running
-            .chain([&spec.resources])
-            .all(|taken| free.take(taken))
-        {
+        let mut free = self.free();
+        let is_behind = spec.resources.slots > 0 && !self.ahead.is_empty();
+        let waits = is_behind || !free.take(&spec.resources);
+        if waits && spec.resources != Resources::slots(1) {
             return Err(format!("starts {task} with no slot free for it"));
         }
         if !self.running.is_empty() && self.memory_bytes() > self.config.memory_bytes {
@@ -65,12 +65,42 @@ impl Process {
                 token,
                 resources: spec.resources,
                 outcome,
+                waits,
             },
         );
         world.count("tasks started");
-        let micros = world.scenario.task_micros;
-        self.end_later(world, task, attempt, token, micros);
+        if waits {
+            world.count("tasks started ahead");
+            self.ahead.push_back((task, attempt));
+        } else {
+            let micros = world.scenario.task_micros;
+            self.end_later(world, task, attempt, token, micros);
+        }
         Ok(())
+    }
+
+    /// What running tasks leave.
+    fn free(&self) -> Resources {
+        let mut free = self.config.resources.clone();
+        for execution in self.running.values().filter(|running| !running.waits) {
+            free.take(&execution.resources);
+        }
+        free
+    }
+
+    /// Those that were started ahead run as soon as slots are free.
+    fn run_those_ahead(&mut self, world: &mut World) {
+        let mut free = self.free();
+        while let Some((task, attempt)) = self.ahead.front().copied()
+            && let Some(execution) = self.running.get_mut(&(task, attempt))
+            && free.take(&execution.resources)
+        {
+            execution.waits = false;
+            let token = execution.token;
+            self.ahead.pop_front();
+            let micros = world.scenario.task_micros;
+            self.end_later(world, task, attempt, token, micros);
+        }
     }
 
     fn end_later(
@@ -140,6 +170,14 @@ impl Process {
             ));
         };
         world.count("tasks stopped");
+        if execution.waits {
+            // It has not begun, and never will.
+            execution.outcome = Outcome::Stopped;
+            execution.token = token;
+            self.ahead.retain(|waiting| *waiting != (task, attempt));
+            self.end_later(world, task, attempt, token, 1);
+            return Ok(());
+        }
         // Some operators notice at once, some only when they are done.
         if heeds {
             execution.outcome = Outcome::Stopped;
@@ -164,6 +202,7 @@ impl Process {
         let Some(execution) = self.running.remove(&key) else {
             return Ok(());
         };
+        self.run_those_ahead(world);
         match execution.outcome {
             Outcome::KillsTheProcess => {
                 world.count("workers killed by a task");
@@ -334,6 +373,7 @@ impl Process {
         };
         self.store.clear();
         self.running.clear();
+        self.ahead.clear();
         self.disk.clear();
         self.tick = None;
         for fetch in std::mem::take(&mut self.fetching)
