@@ -304,3 +304,85 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
 }
+
+#[cfg(test)]
+mod tests {
+    use transload_gpu::Budget;
+    use transload_protocol::{ClientId, GraphId, Resources};
+
+    use super::*;
+
+    fn job(index: u32, slots: u32) -> Job {
+        let graph = GraphId {
+            client: ClientId(1),
+            sequence: 0,
+        };
+        let layer = LayerSpec {
+            name: "layer".to_owned(),
+            operator: "noop".to_owned(),
+            arguments: Default::default(),
+            first_task: 0,
+            outputs: 1,
+            inputs: 0,
+            resources: Resources::slots(slots),
+        };
+        Job {
+            operator: Err(stopped()),
+            context: TaskContext {
+                task: TaskId { graph, index },
+                attempt: Attempt(0),
+                position: index,
+                layer: Arc::new(layer),
+                inputs: Vec::new(),
+                cancelled: CancellationToken::new(),
+                environment: Arc::new(WorkerEnvironment {
+                    name: "worker".to_owned(),
+                    slots: 2,
+                    execution_memory: Budget::new("memory", 0),
+                    scratch_dir: "/".into(),
+                }),
+            },
+            completions: mpsc::unbounded_channel().0,
+        }
+    }
+
+    fn two_slots() -> Slots {
+        Slots {
+            inner: Mutex::new(Inner {
+                free: 2,
+                waiting: VecDeque::new(),
+            }),
+        }
+    }
+
+    fn indices(jobs: Vec<Job>) -> Vec<u32> {
+        jobs.iter().map(|job| job.context.task.index).collect()
+    }
+
+    #[test]
+    fn tasks_get_their_slots_in_the_order_in_which_they_came() {
+        let slots = two_slots();
+        assert!(slots.take(job(0, 1)).is_some());
+        assert!(slots.take(job(1, 1)).is_some());
+        for (index, wanted) in [(2, 2), (3, 1)] {
+            assert!(slots.take(job(index, wanted)).is_none());
+        }
+        assert!(slots.take(job(4, 0)).is_some(), "it needs none");
+        assert_eq!(indices(slots.give_back(1)), [0; 0], "task 2 needs both");
+        assert_eq!(indices(slots.give_back(1)), [2]);
+        assert_eq!(indices(slots.give_back(2)), [3]);
+    }
+
+    #[test]
+    fn a_task_that_waits_can_be_withdrawn_and_one_that_runs_cannot() {
+        let slots = two_slots();
+        for index in 0..4 {
+            slots.take(job(index, 1));
+        }
+        let task = |index| job(index, 1).context.task;
+        assert!(slots.withdraw(task(2), Attempt(0)).is_some());
+        assert!(slots.withdraw(task(2), Attempt(0)).is_none());
+        assert!(slots.withdraw(task(0), Attempt(0)).is_none());
+        assert_eq!(indices(slots.give_back(1)), [3]);
+    }
+}
