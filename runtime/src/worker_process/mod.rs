@@ -9,6 +9,7 @@ mod disk;
 mod driver;
 mod executor;
 mod fused;
+mod slots;
 mod store;
 
 use std::fs;

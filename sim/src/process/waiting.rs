@@ -57,13 +57,16 @@ impl Process {
                 execution.stage = Stage::WantsSlot;
                 Input::Rejoin { task, attempt }
             }
-            Stage::WantsSlot => return Err(format!("{task} goes on without its slot")),
+            Stage::WantsSlot | Stage::Ahead => {
+                return Err(format!("{task} goes on without its slot"));
+            }
         };
         if execution.stage == Stage::Waits {
             let token = world.token();
             execution.token = token;
             let micros = world.scenario.task_micros;
             self.end_later(world, task, attempt, token, micros);
+            self.run_those_ahead(world);
         }
         self.handle(world, input)?;
         Ok(true)
