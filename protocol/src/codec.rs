@@ -96,9 +96,9 @@ pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 mod tests {
     use super::*;
     use crate::{
-        Address, Blob, ClientHello, ClientId, ClientMessage, Edges, ExplicitEdges, GraphId, Hello,
-        Layer, PROTOCOL_VERSION, Resources, Role, SchedulerToClient, SchedulerToWorker, TaskGraph,
-        Welcome, WorkerHello, WorkerMessage,
+        Address, Arguments, Blob, ClientHello, ClientId, ClientMessage, Edges, ExplicitEdges,
+        Fused, GraphId, Hello, Layer, PROTOCOL_VERSION, Resources, Role, SchedulerToClient,
+        SchedulerToWorker, Share, Step, StepInput, TaskGraph, Welcome, WorkerHello, WorkerMessage,
     };
     use proptest::prelude::*;
 
@@ -110,10 +110,24 @@ mod tests {
                 .with_common(vec![1, 2, 3]),
         );
         let lists: [&[(u32, u32)]; 1] = [&[(1, 2), (0, 0)]];
-        tasks.push(
-            Layer::new("b", "op", 1)
-                .reading(source, Edges::Explicit(ExplicitEdges::from_lists(lists))),
-        );
+        let mut last = Layer::new("b", "op", 1)
+            .reading(source, Edges::Explicit(ExplicitEdges::from_lists(lists)));
+        last.fused = Some(Box::new(Fused {
+            steps: vec![Step {
+                layer: "c".to_owned(),
+                operator: "op".to_owned(),
+                arguments: Arguments::default(),
+                tasks: 1,
+                outputs: 1,
+                times: 1,
+                reads: vec![StepInput::Layer {
+                    input: 0,
+                    share: Share::All,
+                }],
+            }],
+            reads: vec![StepInput::Step { step: 0, each: 1 }],
+        }));
+        tasks.push(last);
         ClientMessage::Submit {
             graph: GraphId {
                 client: ClientId(7),

@@ -5,12 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Blob, LayerIndex, Resources};
+use crate::{Blob, Fused, LayerIndex, Resources};
 
 /// Most tasks that one graph may have.
 pub const MAX_TASKS_PER_GRAPH: u32 = 1 << 24;
 /// Most outputs that one task may have.
-const MAX_OUTPUTS_PER_TASK: u32 = 1 << 16;
+pub(crate) const MAX_OUTPUTS_PER_TASK: u32 = 1 << 16;
 
 /// What a client submits: layers in topological order, and which of them it wants to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub struct Layer {
     pub priority: i32,
     /// Further attempts after a retryable failure.
     pub retries: u32,
+    /// What each task runs before `operator`; `None` for an ordinary layer. Made by [`crate::optimize`].
+    pub fused: Option<Box<Fused>>,
 }
 
 /// Arguments of the tasks of one layer.
@@ -177,6 +179,7 @@ impl Layer {
             resources: Resources::default(),
             priority: 0,
             retries: 2,
+            fused: None,
         }
     }
 
@@ -281,6 +284,8 @@ impl CompiledGraph {
         }
         let mut first_task = vec![0_u32];
         let mut total = 0_u64;
+        // Calls of operators: more than tasks where layers are fused.
+        let mut calls = 0_u64;
         let mut consumers: Vec<Vec<Consumer>> = vec![Vec::new(); graph.layers.len()];
         for (index, layer) in graph.layers.iter().enumerate() {
             let bad = |reason: String| GraphError::BadLayer {
@@ -309,8 +314,17 @@ impl CompiledGraph {
                     layer.tasks
                 )));
             }
+            if let Some(fused) = &layer.fused {
+                fused.check(layer).map_err(bad)?;
+                calls += fused
+                    .steps
+                    .iter()
+                    .map(|step| u64::from(step.tasks))
+                    .sum::<u64>();
+            }
+            calls += u64::from(layer.tasks);
             total += u64::from(layer.tasks);
-            if total > u64::from(MAX_TASKS_PER_GRAPH) {
+            if calls > u64::from(MAX_TASKS_PER_GRAPH) {
                 return Err(GraphError::TooLarge {
                     graph: graph.name.clone(),
                     what: "the number of tasks".to_owned(),
@@ -361,6 +375,11 @@ impl CompiledGraph {
         &self.graph
     }
 
+    /// The graph itself, to be changed.
+    pub fn into_graph(self) -> TaskGraph {
+        self.graph
+    }
+
     /// The layers, in order.
     pub fn layers(&self) -> &[Layer] {
         &self.graph.layers
@@ -408,14 +427,55 @@ impl CompiledGraph {
     }
 
     /// Calls `visit` for each partition that a task reads: by input, then by producing task.
-    pub fn for_each_input(&self, task: u32, mut visit: impl FnMut(InputRef)) {
-        let Some((layer_index, position)) = self.locate(task) else {
-            return;
+    pub fn for_each_input(&self, task: u32, visit: impl FnMut(InputRef)) {
+        if let Some((layer, position)) = self.locate(task) {
+            self.visit_inputs(layer, position, |_| true, visit);
+        }
+    }
+
+    /// As [`CompiledGraph::for_each_input`] for the task at `position` of `layer`, but without the inputs through which it
+    /// reads every task of another layer ([`Edges::reads_all`]), so that the cost does not depend on how many those are.
+    pub fn for_each_direct_input(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        visit: impl FnMut(InputRef),
+    ) {
+        self.visit_inputs(layer, position, |edges| !edges.reads_all(), visit);
+    }
+
+    /// How many partitions [`CompiledGraph::for_each_direct_input`] visits.
+    pub fn direct_input_count(&self, layer: LayerIndex, position: u32) -> usize {
+        let layer = self.graph.layers.get(layer.0 as usize);
+        let inputs = layer.into_iter().flat_map(|layer| &layer.inputs);
+        let count = |input: &LayerInput| match &input.edges {
+            Edges::OneToOne => 1,
+            Edges::Shuffle | Edges::Broadcast => 0,
+            Edges::Tree { arity } => {
+                let Source::Layer(source) = input.source;
+                let below = self.tasks_of(source).len();
+                let start = position as usize * *arity as usize;
+                below.saturating_sub(start).min(*arity as usize)
+            }
+            Edges::Explicit(edges) => edges.of(position).len(),
         };
-        let Some(layer) = self.graph.layers.get(layer_index.0 as usize) else {
+        inputs.map(count).sum()
+    }
+
+    fn visit_inputs(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        wanted: impl Fn(&Edges) -> bool,
+        mut visit: impl FnMut(InputRef),
+    ) {
+        let Some(layer) = self.graph.layers.get(layer.0 as usize) else {
             return;
         };
         for (input_index, input) in (0_u32..).zip(&layer.inputs) {
+            if !wanted(&input.edges) {
+                continue;
+            }
             let Source::Layer(source) = input.source;
             let range = self.tasks_of(source);
             let mut emit = |task: u32, output: u32| {
@@ -445,16 +505,31 @@ impl CompiledGraph {
 
     /// Calls `visit` with the index of each task that reads any partition of `task`. A task that reads several of its
     /// partitions through one input, or through several inputs, is visited once for each.
-    pub fn for_each_consumer(&self, task: u32, mut visit: impl FnMut(u32)) {
-        let Some((layer_index, position)) = self.locate(task) else {
-            return;
-        };
-        for consumer in self
-            .consumers
-            .get(layer_index.0 as usize)
-            .into_iter()
-            .flatten()
-        {
+    pub fn for_each_consumer(&self, task: u32, visit: impl FnMut(u32)) {
+        if let Some((layer, position)) = self.locate(task) {
+            self.visit_consumers(layer, position, |_| true, visit);
+        }
+    }
+
+    /// As [`CompiledGraph::for_each_consumer`] for the task at `position` of `layer`, but without those that read every task
+    /// of the layer ([`Edges::reads_all`]).
+    pub fn for_each_direct_consumer(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        visit: impl FnMut(u32),
+    ) {
+        self.visit_consumers(layer, position, |edges| !edges.reads_all(), visit);
+    }
+
+    fn visit_consumers(
+        &self,
+        layer: LayerIndex,
+        position: u32,
+        wanted: impl Fn(&Edges) -> bool,
+        mut visit: impl FnMut(u32),
+    ) {
+        for consumer in self.consumers.get(layer.0 as usize).into_iter().flatten() {
             let Some(layer) = self.graph.layers.get(consumer.layer) else {
                 continue;
             };
@@ -464,6 +539,9 @@ impl CompiledGraph {
             let Some(first) = self.first_task.get(consumer.layer).copied() else {
                 continue;
             };
+            if !wanted(&input.edges) {
+                continue;
+            }
             match &input.edges {
                 Edges::OneToOne => visit(first + position),
                 Edges::Shuffle | Edges::Broadcast => {
@@ -494,6 +572,17 @@ impl CompiledGraph {
         let mut count = 0;
         self.for_each_consumer(task, |_| count += 1);
         count
+    }
+}
+
+impl Edges {
+    /// Whether each task reads from every task of the source. Such edges are counted by layer, not by task: a task cannot start
+    /// before the whole source is done in any case.
+    pub const fn reads_all(&self) -> bool {
+        match self {
+            Self::Shuffle | Self::Broadcast => true,
+            Self::OneToOne | Self::Tree { .. } | Self::Explicit(_) => false,
+        }
     }
 }
 
@@ -573,26 +662,32 @@ fn reverse_edges(edges: &Edges, source_tasks: u32) -> Option<(Vec<u32>, Vec<u32>
     let Edges::Explicit(edges) = edges else {
         return None;
     };
-    let mut pairs: Vec<(u32, u32)> = Vec::with_capacity(edges.partitions.len());
-    for position in 0..u32::try_from(edges.offsets.len().saturating_sub(1)).unwrap_or(0) {
-        pairs.extend(
-            edges
-                .of(position)
-                .iter()
-                .map(|(source_task, _)| (*source_task, position)),
-        );
+    // A counting sort: how many readers each source task has, then where each list begins, then the readers themselves.
+    let mut offsets = vec![0_u32; source_tasks as usize + 1];
+    let count = |offsets: &mut [u32], task: u32| {
+        let slot = offsets.get_mut(task as usize)?;
+        *slot += 1;
+        Some(*slot - 1)
+    };
+    for (source_task, _) in &edges.partitions {
+        count(&mut offsets, source_task.saturating_add(1));
     }
-    pairs.sort_unstable();
-    let offsets = (0..=source_tasks)
-        .map(|task| {
-            u32::try_from(pairs.partition_point(|(source_task, _)| *source_task < task))
-                .unwrap_or(u32::MAX)
-        })
-        .collect();
-    Some((
-        offsets,
-        pairs.into_iter().map(|(_, reader)| reader).collect(),
-    ))
+    let mut sum = 0;
+    for offset in &mut offsets {
+        sum += *offset;
+        *offset = sum;
+    }
+    let mut next = offsets.clone();
+    let mut readers = vec![0_u32; edges.partitions.len()];
+    for position in 0..u32::try_from(edges.offsets.len().saturating_sub(1)).unwrap_or(0) {
+        for (source_task, _) in edges.of(position) {
+            let at = count(&mut next, *source_task).unwrap_or(u32::MAX);
+            if let Some(reader) = readers.get_mut(at as usize) {
+                *reader = position;
+            }
+        }
+    }
+    Some((offsets, readers))
 }
 
 #[cfg(test)]

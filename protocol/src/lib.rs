@@ -9,11 +9,14 @@ pub mod codec;
 mod coordination;
 mod error;
 mod event;
+mod fused;
 mod graph;
 mod ids;
 mod message;
+pub mod optimize;
 mod place;
 mod resources;
+mod sizes;
 mod version;
 
 pub use coordination::{
@@ -22,6 +25,7 @@ pub use coordination::{
 };
 pub use error::{TaskError, TaskErrorKind};
 pub use event::{Event, EventRecord};
+pub use fused::{Call, Fused, Share, Step, StepInput};
 pub use graph::{
     Arguments, CompiledGraph, Edges, ExplicitEdges, GraphError, InputRef, Layer, LayerInput,
     MAX_TASKS_PER_GRAPH, Source, TaskGraph,
@@ -31,10 +35,12 @@ pub use ids::{
 };
 pub use message::{
     ClientHello, ClientMessage, ClusterInfo, Explanation, GraphOutcome, Hello, InputLocation,
-    LayerProgress, LayerSpec, OutputLocation, Role, SchedulerToClient, SchedulerToWorker,
-    TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad,
-    WorkerMessage,
+    InputSpec, LayerProgress, LayerSpec, OutputLocation, Role, SchedulerToClient,
+    SchedulerToWorker, TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo,
+    WorkerLoad, WorkerMessage,
 };
+pub use optimize::{Optimized, Passes, optimize};
 pub use place::{Address, AddressError, Blob, Tier, Time};
 pub use resources::Resources;
+pub use sizes::{OutputSizes, SourceTable};
 pub use version::{HelloError, PROTOCOL_VERSION, VersionMismatch, check_version, read_hello};

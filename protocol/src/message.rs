@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, Arguments, Attempt, ClientId, CoordinationAnswer, CoordinationCall, EventRecord,
-    GraphError, GraphId, LayerIndex, PartitionId, RequestId, Resources, TaskError, TaskGraph,
-    TaskId, Tier, WorkerId,
+    Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, RequestId, Resources,
+    SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -142,6 +142,13 @@ pub enum SchedulerToClient {
         /// Why.
         error: GraphError,
     },
+    /// How to reach a worker. Precedes every message that names it.
+    Peer {
+        /// Its id.
+        worker: WorkerId,
+        /// Where to fetch its partitions.
+        addresses: Vec<Address>,
+    },
     /// A task of a kept layer is done. Sent again with another location when it was recomputed.
     OutputReady {
         /// Where its partitions are.
@@ -210,12 +217,10 @@ pub enum GraphOutcome {
 pub struct OutputLocation {
     /// Which task.
     pub task: TaskId,
-    /// The worker that holds all its outputs.
+    /// The worker that holds all its outputs; a `Peer` message has said how to reach it.
     pub worker: WorkerId,
-    /// Where to fetch them.
-    pub addresses: Vec<Address>,
-    /// Bytes of each output.
-    pub bytes: Vec<u64>,
+    /// How many outputs, and their sizes.
+    pub sizes: OutputSizes,
 }
 
 /// Progress of one layer.
@@ -260,12 +265,24 @@ pub enum SchedulerToWorker {
         /// Its position there.
         layer: LayerIndex,
         /// What the worker needs to know of it.
-        spec: LayerSpec,
+        spec: Box<LayerSpec>,
     },
-    /// Run this task when its inputs are there.
+    /// Where the partitions of a whole layer are, for the tasks of another layer that read all of it. Precedes the first
+    /// of them, and is sent anew when something moved.
+    Sources {
+        /// Their graph.
+        graph: GraphId,
+        /// The layer that reads.
+        layer: LayerIndex,
+        /// Through which of its inputs.
+        input: u32,
+        /// One entry for each task of the layer that is read.
+        sources: SourceTable,
+    },
+    /// Run these tasks, each when its inputs are there.
     Assign {
-        /// The task and its inputs.
-        task: TaskAssignment,
+        /// The tasks and their inputs.
+        tasks: Vec<TaskAssignment>,
     },
     /// Do not run, or stop running, this attempt. Answered by `Cancelled`, or by `Finished` when it came too late.
     Cancel {
@@ -301,10 +318,31 @@ pub struct LayerSpec {
     pub first_task: u32,
     /// Partitions that each task makes.
     pub outputs: u32,
-    /// Number of inputs of each task.
-    pub inputs: u32,
+    /// What each task reads, input by input; of a fused layer, what comes from outside.
+    pub inputs: Vec<InputSpec>,
     /// What each task occupies while it runs.
     pub resources: Resources,
+    /// What each task runs before `operator`; `None` for an ordinary layer.
+    pub fused: Option<Box<Fused>>,
+}
+
+/// How the tasks of a layer read through one of their inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InputSpec {
+    /// The partitions are listed with each task.
+    Listed,
+    /// The task at position `i` reads output `i` of every task of a layer; `Sources` says where they are.
+    Column {
+        /// Index of that layer's first task.
+        first_task: u32,
+    },
+    /// Every task reads output 0 of every task of a layer; `Sources` says where they are.
+    All {
+        /// Index of that layer's first task.
+        first_task: u32,
+        /// Whether several tasks do so, so that a fetched copy is worth keeping until `Release`.
+        shared: bool,
+    },
 }
 
 /// A task on its way to a worker.
@@ -318,7 +356,7 @@ pub struct TaskAssignment {
     pub layer: LayerIndex,
     /// Lower runs first on this worker.
     pub order: u64,
-    /// Every partition it reads: by input, then by producing task.
+    /// The partitions that it reads through [`InputSpec::Listed`] inputs: by input, then by producing task.
     pub inputs: Vec<InputLocation>,
 }
 
@@ -331,7 +369,7 @@ pub struct InputLocation {
     pub partition: PartitionId,
     /// Who holds it.
     pub worker: WorkerId,
-    /// Its size.
+    /// Its size, or more: of several outputs of one task only the largest is known.
     pub bytes: u64,
     /// Whether tasks on several workers read it, so that a fetched copy is worth keeping until `Release`.
     pub shared: bool,
@@ -353,8 +391,8 @@ pub enum WorkerMessage {
         task: TaskId,
         /// Which attempt.
         attempt: Attempt,
-        /// Bytes of each output.
-        bytes: Vec<u64>,
+        /// How many outputs it made, and their sizes.
+        sizes: OutputSizes,
     },
     /// The task failed.
     Failed {

@@ -33,10 +33,11 @@ impl Resources {
     /// Whether `request` fits in these amounts.
     pub fn covers(&self, request: &Self) -> bool {
         self.slots >= request.slots
-            && request
-                .named
-                .iter()
-                .all(|(name, amount)| self.named.get(name).copied().unwrap_or(0) >= *amount)
+            && (request.named.is_empty()
+                || request
+                    .named
+                    .iter()
+                    .all(|(name, amount)| self.named.get(name).copied().unwrap_or(0) >= *amount))
     }
 
     /// Takes `request` out of these amounts, or changes nothing and returns false where it does not fit.

@@ -5,6 +5,7 @@
 //! ([`OperatorRegistry`]); [`config`] holds every limit in one documented table. Deliberately knows no SQL.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod builtin;
 pub mod client;
 mod clock;

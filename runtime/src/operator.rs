@@ -37,10 +37,13 @@ pub struct TaskContext {
     pub task: TaskId,
     /// Which attempt at it.
     pub attempt: Attempt,
-    /// Position of the task in its layer, from 0.
+    /// Position in the layer, from 0: of the task, or of this call where the layer runs inside the tasks of another.
     pub position: u32,
-    /// The layer.
+    /// The layer whose operator this is.
     pub layer: Arc<LayerSpec>,
+    /// Which step of a fused layer this is; `None` for the layer's own operator. Together with the graph and
+    /// `layer.first_task` it tells layers apart.
+    pub step: Option<u32>,
     /// For each input of the layer, its partitions in order.
     pub inputs: Vec<Vec<Partition>>,
     /// Cancelled when the task is to stop.

@@ -3,12 +3,12 @@
 //! Called by `members`. A report about any attempt but the current one changes nothing; one that cannot be true drops the
 //! worker.
 
-use transload_protocol::{Attempt, Event, PartitionId, TaskError, TaskId, WorkerId};
+use transload_protocol::{Attempt, Event, OutputSizes, PartitionId, TaskError, TaskId, WorkerId};
 
 use crate::api::Action;
 use crate::machine::Scheduler;
 use crate::slab::{TaskAt, WorkerSlot};
-use crate::task::{OutputBytes, TaskState};
+use crate::task::TaskState;
 
 /// How an attempt named in a message relates to what the scheduler knows.
 pub(crate) enum Standing {
@@ -46,7 +46,7 @@ impl Scheduler {
         worker: WorkerSlot,
         task: TaskId,
         attempt: Attempt,
-        bytes: Vec<u64>,
+        sizes: OutputSizes,
         out: &mut Vec<Action>,
     ) {
         match self.standing(worker, task, attempt) {
@@ -54,15 +54,15 @@ impl Scheduler {
                 let expected = self.graphs.slab[at.graph]
                     .submitted_layer_of(at.index)
                     .outputs;
-                if bytes.len() != expected as usize {
+                if sizes.outputs != expected {
                     let reason = format!(
                         "it reported {} outputs of task {task}, which makes {expected}",
-                        bytes.len()
+                        sizes.outputs
                     );
                     self.drop_worker(worker, &reason, out);
                     return;
                 }
-                self.on_task_done(at, worker, OutputBytes::from(bytes), out);
+                self.on_task_done(at, worker, sizes, out);
                 self.end_if_done(at.graph, out);
             }
             Standing::Cancelled => {
@@ -114,7 +114,26 @@ impl Scheduler {
                 0 => error.message,
                 failures => format!("{} (attempt {})", error.message, failures + 1),
             };
-            self.fail_task(at, Some(worker), error.kind, message, out);
+            let layer = graph.submitted_layer_of(at.index);
+            // In a fused layer it is one step that fails, and the worker knows which.
+            let is_step = layer.fused.as_ref().is_some_and(|fused| {
+                let mut steps = fused.steps.iter();
+                steps.any(|step| step.layer == error.layer && step.operator == error.operator)
+            });
+            let (layer, operator) = if is_step {
+                (error.layer, error.operator)
+            } else {
+                (layer.name.clone(), layer.operator.clone())
+            };
+            let error = TaskError {
+                task: error.task,
+                layer,
+                operator,
+                worker: Some(id),
+                kind: error.kind,
+                message,
+            };
+            self.fail_with(at, error, out);
         }
     }
 

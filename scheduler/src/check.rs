@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::{LayerProgress, Resources};
+use transload_protocol::{LayerIndex, LayerProgress, Resources};
 
 use crate::graph::{Graph, Phase, Progress};
 use crate::machine::Scheduler;
@@ -89,6 +89,8 @@ impl Scheduler {
                     )
                 },
             )?;
+            self.check_barriers(graph, layer)
+                .map_err(|error| format!("layer {layer}: {error}"))?;
             for told in record.told.iter() {
                 ensure(self.workers.slab.get(WorkerSlot(told)).is_some(), || {
                     format!("layer {layer} was told to worker slot {told}, which is empty")
@@ -118,6 +120,47 @@ impl Scheduler {
         )
     }
 
+    fn check_barriers(&self, graph: &Graph, layer: usize) -> Result<(), String> {
+        let record = &graph.layers[layer];
+        let count = |layer: u32, wanted: fn(&TaskState) -> bool| {
+            let tasks = graph.compiled.tasks_of(LayerIndex(layer));
+            tasks
+                .filter(|index| wanted(&graph.tasks[*index as usize].state))
+                .count()
+        };
+        let own = u32::try_from(layer).unwrap_or(u32::MAX);
+        let to_do = count(own, TaskState::is_to_do);
+        ensure(record.to_do as usize == to_do, || {
+            format!("{} tasks to do, not {to_do}", record.to_do)
+        })?;
+        let readers = record
+            .feeds
+            .iter()
+            .filter(|(reader, _)| graph.layers[*reader as usize].to_do > 0)
+            .count();
+        ensure(record.barrier_readers as usize == readers, || {
+            format!("{} layers read it, not {readers}", record.barrier_readers)
+        })?;
+        for barrier in &record.barriers {
+            let undone = count(barrier.source, |state| !state.is_stored());
+            ensure(barrier.undone as usize == undone, || {
+                format!("a barrier waits for {}, not {undone}", barrier.undone)
+            })?;
+            ensure(barrier.summary.is_none() || undone == 0, || {
+                "a closed barrier has a summary".to_owned()
+            })?;
+            ensure(barrier.summary.is_some() || barrier.told.is_empty(), || {
+                "workers were told what is not known".to_owned()
+            })?;
+            for told in barrier.told.iter() {
+                ensure(self.workers.slab.get(WorkerSlot(told)).is_some(), || {
+                    format!("worker slot {told} was told of sources, and is empty")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     fn check_task(
         &self,
         at: TaskAt,
@@ -129,29 +172,46 @@ impl Scheduler {
         let layer = task.layer as usize;
         let record = &graph.layers[layer];
         let mut readers = 0;
-        graph.compiled.for_each_consumer(at.index, |reader| {
-            readers += u32::from(graph.tasks[reader as usize].state.is_to_do());
-        });
+        let place = graph.locate(at.index);
+        graph
+            .compiled
+            .for_each_direct_consumer(place.0, place.1, |reader| {
+                readers += u32::from(graph.tasks[reader as usize].state.is_to_do());
+            });
         ensure(task.readers == readers, || {
             format!("{} readers, not {readers}", task.readers)
         })?;
         let mut undone = u32::from(self.cancels.contains_key(&graph.task_id(at.index)));
         let mut freed = 0;
-        graph.compiled.for_each_input(at.index, |input| {
-            match graph.tasks[input.task as usize].state {
-                TaskState::Done { .. } => {}
-                TaskState::Culled | TaskState::Released => {
-                    freed += 1;
-                    undone += 1;
+        for barrier in &record.barriers {
+            let source = graph.compiled.tasks_of(LayerIndex(barrier.source));
+            let states = || {
+                source
+                    .clone()
+                    .map(|index| &graph.tasks[index as usize].state)
+            };
+            undone += u32::from(states().any(|state| !state.is_stored()));
+            freed += u32::from(
+                states().any(|state| matches!(state, TaskState::Culled | TaskState::Released)),
+            );
+        }
+        graph
+            .compiled
+            .for_each_direct_input(place.0, place.1, |input| {
+                match graph.tasks[input.task as usize].state {
+                    TaskState::Done { .. } => {}
+                    TaskState::Culled | TaskState::Released => {
+                        freed += 1;
+                        undone += 1;
+                    }
+                    TaskState::Waiting { .. }
+                    | TaskState::Ready { .. }
+                    | TaskState::Assigned { .. } => {
+                        undone += 1;
+                    }
                 }
-                TaskState::Waiting { .. }
-                | TaskState::Ready { .. }
-                | TaskState::Assigned { .. } => {
-                    undone += 1;
-                }
-            }
-        });
-        let needed = task.held || task.readers > 0;
+            });
+        let needed = graph.is_needed(at.index);
         if task.state.is_to_do() {
             ensure(freed == 0, || format!("{freed} of its inputs are freed"))?;
         }
@@ -200,12 +260,12 @@ impl Scheduler {
                 }
                 Ok(())
             }
-            TaskState::Done { worker, bytes, .. } => {
+            TaskState::Done { worker, sizes, .. } => {
                 ensure(needed, || "stored though nobody needs it".to_owned())?;
                 alive(*worker)?;
-                let outputs = graph.submitted_layer_of(at.index).outputs as usize;
-                ensure(bytes.as_slice().len() == outputs, || {
-                    format!("{} output sizes, not {outputs}", bytes.as_slice().len())
+                let outputs = graph.submitted_layer_of(at.index).outputs;
+                ensure(sizes.outputs == outputs, || {
+                    format!("{} output sizes, not {outputs}", sizes.outputs)
                 })?;
                 counts.done += 1;
                 *expected.stored.entry(*worker).or_default() += 1;
@@ -252,6 +312,11 @@ impl Scheduler {
             ensure(!worker.leaving, || {
                 format!("worker {id} has left and is still here")
             })?;
+            for known in worker.knows.iter() {
+                ensure(self.workers.slab.get(WorkerSlot(known)).is_some(), || {
+                    format!("worker {id} knows worker slot {known}, which is empty")
+                })?;
+            }
             ensure(worker.releases.is_empty(), || {
                 format!("worker {id} was not told all releases")
             })?;
@@ -346,7 +411,8 @@ impl Scheduler {
             self.events.is_empty()
                 && self.releasing.is_empty()
                 && self.unneeded.is_empty()
-                && self.with_room.is_empty(),
+                && self.readers.is_empty()
+                && self.assigning.is_empty(),
             || "a step left something undone".to_owned(),
         )
     }

@@ -47,11 +47,11 @@ impl Scheduler {
                     )
                 }
             }
-            TaskState::Done { worker, bytes, .. } => {
+            TaskState::Done { worker, sizes, .. } => {
                 self.explain_done(at, &mut details);
                 format!(
                     "is done: {} B on {}",
-                    bytes.total(),
+                    sizes.total_bytes,
                     self.worker_name(*worker)
                 )
             }

@@ -12,6 +12,7 @@ use transload_protocol::{
     TaskId, Time, WorkerId,
 };
 
+use crate::barrier::{Barrier, input_specs};
 use crate::bits::BitSet;
 use crate::ready::Rank;
 use crate::slab::GraphSlot;
@@ -72,8 +73,16 @@ pub(crate) struct LayerRecord {
     pub(crate) goal: bool,
     /// Several tasks of one layer read the same partition, so that workers keep copies until they are told to drop them.
     pub(crate) broadcast: bool,
-    /// Partitions that each task reads, roughly.
-    pub(crate) inputs_hint: u32,
+    /// Its tasks read something.
+    pub(crate) reads: bool,
+    /// Tasks that are still to be done.
+    pub(crate) to_do: u32,
+    /// Inputs through which its tasks read every task of another layer.
+    pub(crate) barriers: Vec<Barrier>,
+    /// The barriers of other layers behind which this one stands: a layer, and a position in its list.
+    pub(crate) feeds: Vec<(u32, u32)>,
+    /// Of `feeds`, those whose layer has tasks to do: its tasks are needed while there are any.
+    pub(crate) barrier_readers: u32,
     pub(crate) counts: LayerProgress,
     /// Positions of ready tasks that prefer no worker.
     pub(crate) ready: BitSet,
@@ -133,17 +142,22 @@ impl Graph {
         // Layers read only earlier layers, so every reader of a task has been seen before it.
         for index in (0..compiled.task_count()).rev() {
             let task = &self.tasks[index as usize];
-            if !task.held && task.readers == 0 {
+            let record = &mut self.layers[task.layer as usize];
+            if !task.held && task.readers == 0 && record.barrier_readers == 0 {
                 continue;
             }
-            let record = &mut self.layers[task.layer as usize];
             record.counts.total += 1;
             if task.held {
                 self.goals_left += 1;
                 self.held += 1;
             }
-            let mut missing = 0;
-            compiled.for_each_input(index, |input| {
+            let (layer, position) = (task.layer, index - record.first_task);
+            record.to_do += 1;
+            if record.to_do == 1 {
+                self.begin_reading(layer);
+            }
+            let mut missing = self.closed_barriers(layer);
+            compiled.for_each_direct_input(LayerIndex(layer), position, |input| {
                 missing += 1;
                 self.tasks[input.task as usize].readers += 1;
             });
@@ -171,7 +185,54 @@ impl Graph {
     /// Whether anyone wants the task's partitions.
     pub(crate) fn is_needed(&self, index: u32) -> bool {
         let task = &self.tasks[index as usize];
-        task.held || task.readers > 0
+        task.held || task.readers > 0 || self.layers[task.layer as usize].barrier_readers > 0
+    }
+
+    /// A layer has got its first task to do: what stands behind its barriers is needed from now on.
+    pub(crate) fn begin_reading(&mut self, layer: u32) {
+        for index in 0..self.layers[layer as usize].barriers.len() {
+            let source = self.layers[layer as usize].barriers[index].source;
+            self.layers[source as usize].barrier_readers += 1;
+        }
+    }
+
+    /// A layer has nothing more to do.
+    pub(crate) fn end_reading(&mut self, layer: u32) {
+        for index in 0..self.layers[layer as usize].barriers.len() {
+            let source = self.layers[layer as usize].barriers[index].source;
+            self.layers[source as usize].barrier_readers -= 1;
+        }
+    }
+
+    /// A task and its place: its layer, and its position there.
+    pub(crate) fn locate(&self, index: u32) -> (LayerIndex, u32) {
+        let layer = self.tasks[index as usize].layer;
+        let first = self.layers[layer as usize].first_task;
+        (LayerIndex(layer), index - first)
+    }
+
+    /// A task has done its reading, or will not do it: `unneeded` gets the sources of which it was the last reader.
+    pub(crate) fn stop_reading(&mut self, index: u32, unneeded: &mut Vec<u32>) {
+        let (layer, position) = self.locate(index);
+        let (tasks, layers) = (&mut self.tasks, &self.layers);
+        self.compiled
+            .for_each_direct_input(layer, position, |input| {
+                let source = &mut tasks[input.task as usize];
+                source.readers -= 1;
+                if source.readers == 0 && !source.held {
+                    unneeded.push(input.task);
+                }
+            });
+        let record = &layers[layer.0 as usize];
+        if record.to_do > 0 {
+            return;
+        }
+        for barrier in &record.barriers {
+            let source = &layers[barrier.source as usize];
+            if source.barrier_readers == 0 {
+                unneeded.extend(self.compiled.tasks_of(LayerIndex(barrier.source)));
+            }
+        }
     }
 
     /// Nobody holds the task any more.
@@ -185,12 +246,18 @@ impl Graph {
 
     /// Bytes of all that a task reads, as far as it is stored.
     pub(crate) fn input_bytes(&self, index: u32) -> u64 {
-        let mut sum = 0_u64;
-        self.compiled.for_each_input(index, |input| {
-            if let TaskState::Done { bytes, .. } = &self.tasks[input.task as usize].state {
-                sum = sum.saturating_add(bytes.of(input.output));
-            }
-        });
+        let (layer, position) = self.locate(index);
+        let barriers = &self.layers[layer.0 as usize].barriers;
+        let summaries = barriers
+            .iter()
+            .filter_map(|barrier| barrier.summary.as_ref());
+        let mut sum = summaries.fold(0_u64, |sum, summary| sum.saturating_add(summary.total));
+        self.compiled
+            .for_each_direct_input(layer, position, |input| {
+                if let TaskState::Done { sizes, .. } = &self.tasks[input.task as usize].state {
+                    sum = sum.saturating_add(sizes.largest_bytes);
+                }
+            });
         sum
     }
 
@@ -203,8 +270,9 @@ impl Graph {
             arguments: submitted.arguments.clone(),
             first_task: self.layers[layer as usize].first_task,
             outputs: submitted.outputs,
-            inputs: u32::try_from(submitted.inputs.len()).unwrap_or(u32::MAX),
+            inputs: input_specs(&self.compiled, layer),
             resources: submitted.resources.clone(),
+            fused: submitted.fused.clone(),
         }
     }
 
@@ -219,7 +287,7 @@ impl Graph {
 }
 
 /// Whether several tasks of `reader` read the same partition through this input.
-pub(crate) fn is_shared(reader: &Layer, edges: &Edges) -> bool {
+fn is_shared(reader: &Layer, edges: &Edges) -> bool {
     match edges {
         Edges::Broadcast => reader.tasks > 1,
         Edges::OneToOne | Edges::Shuffle | Edges::Tree { .. } | Edges::Explicit(_) => false,
@@ -235,6 +303,12 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
             let Source::Layer(source) = input.source;
             read[source.0 as usize] = true;
             broadcast[source.0 as usize] |= is_shared(layer, &input.edges);
+        }
+    }
+    let mut feeds = vec![Vec::new(); layers.len()];
+    for layer in 0_u32..u32::try_from(layers.len()).unwrap_or(u32::MAX) {
+        for (at, barrier) in (0_u32..).zip(&Barrier::of_layer(compiled, LayerIndex(layer))) {
+            feeds[barrier.source as usize].push((layer, at));
         }
     }
     let keeps_nothing = compiled.graph().outputs.is_empty();
@@ -254,27 +328,15 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
                 kept,
                 goal: kept || (keeps_nothing && !read[index as usize]),
                 broadcast: broadcast[index as usize],
-                inputs_hint: layer
-                    .inputs
-                    .iter()
-                    .map(|input| inputs_hint(compiled, &input.source, &input.edges))
-                    .sum(),
+                reads: !layer.inputs.is_empty(),
+                to_do: 0,
+                barriers: Barrier::of_layer(compiled, LayerIndex(index)),
+                feeds: std::mem::take(&mut feeds[index as usize]),
+                barrier_readers: 0,
                 counts: LayerProgress::default(),
                 ready: BitSet::default(),
                 told: BitSet::default(),
             }
         })
         .collect()
-}
-
-fn inputs_hint(compiled: &CompiledGraph, source: &Source, edges: &Edges) -> u32 {
-    let Source::Layer(source) = source;
-    match edges {
-        Edges::OneToOne | Edges::Explicit(_) => 1,
-        Edges::Shuffle | Edges::Broadcast => compiled
-            .layers()
-            .get(source.0 as usize)
-            .map_or(0, |layer| layer.tasks),
-        Edges::Tree { arity } => (*arity).min(64),
-    }
 }

@@ -6,6 +6,7 @@
 
 mod api;
 mod attempts;
+mod barrier;
 mod bits;
 mod check;
 mod clients;

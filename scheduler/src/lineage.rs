@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, Event, OutputLocation, SchedulerToClient, SchedulerToWorker, TaskErrorKind, TaskId,
+    Attempt, Event, LayerIndex, OutputLocation, OutputSizes, SchedulerToClient, SchedulerToWorker,
+    TaskErrorKind, TaskId,
 };
 
 use crate::api::Action;
 use crate::machine::{OpenCancel, Scheduler};
 use crate::slab::{GraphSlot, TaskAt, WorkerSlot};
-use crate::task::{OutputBytes, TaskState};
+use crate::task::TaskState;
 
 /// How often the partitions of one task may turn out to be out of reach on a living worker before the graph is given up.
 const MAX_LOSSES_PER_TASK: u32 = 8;
@@ -23,44 +24,44 @@ impl Scheduler {
         &mut self,
         at: TaskAt,
         worker: WorkerSlot,
-        bytes: OutputBytes,
+        sizes: OutputSizes,
         out: &mut Vec<Action>,
     ) {
-        let compiled = Arc::clone(&self.graphs.slab[at.graph].compiled);
-        let total = bytes.total();
         self.set_state(
             at,
             TaskState::Done {
                 worker,
                 serial: self.assignments,
-                bytes,
+                sizes,
             },
         );
         self.workers.slab[worker].finished += 1;
-        self.emit(
-            Event::TaskFinished {
-                task: self.graphs.slab[at.graph].task_id(at.index),
-                worker: self.workers.slab[worker].id,
-                bytes: total,
-            },
-            out,
-        );
+        if self.tells_tasks() {
+            self.emit(
+                Event::TaskFinished {
+                    task: self.graphs.slab[at.graph].task_id(at.index),
+                    worker: self.workers.slab[worker].id,
+                    bytes: sizes.total_bytes,
+                },
+                out,
+            );
+        }
         self.announce(at, out);
-        compiled.for_each_consumer(at.index, |reader| {
-            self.one_missing_less(TaskAt {
-                graph: at.graph,
-                index: reader,
-            });
-        });
+        let graph = &self.graphs.slab[at.graph];
+        let (layer, position) = graph.locate(at.index);
+        let mut readers = std::mem::take(&mut self.readers);
+        let visit = |reader| readers.push(reader);
+        let compiled = &graph.compiled;
+        compiled.for_each_direct_consumer(layer, position, visit);
+        for index in readers.drain(..) {
+            let graph = at.graph;
+            self.one_missing_less(TaskAt { graph, index });
+        }
+        self.readers = readers;
+        self.on_barriers(at, 0, Self::one_missing_less);
         let mut unneeded = std::mem::take(&mut self.unneeded);
         let graph = &mut self.graphs.slab[at.graph];
-        compiled.for_each_input(at.index, |input| {
-            let source = &mut graph.tasks[input.task as usize];
-            source.readers -= 1;
-            if source.readers == 0 && !source.held {
-                unneeded.push(input.task);
-            }
-        });
+        graph.stop_reading(at.index, &mut unneeded);
         if !graph.layer_of(at.index).kept {
             // Held by the graph itself, until it has run once for its effect.
             graph.let_go(at.index);
@@ -72,6 +73,31 @@ impl Scheduler {
         self.drop_unneeded(at.graph, out);
     }
 
+    /// Does something for every task behind those barriers in front of a task's layer at which exactly so many of the layer's tasks
+    /// are not stored: with 0 the barrier has just opened, with 1 it has just closed.
+    fn on_barriers(&mut self, at: TaskAt, undone: u32, mut change: impl FnMut(&mut Self, TaskAt)) {
+        let (layer, _) = self.graphs.slab[at.graph].locate(at.index);
+        for feed in 0..self.graphs.slab[at.graph].layers[layer.0 as usize]
+            .feeds
+            .len()
+        {
+            let graph = &self.graphs.slab[at.graph];
+            let (reader, barrier) = graph.layers[layer.0 as usize].feeds[feed];
+            let record = &graph.layers[reader as usize];
+            if record.barriers[barrier as usize].undone == undone && record.to_do > 0 {
+                for index in graph.compiled.tasks_of(LayerIndex(reader)) {
+                    change(
+                        self,
+                        TaskAt {
+                            graph: at.graph,
+                            index,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
     /// Tells the client where the partitions of a kept task are.
     pub(crate) fn announce(&mut self, at: TaskAt, out: &mut Vec<Action>) {
         let graph = &self.graphs.slab[at.graph];
@@ -79,19 +105,23 @@ impl Scheduler {
         if !task.held || !graph.layer_of(at.index).kept {
             return;
         }
-        if let TaskState::Done { worker, bytes, .. } = &task.state {
-            let worker = &self.workers.slab[*worker];
-            out.push(Action::ToClient {
-                client: graph.id.client,
-                message: SchedulerToClient::OutputReady {
-                    output: OutputLocation {
-                        task: graph.task_id(at.index),
-                        worker: worker.id,
-                        addresses: worker.hello.addresses.clone(),
-                        bytes: bytes.as_slice().to_vec(),
-                    },
-                },
-            });
+        if let TaskState::Done { worker, sizes, .. } = task.state {
+            let client = graph.id.client;
+            let holder = &self.workers.slab[worker];
+            if let Some(record) = self.clients.get_mut(&client)
+                && record.told.insert(worker.0)
+            {
+                let (worker, addresses) = (holder.id, holder.hello.addresses.clone());
+                let message = SchedulerToClient::Peer { worker, addresses };
+                out.push(Action::ToClient { client, message });
+            }
+            let output = OutputLocation {
+                task: graph.task_id(at.index),
+                worker: holder.id,
+                sizes,
+            };
+            let message = SchedulerToClient::OutputReady { output };
+            out.push(Action::ToClient { client, message });
         }
     }
 
@@ -120,15 +150,7 @@ impl Scheduler {
                     self.set_state(at, TaskState::Released);
                 }
             }
-            let graph = &mut self.graphs.slab[graph];
-            let compiled = Arc::clone(&graph.compiled);
-            compiled.for_each_input(index, |input| {
-                let source = &mut graph.tasks[input.task as usize];
-                source.readers -= 1;
-                if source.readers == 0 && !source.held {
-                    unneeded.push(input.task);
-                }
-            });
+            self.graphs.slab[graph].stop_reading(index, &mut unneeded);
         }
         self.unneeded = unneeded;
     }
@@ -219,7 +241,6 @@ impl Scheduler {
             return;
         };
         self.workers.close_cancel(cancel.worker, &cancel.resources);
-        self.with_room.push(cancel.worker);
         if let Some(at) = self.graphs.find(id) {
             self.one_missing_less(at);
         }
@@ -251,8 +272,19 @@ impl Scheduler {
                 | TaskState::Ready { .. }
                 | TaskState::Assigned { .. } => continue,
             };
-            let mut missing = u32::from(self.cancels.contains_key(&id));
-            compiled.for_each_input(index, |input| {
+            let (layer, position) = graph.locate(index);
+            if graph.layers[layer.0 as usize].to_do == 0 {
+                // It is the first of its layer to read again: what stands behind its barriers may have been freed.
+                for barrier in &graph.layers[layer.0 as usize].barriers {
+                    let sources = compiled.tasks_of(LayerIndex(barrier.source));
+                    lost.extend(sources.filter(|source| {
+                        graph.tasks[*source as usize].state == TaskState::Released
+                    }));
+                }
+            }
+            let mut missing =
+                u32::from(self.cancels.contains_key(&id)) + graph.closed_barriers(layer.0);
+            compiled.for_each_direct_input(layer, position, |input| {
                 let source = &mut graph.tasks[input.task as usize];
                 source.readers += 1;
                 match source.state {
@@ -275,7 +307,8 @@ impl Scheduler {
                 self.set_state(at, TaskState::Waiting { missing });
             }
             if was_stored {
-                compiled.for_each_consumer(index, |reader| {
+                self.on_barriers(at, 1, Self::one_missing_more);
+                compiled.for_each_direct_consumer(layer, position, |reader| {
                     self.one_missing_more(TaskAt {
                         graph: at.graph,
                         index: reader,
@@ -295,17 +328,20 @@ impl Scheduler {
     /// An assigned task comes back undone: it waits for what it misses, or is ready at once.
     pub(crate) fn take_back(&mut self, at: TaskAt) {
         let graph = &self.graphs.slab[at.graph];
-        let mut missing = 0;
-        graph.compiled.for_each_input(at.index, |input| {
-            match graph.tasks[input.task as usize].state {
-                TaskState::Done { .. } => {}
-                TaskState::Culled
-                | TaskState::Waiting { .. }
-                | TaskState::Ready { .. }
-                | TaskState::Assigned { .. }
-                | TaskState::Released => missing += 1,
-            }
-        });
+        let (layer, position) = graph.locate(at.index);
+        let mut missing = graph.closed_barriers(layer.0);
+        graph
+            .compiled
+            .for_each_direct_input(layer, position, |input| {
+                match graph.tasks[input.task as usize].state {
+                    TaskState::Done { .. } => {}
+                    TaskState::Culled
+                    | TaskState::Waiting { .. }
+                    | TaskState::Ready { .. }
+                    | TaskState::Assigned { .. }
+                    | TaskState::Released => missing += 1,
+                }
+            });
         if missing == 0 {
             self.make_ready(at);
         } else {

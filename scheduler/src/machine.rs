@@ -10,6 +10,7 @@ use transload_protocol::{
 };
 
 use crate::api::{Action, Config, Input};
+use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
 use crate::graph::Graph;
 use crate::ready::ReadyQueue;
@@ -46,10 +47,12 @@ pub struct Scheduler {
     /// Events of this step, for subscribed clients.
     pub(crate) events: Vec<EventRecord>,
     pub(crate) subscribers: u32,
-    /// Workers that got room, or a task in their own queue, in this step.
-    pub(crate) with_room: Vec<WorkerSlot>,
+    /// Workers with tasks handed to them in this step.
+    pub(crate) assigning: Vec<WorkerSlot>,
     /// Workers with something to release in this step.
     pub(crate) releasing: Vec<WorkerSlot>,
+    /// Scratch: tasks that read something that is done now.
+    pub(crate) readers: Vec<u32>,
     /// Scratch: tasks that may have become unneeded.
     pub(crate) unneeded: Vec<u32>,
     /// Scratch of `place`: bytes by worker slot, valid where `weighed` equals `weighing`.
@@ -66,6 +69,8 @@ pub(crate) struct Client {
     pub(crate) subscribed: bool,
     /// Its graphs that have a record.
     pub(crate) graphs: BTreeSet<GraphId>,
+    /// Worker slots whose addresses it was told.
+    pub(crate) told: BitSet,
 }
 
 /// An attempt that was cancelled and whose end its worker has not reported.
@@ -118,8 +123,9 @@ impl Scheduler {
             accepted: 0,
             events: Vec::new(),
             subscribers: 0,
-            with_room: Vec::new(),
+            assigning: Vec::new(),
             releasing: Vec::new(),
+            readers: Vec::new(),
             unneeded: Vec::new(),
             weights: Vec::new(),
             weighed: Vec::new(),
@@ -128,8 +134,16 @@ impl Scheduler {
         }
     }
 
-    /// Takes in what happened at `now` and appends what is to be done about it, in order.
+    /// Takes in what happened at `now` and appends what is to be done about it, in order: [`Scheduler::take_in`] and then
+    /// [`Scheduler::decide`].
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Action>) {
+        self.take_in(now, input, out);
+        self.decide(out);
+    }
+
+    /// Takes in what happened at `now`, and appends what follows from that alone. When all that has arrived is taken in,
+    /// [`Scheduler::decide`] must be called.
+    pub fn take_in(&mut self, now: Time, input: Input, out: &mut Vec<Action>) {
         if self.stopped {
             return;
         }
@@ -145,12 +159,19 @@ impl Scheduler {
             Input::WorkerLost { worker, reason } => self.on_worker_lost(worker, &reason, out),
             Input::Tick => self.on_tick(out),
         }
+    }
+
+    /// Decides what follows from everything that was taken in: which tasks go where, what is dropped, who is told. Costs the same for
+    /// one input as for many, beside the tasks that it hands out.
+    pub fn decide(&mut self, out: &mut Vec<Action>) {
         if self.stopped {
             return;
         }
         self.flush_releases(out);
         self.place(out);
+        self.workers.relist();
         self.flush_releases(out);
+        self.flush_assignments(out);
         self.flush_progress(out);
         self.flush_events(out);
     }
@@ -170,6 +191,7 @@ impl Scheduler {
             name: hello.name,
             subscribed: false,
             graphs: BTreeSet::new(),
+            told: BitSet::default(),
         });
     }
 

@@ -22,23 +22,7 @@ impl Scheduler {
         if self.workers.by_id.contains_key(&id) {
             return;
         }
-        let peer = |worker: &Worker| SchedulerToWorker::Peer {
-            worker: worker.id,
-            addresses: worker.hello.addresses.clone(),
-        };
-        let new = Worker::new(id, hello, self.now);
-        for slot in self.workers.by_id.values() {
-            let known = &self.workers.slab[*slot];
-            out.push(Action::ToWorker {
-                worker: known.id,
-                message: peer(&new),
-            });
-            out.push(Action::ToWorker {
-                worker: id,
-                message: peer(known),
-            });
-        }
-        self.workers.insert(new);
+        self.workers.insert(Worker::new(id, hello, self.now));
         self.ready.unproven.extend(&self.ready.layers);
         if self.liveness_check.is_none() {
             self.liveness_check = Some(self.now.after_micros(self.timeout_micros()));
@@ -61,8 +45,8 @@ impl Scheduler {
             WorkerMessage::Finished {
                 task,
                 attempt,
-                bytes,
-            } => self.on_finished(worker, task, attempt, bytes, out),
+                sizes,
+            } => self.on_finished(worker, task, attempt, sizes, out),
             WorkerMessage::Failed { attempt, error } => self.on_failed(worker, attempt, error, out),
             WorkerMessage::MissingInputs {
                 task,
@@ -143,11 +127,16 @@ impl Scheduler {
             },
             out,
         );
-        for other in self.workers.by_id.keys().filter(|other| **other != id) {
-            out.push(Action::ToWorker {
-                worker: *other,
-                message: SchedulerToWorker::PeerLost { worker: id },
-            });
+        for (_, other) in self.workers.slab.iter_mut() {
+            if other.knows.remove(worker.0) {
+                out.push(Action::ToWorker {
+                    worker: other.id,
+                    message: SchedulerToWorker::PeerLost { worker: id },
+                });
+            }
+        }
+        for client in self.clients.values_mut() {
+            client.told.remove(worker.0);
         }
         self.lose_outputs_of(worker, out);
         self.take_back_tasks_of(worker, reason, died, out);
@@ -163,6 +152,9 @@ impl Scheduler {
         for (_, graph) in self.graphs.slab.iter_mut() {
             for layer in &mut graph.layers {
                 layer.told.remove(worker.0);
+                for barrier in &mut layer.barriers {
+                    barrier.told.remove(worker.0);
+                }
             }
         }
         self.workers.remove(worker);

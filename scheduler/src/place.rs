@@ -12,15 +12,14 @@ use transload_protocol::{
 };
 
 use crate::api::Action;
-use crate::graph::is_shared;
 use crate::machine::Scheduler;
 use crate::ready::Rank;
-use crate::slab::{Slot, TaskAt, WorkerSlot};
+use crate::slab::{GraphSlot, Slot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
-use crate::worker::{FULL, Reach};
+use crate::worker::{FULL, Reach, Workers};
 
 /// What fetching one partition costs beside its bytes, in bytes that could have been moved meanwhile.
-const FETCH_COST_BYTES: u64 = 4 << 10;
+pub(crate) const FETCH_COST_BYTES: u64 = 4 << 10;
 /// An idle worker takes a task that another could queue only when it reads at most so many bytes.
 const STEAL_BYTES: u64 = 64 << 20;
 
@@ -32,12 +31,59 @@ enum Pick {
     Settled(TaskAt),
 }
 
+/// How full a worker must not be to get more within this reach.
+const fn limit(reach: Reach) -> u32 {
+    match reach {
+        Reach::Slot => FULL,
+        Reach::Queue => u32::MAX,
+    }
+}
+
+/// Tells a worker how to reach another, once.
+fn tell_peer(workers: &mut Workers, reader: WorkerSlot, holder: WorkerSlot, out: &mut Vec<Action>) {
+    if reader != holder && workers.slab[reader].knows.insert(holder.0) {
+        let holder = &workers.slab[holder];
+        let message = SchedulerToWorker::Peer {
+            worker: holder.id,
+            addresses: holder.hello.addresses.clone(),
+        };
+        out.push(Action::ToWorker {
+            worker: workers.slab[reader].id,
+            message,
+        });
+    }
+}
+
+/// Sums by worker that need no clearing: an entry counts when it was written since the last weighing began.
+struct Scale<'a> {
+    weights: &'a mut Vec<u64>,
+    weighed: &'a mut Vec<u32>,
+    weighing: u32,
+    holders: &'a mut Vec<WorkerSlot>,
+}
+
+impl Scale<'_> {
+    fn add(&mut self, worker: WorkerSlot, weight: u64) {
+        let at = worker.index();
+        if self.weights.len() <= at {
+            self.weights.resize(at + 1, 0);
+            self.weighed.resize(at + 1, 0);
+        }
+        if self.weighed[at] != self.weighing {
+            self.weighed[at] = self.weighing;
+            self.weights[at] = 0;
+            self.holders.push(worker);
+        }
+        self.weights[at] = self.weights[at].saturating_add(weight);
+    }
+}
+
 impl Scheduler {
     /// Hands out ready tasks as long as someone has room for them.
     pub(crate) fn place(&mut self, out: &mut Vec<Action>) {
         self.fail_unschedulable(out);
         if self.ready.len() > 0 {
-            let with_room = std::mem::take(&mut self.with_room);
+            let with_room = self.workers.take_changed();
             for reach in [Reach::Slot, Reach::Queue] {
                 for worker in with_room.iter().copied() {
                     // One that left in this step may still be named.
@@ -47,33 +93,70 @@ impl Scheduler {
                         self.assign(at, worker, out);
                     }
                 }
+                for worker in with_room.iter().copied() {
+                    if self.workers.slab.get(worker).is_some() {
+                        self.refill(worker, reach, out);
+                    }
+                }
                 self.spread(reach, out);
             }
-            self.with_room = with_room;
+            self.workers.give_back_changed(with_room);
         }
-        self.with_room.clear();
+    }
+
+    /// Tasks that may be handed out within this reach.
+    fn waiting(&self, reach: Reach) -> u32 {
+        match reach {
+            Reach::Slot => self.ready.len(),
+            Reach::Queue => self.ready.open,
+        }
+    }
+
+    /// What `spread` would do with a worker that has just got room, as long as no other is emptier. In a busy cluster that is
+    /// all there is to do, and it needs no search.
+    fn refill(&mut self, worker: WorkerSlot, reach: Reach, out: &mut Vec<Action>) {
+        while self.waiting(reach) > 0
+            && let Some(fullness) = self.workers.listing(worker)
+            && fullness < limit(reach)
+            && self.workers.is_emptiest(worker, fullness)
+            && let Some(pick) = self.pick(worker, reach)
+        {
+            self.assign_picked(pick, worker, reach, out);
+        }
+    }
+
+    fn assign_picked(
+        &mut self,
+        pick: Pick,
+        worker: WorkerSlot,
+        reach: Reach,
+        out: &mut Vec<Action>,
+    ) {
+        match pick {
+            Pick::Settled(at) => self.assign(at, worker, out),
+            Pick::Open(at) => {
+                let worker = self.better_holder(at, worker, reach);
+                self.assign(at, worker, out);
+            }
+        }
     }
 
     /// Serves the emptiest workers first.
     fn spread(&mut self, reach: Reach, out: &mut Vec<Action>) {
         let mut cursor = (0, WorkerSlot::from_index(0));
         loop {
-            let (waiting, limit) = match reach {
-                Reach::Slot => (self.ready.len(), FULL),
-                Reach::Queue => (self.ready.open, u32::MAX),
-            };
+            if self.waiting(reach) == 0 {
+                return;
+            }
+            self.workers.relist();
             let Some(&(fullness, worker)) = self.workers.open.range(cursor..).next() else {
                 return;
             };
-            if waiting == 0 || fullness >= limit {
+            if fullness >= limit(reach) {
                 return;
             }
             match self.pick(worker, reach) {
-                Some(Pick::Settled(at)) => self.assign(at, worker, out),
-                Some(Pick::Open(at)) => {
-                    let worker = self.better_holder(at, worker, reach);
-                    self.assign(at, worker, out);
-                }
+                Some(pick) => self.assign_picked(pick, worker, reach, out),
                 None => cursor = (fullness, WorkerSlot(worker.0 + 1)),
             }
         }
@@ -84,6 +167,9 @@ impl Scheduler {
         let resources = |at: TaskAt| &self.graphs.slab[at.graph].layer_of(at.index).resources;
         let (rank, at) =
             self.first_preferring(worker, |at| self.workers.fits(worker, resources(at), reach))?;
+        if self.ready.layers.first().is_none_or(|first| *first > rank) {
+            return Some(at);
+        }
         // Only what this worker may take counts: a worker must not idle for a task that avoids it.
         let open = self.pick_open(worker, reach);
         let outranked = open.is_some_and(|(first, _)| first < rank);
@@ -105,22 +191,37 @@ impl Scheduler {
 
     /// The first task of the common queue that fits.
     fn pick_open(&self, worker: WorkerSlot, reach: Reach) -> Option<(Rank, TaskAt)> {
-        self.ready.layers.iter().find_map(|rank| {
-            let graph = &self.graphs.slab[rank.graph];
-            let layer = &graph.layers[rank.layer.0 as usize];
-            if !self.workers.fits(worker, &layer.resources, reach) {
-                return None;
-            }
-            layer
-                .ready
-                .iter()
-                .map(|position| TaskAt {
-                    graph: rank.graph,
-                    index: layer.first_task + position,
-                })
-                .find(|at| !self.avoids(*at, worker))
-                .map(|at| (*rank, at))
+        let first = self.ready.layers.first()?;
+        // Nearly always the first layer has something for the worker, and a walk costs more than a look.
+        self.pick_of_layer(first, worker, reach).or_else(|| {
+            let mut others = self.ready.layers.iter().skip(1);
+            others.find_map(|rank| self.pick_of_layer(rank, worker, reach))
         })
+    }
+
+    fn pick_of_layer(
+        &self,
+        rank: &Rank,
+        worker: WorkerSlot,
+        reach: Reach,
+    ) -> Option<(Rank, TaskAt)> {
+        let graph = &self.graphs.slab[rank.graph];
+        let layer = &graph.layers[rank.layer.0 as usize];
+        if !self.workers.fits(worker, &layer.resources, reach) {
+            return None;
+        }
+        let mut from = 0;
+        while let Some(position) = layer.ready.first_from(from) {
+            let at = TaskAt {
+                graph: rank.graph,
+                index: layer.first_task + position,
+            };
+            if graph.history.is_empty() || !self.avoids(at, worker) {
+                return Some((*rank, at));
+            }
+            from = position + 1;
+        }
+        None
     }
 
     /// Whether a task failed on this worker and another could take it.
@@ -181,6 +282,9 @@ impl Scheduler {
 
     /// The worker that holds most of what a task reads, when that is more than half and the worker can run it.
     pub(crate) fn preferred_worker(&mut self, at: TaskAt) -> Option<WorkerSlot> {
+        if !self.graphs.slab[at.graph].layer_of(at.index).reads {
+            return None;
+        }
         let total = self.weigh_inputs(at);
         let (weight, worker) = self
             .holders
@@ -194,14 +298,16 @@ impl Scheduler {
 
     /// The worker with room that holds most of what a task reads, when that is more than `worker` holds.
     fn better_holder(&mut self, at: TaskAt, worker: WorkerSlot, reach: Reach) -> WorkerSlot {
+        if !self.graphs.slab[at.graph].layer_of(at.index).reads {
+            return worker;
+        }
         self.weigh_inputs(at);
         let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-        let own = self
-            .weights
-            .get(worker.index())
-            .copied()
-            .filter(|_| self.holders.contains(&worker))
-            .unwrap_or(0);
+        let own = if self.weighed.get(worker.index()) == Some(&self.weighing) {
+            self.weights[worker.index()]
+        } else {
+            0
+        };
         self.holders
             .iter()
             .map(|holder| (self.weights[holder.index()], *holder))
@@ -214,30 +320,41 @@ impl Scheduler {
             .map_or(worker, |(_, holder)| holder)
     }
 
-    /// Adds up, for each holder of what a task reads, what fetching it from there would cost; returns the sum of all.
+    /// Adds up, for each holder of what a task reads, what fetching it from there would cost; returns the sum of all. Of those
+    /// who hold parts of a whole layer only the largest count.
     fn weigh_inputs(&mut self, at: TaskAt) -> u64 {
         self.holders.clear();
-        let graph = &self.graphs.slab[at.graph];
-        let mut total = 0_u64;
-        graph.compiled.for_each_input(at.index, |input| {
-            let TaskState::Done { worker, bytes, .. } = &graph.tasks[input.task as usize].state
-            else {
-                return;
-            };
-            if self.weights.len() <= worker.index() {
-                self.weights.resize(worker.index() + 1, 0);
-                self.weighed.resize(worker.index() + 1, 0);
-            }
-            if self.weighed[worker.index()] != self.weighing {
-                self.weighed[worker.index()] = self.weighing;
-                self.weights[worker.index()] = 0;
-                self.holders.push(*worker);
-            }
-            let weight = bytes.of(input.output).saturating_add(FETCH_COST_BYTES);
-            self.weights[worker.index()] = self.weights[worker.index()].saturating_add(weight);
-            total = total.saturating_add(weight);
-        });
         self.weighing = self.weighing.wrapping_add(1);
+        let graph = &mut self.graphs.slab[at.graph];
+        let (layer, position) = graph.locate(at.index);
+        graph.summarize(layer.0, &self.workers);
+        let graph = &self.graphs.slab[at.graph];
+        let mut scale = Scale {
+            weights: &mut self.weights,
+            weighed: &mut self.weighed,
+            weighing: self.weighing,
+            holders: &mut self.holders,
+        };
+        let mut total = 0_u64;
+        for barrier in &graph.layers[layer.0 as usize].barriers {
+            if let Some(summary) = &barrier.summary {
+                total = total.saturating_add(summary.total);
+                for (worker, weight) in &summary.largest {
+                    scale.add(*worker, *weight);
+                }
+            }
+        }
+        graph
+            .compiled
+            .for_each_direct_input(layer, position, |input| {
+                if let TaskState::Done { worker, sizes, .. } =
+                    &graph.tasks[input.task as usize].state
+                {
+                    let weight = sizes.largest_bytes.saturating_add(FETCH_COST_BYTES);
+                    scale.add(*worker, weight);
+                    total = total.saturating_add(weight);
+                }
+            });
         total
     }
 
@@ -263,58 +380,122 @@ impl Scheduler {
                 message: SchedulerToWorker::Layer {
                     graph: graph.id,
                     layer: LayerIndex(layer),
-                    spec: graph.layer_spec(layer),
+                    spec: Box::new(graph.layer_spec(layer)),
                 },
             });
         }
-        let inputs = self.input_locations(at);
+        self.tell_sources(at.graph, layer, worker, out);
+        let inputs = self.input_locations(at, worker, out);
         let graph = &self.graphs.slab[at.graph];
         let record = &graph.layers[layer as usize];
         let task = graph.task_id(at.index);
-        out.push(Action::ToWorker {
-            worker: to,
-            message: SchedulerToWorker::Assign {
-                task: TaskAssignment {
+        let assignments = &mut self.workers.slab[worker].assignments;
+        if assignments.is_empty() {
+            self.assigning.push(worker);
+        }
+        assignments.push(TaskAssignment {
+            task,
+            attempt,
+            layer: LayerIndex(layer),
+            order: record.rank.order(at.index - record.first_task),
+            inputs,
+        });
+        if self.tells_tasks() {
+            let worker = to;
+            self.emit(
+                Event::TaskAssigned {
                     task,
                     attempt,
-                    layer: LayerIndex(layer),
-                    order: record.rank.order(at.index - record.first_task),
-                    inputs,
+                    worker,
                 },
-            },
-        });
-        self.emit(
-            Event::TaskAssigned {
-                task,
-                attempt,
-                worker: to,
-            },
-            out,
-        );
+                out,
+            );
+        }
     }
 
-    fn input_locations(&self, at: TaskAt) -> Vec<InputLocation> {
-        let graph = &self.graphs.slab[at.graph];
-        let reader = graph.submitted_layer_of(at.index);
-        let hint = graph.layer_of(at.index).inputs_hint as usize;
-        let mut inputs = Vec::with_capacity(hint);
-        graph.compiled.for_each_input(at.index, |input| {
-            if let TaskState::Done { worker, bytes, .. } = &graph.tasks[input.task as usize].state {
-                inputs.push(InputLocation {
-                    input: input.input,
-                    partition: PartitionId {
-                        task: graph.task_id(input.task),
-                        output: input.output,
-                    },
-                    worker: self.workers.slab[*worker].id,
-                    bytes: bytes.of(input.output),
-                    shared: reader
-                        .inputs
-                        .get(input.input as usize)
-                        .is_some_and(|input| is_shared(reader, &input.edges)),
-                });
+    /// Sends what was handed out in this step, one message for each worker.
+    pub(crate) fn flush_assignments(&mut self, out: &mut Vec<Action>) {
+        for slot in self.assigning.drain(..) {
+            let worker = &mut self.workers.slab[slot];
+            let tasks = std::mem::take(&mut worker.assignments);
+            out.push(Action::ToWorker {
+                worker: worker.id,
+                message: SchedulerToWorker::Assign { tasks },
+            });
+        }
+    }
+
+    /// Tells a worker where that is of which every task of a layer reads all.
+    fn tell_sources(
+        &mut self,
+        slot: GraphSlot,
+        layer: u32,
+        worker: WorkerSlot,
+        out: &mut Vec<Action>,
+    ) {
+        if self.graphs.slab[slot].layers[layer as usize]
+            .barriers
+            .is_empty()
+        {
+            return;
+        }
+        self.graphs.slab[slot].summarize(layer, &self.workers);
+        for index in 0..self.graphs.slab[slot].layers[layer as usize].barriers.len() {
+            let graph = &mut self.graphs.slab[slot];
+            let barrier = &mut graph.layers[layer as usize].barriers[index];
+            if !barrier.told.insert(worker.0) {
+                continue;
             }
-        });
+            let Some(summary) = &barrier.summary else {
+                continue;
+            };
+            for holder in summary.holders.iter() {
+                tell_peer(&mut self.workers, worker, WorkerSlot(holder), out);
+            }
+            out.push(Action::ToWorker {
+                worker: self.workers.slab[worker].id,
+                message: SchedulerToWorker::Sources {
+                    graph: graph.id,
+                    layer: LayerIndex(layer),
+                    input: barrier.input,
+                    sources: summary.table.clone(),
+                },
+            });
+        }
+    }
+
+    /// The partitions that a task reads beside those of whole layers, and where they are. Precedes them with the addresses of
+    /// their holders.
+    fn input_locations(
+        &mut self,
+        at: TaskAt,
+        reader: WorkerSlot,
+        out: &mut Vec<Action>,
+    ) -> Vec<InputLocation> {
+        let graph = &self.graphs.slab[at.graph];
+        let workers = &mut self.workers;
+        let (layer, position) = graph.locate(at.index);
+        let count = graph.compiled.direct_input_count(layer, position);
+        let mut inputs = Vec::with_capacity(count);
+        graph
+            .compiled
+            .for_each_direct_input(layer, position, |input| {
+                if let TaskState::Done { worker, sizes, .. } =
+                    graph.tasks[input.task as usize].state
+                {
+                    tell_peer(workers, reader, worker, out);
+                    inputs.push(InputLocation {
+                        input: input.input,
+                        partition: PartitionId {
+                            task: graph.task_id(input.task),
+                            output: input.output,
+                        },
+                        worker: workers.slab[worker].id,
+                        bytes: sizes.largest_bytes,
+                        shared: false,
+                    });
+                }
+            });
         inputs
     }
 

@@ -22,6 +22,11 @@ impl Scheduler {
         out.push(Action::Emit(record));
     }
 
+    /// Whether anyone hears of each task. What nobody hears of is not put together.
+    pub(crate) fn tells_tasks(&self) -> bool {
+        self.config.task_events || self.subscribers > 0
+    }
+
     /// Passes a worker's events on, and counts those that `info` shows.
     pub(crate) fn forward(
         &mut self,

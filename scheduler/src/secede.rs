@@ -13,7 +13,6 @@ impl Scheduler {
     pub(crate) fn on_seceded(&mut self, worker: WorkerSlot, task: TaskId, attempt: Attempt) {
         if let Standing::Current { at, .. } = self.standing(worker, task, attempt) {
             self.set_seceded(at, worker, true);
-            self.with_room.push(worker);
         }
     }
 
@@ -38,7 +37,6 @@ impl Scheduler {
     /// Said twice, it counts once.
     fn set_seceded(&mut self, at: TaskAt, worker: WorkerSlot, seceded: bool) {
         let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-        self.workers.unlist(worker);
         let record = &mut self.workers.slab[worker];
         if seceded && record.seceded.insert(at) {
             let freed = record.used.take(resources);
@@ -46,6 +44,6 @@ impl Scheduler {
         } else if !seceded && record.seceded.remove(&at) {
             record.used.give_back(resources);
         }
-        self.workers.list(worker);
+        self.workers.change(worker);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Written by `transition` alone. Knows nothing of the graph around it.
 
+use transload_protocol::OutputSizes;
+
 use crate::slab::WorkerSlot;
 
 /// What the scheduler remembers of a task.
@@ -11,7 +13,8 @@ pub(crate) struct Task {
     pub(crate) state: TaskState,
     /// The last attempt that was handed out, 0 before the first.
     pub(crate) attempt: u32,
-    /// Edges to tasks that are still to be done. A task that reads two partitions of this one counts twice.
+    /// Edges to tasks that are still to be done, but those of barriers. A task that reads two partitions of this one counts
+    /// twice.
     pub(crate) readers: u32,
     /// Its layer.
     pub(crate) layer: u32,
@@ -26,7 +29,8 @@ pub(crate) enum TaskState {
     Culled,
     /// To be done, but not yet.
     Waiting {
-        /// Edges from tasks that are not done, and one more while a cancelled attempt of this task is unanswered.
+        /// Edges from tasks that are not done, one for each closed barrier of the layer, and one more while a cancelled attempt of
+        /// this task is unanswered.
         missing: u32,
     },
     /// To be done now; waits for a worker.
@@ -49,8 +53,8 @@ pub(crate) enum TaskState {
         worker: WorkerSlot,
         /// The scheduler's count of assignments when it was done.
         serial: u32,
-        /// Bytes of each output.
-        bytes: OutputBytes,
+        /// Sizes of its outputs.
+        sizes: OutputSizes,
     },
     /// Nobody needs its partitions (any more): freed, or never made.
     Released,
@@ -77,6 +81,18 @@ impl TaskState {
         }
     }
 
+    /// Whether its partitions are stored.
+    pub(crate) const fn is_stored(&self) -> bool {
+        match self {
+            Self::Done { .. } => true,
+            Self::Culled
+            | Self::Waiting { .. }
+            | Self::Ready { .. }
+            | Self::Assigned { .. }
+            | Self::Released => false,
+        }
+    }
+
     /// Whether nothing more has to happen for it.
     pub(crate) const fn is_settled(&self) -> bool {
         match self {
@@ -88,52 +104,12 @@ impl TaskState {
     }
 }
 
-/// Bytes of each output of a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OutputBytes {
-    /// One output, as most tasks have.
-    One(u64),
-    /// Several.
-    Many(Box<[u64]>),
-}
-
-impl OutputBytes {
-    pub(crate) fn of(&self, output: u32) -> u64 {
-        match self {
-            Self::One(bytes) => *bytes,
-            Self::Many(bytes) => bytes.get(output as usize).copied().unwrap_or(0),
-        }
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.as_slice()
-            .iter()
-            .fold(0, |sum, bytes| sum.saturating_add(*bytes))
-    }
-
-    pub(crate) fn as_slice(&self) -> &[u64] {
-        match self {
-            Self::One(bytes) => std::slice::from_ref(bytes),
-            Self::Many(bytes) => bytes,
-        }
-    }
-}
-
-impl From<Vec<u64>> for OutputBytes {
-    fn from(bytes: Vec<u64>) -> Self {
-        match bytes.as_slice() {
-            [one] => Self::One(*one),
-            _ => Self::Many(bytes.into_boxed_slice()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_record_stays_small() {
-        assert!(size_of::<Task>() <= 48, "{} B", size_of::<Task>());
+        assert!(size_of::<Task>() <= 56, "{} B", size_of::<Task>());
     }
 }

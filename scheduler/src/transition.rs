@@ -22,6 +22,8 @@ impl Scheduler {
         let old = mem::replace(&mut task.state, next);
         let new = &task.state;
         let position = at.index - layer.first_task;
+        let (was_to_do, is_to_do) = (old.is_to_do(), new.is_to_do());
+        let (was_stored, is_stored) = (old.is_stored(), new.is_stored());
 
         match &old {
             TaskState::Culled | TaskState::Waiting { .. } => {}
@@ -42,7 +44,6 @@ impl Scheduler {
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running -= 1;
                 self.workers.unassign(*worker, at, &layer.resources);
-                self.with_room.push(*worker);
             }
             TaskState::Done { worker, .. } => {
                 layer.counts.done -= 1;
@@ -66,7 +67,7 @@ impl Scheduler {
                 let entry = (layer.rank, at.index);
                 self.workers.slab[*worker].preferred.insert(entry);
                 self.ready.preferring += 1;
-                self.with_room.push(*worker);
+                self.workers.change(*worker);
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running += 1;
@@ -83,6 +84,33 @@ impl Scheduler {
                 (false, true) => graph.goals_left -= 1,
                 (true, false) => graph.goals_left += 1,
                 (true, true) | (false, false) => {}
+            }
+        }
+        let own = task.layer;
+        match (was_to_do, is_to_do) {
+            (false, true) => {
+                layer.to_do += 1;
+                if layer.to_do == 1 {
+                    graph.begin_reading(own);
+                }
+            }
+            (true, false) => {
+                layer.to_do -= 1;
+                if layer.to_do == 0 {
+                    graph.end_reading(own);
+                }
+            }
+            (true, true) | (false, false) => {}
+        }
+        if was_stored != is_stored {
+            for feed in 0..graph.layers[own as usize].feeds.len() {
+                let (reader, barrier) = graph.layers[own as usize].feeds[feed];
+                let barrier = &mut graph.layers[reader as usize].barriers[barrier as usize];
+                if is_stored {
+                    barrier.one_done();
+                } else {
+                    barrier.one_undone();
+                }
             }
         }
         if let Progress::Told { at: last } = graph.progress {

@@ -4,8 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::{Resources, TaskId, Time, WorkerHello, WorkerId, WorkerLoad};
+use transload_protocol::{
+    Resources, TaskAssignment, TaskId, Time, WorkerHello, WorkerId, WorkerLoad,
+};
 
+use crate::bits::BitSet;
 use crate::ready::Rank;
 use crate::slab::{Slab, TaskAt, WorkerSlot};
 
@@ -47,8 +50,16 @@ pub(crate) struct Worker {
     pub(crate) preferred: BTreeSet<(Rank, u32)>,
     /// Tasks it shall drop, told at the end of the step.
     pub(crate) releases: Vec<TaskId>,
+    /// Tasks handed to it, told at the end of the step.
+    pub(crate) assignments: Vec<TaskAssignment>,
+    /// Slots of the workers whose addresses it was told.
+    pub(crate) knows: BitSet,
     /// It is being taken out of the cluster: nothing new for it.
     pub(crate) leaving: bool,
+    /// The fullness under which it stands in `Workers::open`, if it does.
+    listed: Option<u32>,
+    /// It stands in `Workers::changed`.
+    is_changed: bool,
 }
 
 /// All workers now in the cluster.
@@ -56,8 +67,10 @@ pub(crate) struct Worker {
 pub(crate) struct Workers {
     pub(crate) slab: Slab<WorkerSlot, Worker>,
     pub(crate) by_id: BTreeMap<WorkerId, WorkerSlot>,
-    /// Workers with room for at least one small task, emptiest first.
+    /// Workers with room for at least one small task, emptiest first, as far as `relist` has brought it up to date.
     pub(crate) open: BTreeSet<(u32, WorkerSlot)>,
+    /// Workers whose fullness or own queue may have changed since. Most give up a task and get another in the same step.
+    changed: Vec<WorkerSlot>,
     queue_per_slot: u32,
 }
 
@@ -77,7 +90,11 @@ impl Worker {
             spilled_bytes: 0,
             preferred: BTreeSet::new(),
             releases: Vec::new(),
+            assignments: Vec::new(),
+            knows: BitSet::default(),
             leaving: false,
+            listed: None,
+            is_changed: false,
         }
     }
 
@@ -120,6 +137,7 @@ impl Workers {
             slab: Slab::new(),
             by_id: BTreeMap::new(),
             open: BTreeSet::new(),
+            changed: Vec::new(),
             queue_per_slot,
         }
     }
@@ -128,14 +146,14 @@ impl Workers {
         let id = worker.id;
         let slot = self.slab.insert(worker);
         self.by_id.insert(id, slot);
-        self.list(slot);
+        self.change(slot);
         slot
     }
 
     /// Nothing new goes to this worker from now on.
     pub(crate) fn close(&mut self, slot: WorkerSlot) {
-        self.unlist(slot);
         self.slab[slot].leaving = true;
+        self.list(slot);
     }
 
     pub(crate) fn remove(&mut self, slot: WorkerSlot) {
@@ -167,39 +185,35 @@ impl Workers {
     }
 
     pub(crate) fn assign(&mut self, slot: WorkerSlot, at: TaskAt, request: &Resources) {
-        self.unlist(slot);
         let worker = &mut self.slab[slot];
         worker.assigned.push(at);
         worker.used.give_back(request);
-        self.list(slot);
+        self.change(slot);
     }
 
     pub(crate) fn unassign(&mut self, slot: WorkerSlot, at: TaskAt, request: &Resources) {
-        self.unlist(slot);
         let worker = &mut self.slab[slot];
         if let Some(position) = worker.assigned.iter().position(|assigned| *assigned == at) {
             worker.assigned.swap_remove(position);
         }
         let freed = worker.seceded.remove(&at) || worker.used.take(request);
         debug_assert!(freed, "what was given is there to be taken back");
-        self.list(slot);
+        self.change(slot);
     }
 
     pub(crate) fn open_cancel(&mut self, slot: WorkerSlot, request: &Resources) {
-        self.unlist(slot);
         let worker = &mut self.slab[slot];
         worker.cancelling += 1;
         worker.used.give_back(request);
-        self.list(slot);
+        self.change(slot);
     }
 
     pub(crate) fn close_cancel(&mut self, slot: WorkerSlot, request: &Resources) {
-        self.unlist(slot);
         let worker = &mut self.slab[slot];
         worker.cancelling -= 1;
         let freed = worker.used.take(request);
         debug_assert!(freed, "what was given is there to be taken back");
-        self.list(slot);
+        self.change(slot);
     }
 
     /// Whether the worker belongs in `open`, and at which fullness.
@@ -209,14 +223,53 @@ impl Workers {
         (!worker.leaving && fullness < FULL.saturating_mul(self.factor())).then_some(fullness)
     }
 
-    pub(crate) fn list(&mut self, slot: WorkerSlot) {
-        if let Some(fullness) = self.listing(slot) {
-            self.open.insert((fullness, slot));
+    /// Whether no other worker is emptier, as far as `open` knows.
+    pub(crate) fn is_emptiest(&self, slot: WorkerSlot, fullness: u32) -> bool {
+        self.open
+            .first()
+            .is_none_or(|(least, other)| *other == slot || *least >= fullness)
+    }
+
+    /// Brings `open` up to date.
+    pub(crate) fn relist(&mut self) {
+        while let Some(slot) = self.changed.pop() {
+            if let Some(worker) = self.slab.get_mut(slot) {
+                worker.is_changed = false;
+                self.list(slot);
+            }
         }
     }
 
-    pub(crate) fn unlist(&mut self, slot: WorkerSlot) {
-        self.open.remove(&(self.slab[slot].fullness(), slot));
+    /// Brings `open` up to date for one worker.
+    pub(crate) fn list(&mut self, slot: WorkerSlot) {
+        let listing = self.listing(slot);
+        let worker = &mut self.slab[slot];
+        if worker.listed != listing {
+            if let Some(old) = std::mem::replace(&mut worker.listed, listing) {
+                self.open.remove(&(old, slot));
+            }
+            self.open.extend(listing.map(|fullness| (fullness, slot)));
+        }
+    }
+
+    /// Workers that may have got room, or a task in their own queue, in this step; to be given back.
+    pub(crate) fn take_changed(&mut self) -> Vec<WorkerSlot> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Gives back what [`Workers::take_changed`] took, for `relist`.
+    pub(crate) fn give_back_changed(&mut self, changed: Vec<WorkerSlot>) {
+        let newer = std::mem::replace(&mut self.changed, changed);
+        self.changed.extend(newer);
+    }
+
+    /// Takes note that a worker's fullness or own queue may have changed.
+    pub(crate) fn change(&mut self, slot: WorkerSlot) {
+        let worker = &mut self.slab[slot];
+        if !worker.is_changed {
+            worker.is_changed = true;
+            self.changed.push(slot);
+        }
     }
 
     fn factor(&self) -> u32 {

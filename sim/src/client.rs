@@ -92,6 +92,8 @@ pub(crate) struct Client {
     pub(crate) down: Link,
     /// What was sent to the scheduler and would arrive later than this is lost.
     pub(crate) up_until: Time,
+    /// Where workers that were announced to it are.
+    peers: BTreeMap<WorkerId, usize>,
     submissions: Vec<Submission>,
     fetching: BTreeMap<PartitionId, u64>,
     leaves_when_done: bool,
@@ -170,7 +172,7 @@ impl Client {
                     graph,
                     index: *index,
                 };
-                let outputs = 0..u32::try_from(location.bytes.len()).unwrap_or(0);
+                let outputs = 0..location.sizes.outputs;
                 partitions.extend(outputs.map(|output| PartitionId { task, output }));
             }
         }

@@ -30,6 +30,8 @@ pub(crate) enum Happening {
         process: usize,
         message: SchedulerToWorker,
     },
+    /// The scheduler decides about all that it has taken in.
+    SchedulerDecides,
     /// The scheduler sees a worker's connection end.
     WorkerGone { process: usize },
     /// A worker sees its connection to the scheduler end.
@@ -135,7 +137,8 @@ impl Happening {
             Self::DiskEnds { operation, .. } => (16, *operation),
             Self::ClientActs { client, .. } => (17, *client as u64),
             Self::Fault(_) => (18, 0),
-            Self::TaskSubmits(run) => (19, u64::from(run.task.index)),
+            Self::SchedulerDecides => (19, 0),
+            Self::TaskSubmits(run) => (20, u64::from(run.task.index)),
         };
         (kind << 48) | number
     }

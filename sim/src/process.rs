@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    Address, Attempt, GraphId, LayerIndex, LayerSpec, PartitionId, Resources, SchedulerToWorker,
-    TaskErrorKind, TaskId, Time, WorkerHello, WorkerId,
+    Address, Attempt, GraphId, InputSpec, LayerIndex, LayerSpec, PartitionId, Resources,
+    SchedulerToWorker, SourceTable, TaskAssignment, TaskErrorKind, TaskId, Time, WorkerHello,
+    WorkerId,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -118,6 +119,7 @@ pub(crate) struct Process {
     pub(crate) in_cluster: bool,
     peers: BTreeMap<WorkerId, usize>,
     layers: BTreeMap<(GraphId, LayerIndex), LayerSpec>,
+    sources: BTreeMap<(GraphId, LayerIndex, u32), SourceTable>,
     store: BTreeMap<PartitionId, Stored>,
     running: BTreeMap<(TaskId, Attempt), Execution>,
     /// Fetches in flight, and the bytes expected.
@@ -167,6 +169,7 @@ impl Process {
             in_cluster: false,
             peers: BTreeMap::new(),
             layers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             store: BTreeMap::new(),
             running: BTreeMap::new(),
             fetching: BTreeMap::new(),
@@ -192,6 +195,34 @@ impl Process {
         self.life == Life::Alive
     }
 
+    /// Everything that a task reads.
+    fn inputs_of(&self, task: &TaskAssignment) -> BTreeSet<PartitionId> {
+        let mut inputs: BTreeSet<_> = task.inputs.iter().map(|input| input.partition).collect();
+        let graph = task.task.graph;
+        let Some(spec) = self.layers.get(&(graph, task.layer)) else {
+            return inputs;
+        };
+        for (input, reads) in (0..).zip(&spec.inputs) {
+            let (first_task, output) = match reads {
+                InputSpec::Listed => continue,
+                InputSpec::Column { first_task } => {
+                    (*first_task, task.task.index - spec.first_task)
+                }
+                InputSpec::All { first_task, .. } => (*first_task, 0),
+            };
+            let table = self.sources.get(&(graph, task.layer, input));
+            let sources = table.map_or(0, |table| u32::try_from(table.len()).unwrap_or(0));
+            inputs.extend((0..sources).map(|position| PartitionId {
+                task: TaskId {
+                    graph,
+                    index: first_task + position,
+                },
+                output,
+            }));
+        }
+        inputs
+    }
+
     /// Feeds the machine, checks it, and carries out what it wants.
     pub(crate) fn handle(&mut self, world: &mut World, input: Input) -> Step {
         let mut actions = Vec::new();
@@ -200,12 +231,24 @@ impl Process {
             Input::FromScheduler(SchedulerToWorker::Forget { graph }) => Some(*graph),
             _ => None,
         };
-        if let Input::FromScheduler(SchedulerToWorker::Layer { graph, layer, spec }) = &input {
-            self.layers.insert((*graph, *layer), spec.clone());
+        if let Input::FromScheduler(SchedulerToWorker::Sources {
+            graph,
+            layer,
+            input,
+            sources,
+        }) = &input
+        {
+            self.sources
+                .insert((*graph, *layer, *input), sources.clone());
         }
-        if let Input::FromScheduler(SchedulerToWorker::Assign { task }) = &input {
-            let inputs = task.inputs.iter().map(|input| input.partition).collect();
-            self.assigned.insert((task.task, task.attempt), inputs);
+        if let Input::FromScheduler(SchedulerToWorker::Layer { graph, layer, spec }) = &input {
+            self.layers.insert((*graph, *layer), (**spec).clone());
+        }
+        if let Input::FromScheduler(SchedulerToWorker::Assign { tasks }) = &input {
+            for task in tasks {
+                let inputs = self.inputs_of(task);
+                self.assigned.insert((task.task, task.attempt), inputs);
+            }
         }
         self.machine.handle(world.now, input, &mut actions);
         self.machine

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub queue_per_slot: u32,
     /// `scheduler::Config::worker_deaths_per_task`.
     pub worker_deaths_per_task: u32,
+    /// Chance that the scheduler takes in what arrived and decides only after more has arrived.
+    pub batch_per_mille: u32,
 
     /// Clients, 1 to 3.
     pub clients: u32,
@@ -148,6 +150,7 @@ impl Scenario {
             worker_timeout_ms: 3_000,
             queue_per_slot: 1,
             worker_deaths_per_task: 3,
+            batch_per_mille: 0,
             clients: 1,
             graphs_per_client: 2,
             layers: 5,
@@ -234,6 +237,7 @@ impl Scenario {
         self.worker_timeout_ms = self.heartbeat_ms * random.small(4, 8);
         self.queue_per_slot = random.small(0, 2);
         self.worker_deaths_per_task = random.small(1, 4);
+        self.batch_per_mille = random.pick(&[0, 0, 300, 900], 0);
     }
 
     fn vary_work(&mut self, random: &mut Random) {

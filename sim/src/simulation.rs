@@ -30,6 +30,8 @@ const MAX_STEPS: u64 = 1_000_000;
 pub struct Simulation {
     world: World,
     scheduler: Scheduler,
+    /// The scheduler has taken in something that it has not decided about yet; it will.
+    undecided: bool,
     scheduler_tick: Option<(Time, u64)>,
     processes: Vec<Process>,
     clients: Vec<Client>,
@@ -102,6 +104,7 @@ impl Simulation {
             queue_per_slot: scenario.queue_per_slot,
             worker_timeout_ms: scenario.worker_timeout_ms,
             worker_deaths_per_task: scenario.worker_deaths_per_task,
+            task_events: true,
             progress_interval_ms: 100,
             ..Config::default()
         };
@@ -121,6 +124,7 @@ impl Simulation {
             world,
             scheduler: Scheduler::new(config),
             scheduler_tick: None,
+            undecided: false,
             processes,
             clients,
             inside: Vec::new(),
@@ -190,7 +194,8 @@ impl Simulation {
             | Happening::ClientHello { .. }
             | Happening::FromClient { .. }
             | Happening::ClientGone { .. }
-            | Happening::SchedulerTick { .. } => {
+            | Happening::SchedulerTick { .. }
+            | Happening::SchedulerDecides => {
                 return (self.stalled_until > self.world.now).then_some(self.stalled_until);
             }
             Happening::ClientWelcome { .. }
@@ -243,6 +248,10 @@ impl Simulation {
                     Some(client) => self.decide(Input::ClientLost { client }),
                     None => Ok(()),
                 }
+            }
+            Happening::SchedulerDecides => {
+                self.undecided = false;
+                self.conclude(false)
             }
             Happening::SchedulerTick { token } => {
                 if self

@@ -95,6 +95,8 @@ pub enum Input {
         kind: TaskErrorKind,
         /// Why, in words.
         message: String,
+        /// Which step of a fused layer failed; `None` when it was the layer's own operator, or none at all.
+        step: Option<u32>,
     },
     /// A spill ended well: the partition is on disk and no longer in memory.
     Spilled {

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, InputLocation, PartitionId, TaskAssignment, TaskErrorKind, TaskId, WorkerId,
-    WorkerMessage,
+    Attempt, InputLocation, InputSpec, LayerIndex, PartitionId, TaskAssignment, TaskErrorKind,
+    TaskId, WorkerId, WorkerMessage,
 };
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
 use crate::store::{Claim, Need, State};
-use crate::tasks::{Phase, Place, Queued};
+use crate::tasks::{Layer, Phase, Place, Queued};
 
 /// Queued tasks, and which of their inputs cannot be had from whom.
 pub(crate) type Readers = BTreeMap<Place, Vec<(PartitionId, WorkerId)>>;
@@ -53,10 +53,18 @@ impl Worker {
                 layer.resources, self.config.resources
             );
             let error = (TaskErrorKind::Unschedulable, text);
-            self.tell_failed((task, attempt), Some(&layer), error, turn);
+            self.tell_failed((task, attempt), Some(layer.names(None)), error, turn);
             return;
         }
 
+        let inputs = match self.wanted(task, (layer_index, &layer), inputs) {
+            Ok(inputs) => inputs,
+            Err(text) => {
+                let error = (TaskErrorKind::UnknownOperator, text);
+                self.tell_failed((task, attempt), Some(layer.names(None)), error, turn);
+                return;
+            }
+        };
         self.replace_outputs(task, turn);
         let missing: BTreeSet<_> = inputs
             .iter()
@@ -90,7 +98,53 @@ impl Worker {
             layer,
             inputs,
         };
+        self.slotless += usize::from(queued.is_slotless());
         self.queue.insert(place, queued);
+    }
+
+    /// Every partition that a task reads: by input, then by producing task.
+    fn wanted(
+        &self,
+        task: TaskId,
+        (index, layer): (LayerIndex, &Layer),
+        listed: Vec<InputLocation>,
+    ) -> Result<Vec<InputLocation>, String> {
+        if layer.inputs.iter().all(|spec| *spec == InputSpec::Listed) {
+            return Ok(listed);
+        }
+        let mut wanted = Vec::with_capacity(listed.len());
+        let tables = self.sources.get(&(task.graph, index));
+        for (input, spec) in (0_u32..).zip(&layer.inputs) {
+            let (first_task, output, shared) = match spec {
+                InputSpec::Listed => {
+                    wanted.extend(listed.iter().filter(|next| next.input == input).cloned());
+                    continue;
+                }
+                InputSpec::Column { first_task } => {
+                    let position = task.index.saturating_sub(layer.first_task);
+                    (*first_task, position, false)
+                }
+                InputSpec::All { first_task, shared } => (*first_task, 0, *shared),
+            };
+            let Some(table) = tables.and_then(|tables| tables.get(&input)) else {
+                return Err(format!("the sources of its input {input} are unknown here"));
+            };
+            wanted.extend(
+                (first_task..)
+                    .zip(table.iter())
+                    .map(|(index, (worker, bytes))| {
+                        let task = TaskId { index, ..task };
+                        InputLocation {
+                            input,
+                            partition: PartitionId { task, output },
+                            worker,
+                            bytes,
+                            shared,
+                        }
+                    }),
+            );
+        }
+        Ok(wanted)
     }
 
     /// It is here, or on its way, or a peer that we can reach is said to have it.
@@ -159,6 +213,7 @@ impl Worker {
     /// Takes a task out of the queue; what only it needed goes with it.
     pub(crate) fn unqueue(&mut self, place: Place, turn: &mut Turn<'_>) -> Option<Queued> {
         let queued = self.queue.remove(&place)?;
+        self.slotless -= usize::from(queued.is_slotless());
         self.places.remove(&place.task);
         for partition in queued.distinct_inputs() {
             self.store.remove_need(partition, place);

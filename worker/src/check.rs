@@ -47,6 +47,10 @@ impl Worker {
         ensure(places == self.places, || {
             format!("places {:?}, queue {places:?}", self.places)
         })?;
+        let slotless = self.queue.values().filter(|queued| queued.is_slotless());
+        ensure(slotless.count() == self.slotless, || {
+            format!("{} tasks said to need no slot", self.slotless)
+        })?;
         for (place, queued) in &self.queue {
             for partition in queued.distinct_inputs() {
                 let record = self.store.get(partition);

@@ -1,5 +1,7 @@
 //! Inputs on their way to memory: which to ask for next, and what their arrival or failure means. Part of `machine`.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use transload_protocol::{Event, PartitionId, WorkerId};
 
 use crate::Action;
@@ -51,7 +53,10 @@ impl Worker {
             {
                 break;
             }
-            cursor = self.place_after(Some(place));
+            // Tasks whose inputs are all here want nothing.
+            let incomplete = &self.store.indexes().progress;
+            let mut behind = incomplete.range((Excluded(place), Unbounded));
+            cursor = behind.next().map(|(place, _)| *place);
         }
         calm
     }

@@ -17,7 +17,7 @@ use crate::memory::{Limits, Pressure};
 use crate::report::next_beat;
 use crate::spill::Obstacle;
 use crate::store::Store;
-use crate::tasks::{Layer, Phase, Place, Queued, Running};
+use crate::tasks::{Layer, Phase, Place, Queued, Running, Sources};
 use crate::{Action, Config, Input};
 
 /// Above so many partitions and tasks a debug build no longer checks every invariant after every input.
@@ -32,7 +32,11 @@ pub struct Worker {
     /// Workers that partitions can be fetched from.
     pub(crate) peers: BTreeSet<WorkerId>,
     pub(crate) layers: BTreeMap<(GraphId, LayerIndex), Arc<Layer>>,
+    /// Where the layers are that they read whole.
+    pub(crate) sources: BTreeMap<(GraphId, LayerIndex), Sources>,
     pub(crate) queue: BTreeMap<Place, Queued>,
+    /// Of `queue`, the tasks that need no slot: while there are none, nothing can start without a free one.
+    pub(crate) slotless: usize,
     /// Where in `queue` a task stands.
     pub(crate) places: BTreeMap<TaskId, Place>,
     pub(crate) running: BTreeMap<TaskId, Running>,
@@ -80,7 +84,9 @@ impl Worker {
             link: Link::Connecting,
             peers: BTreeSet::new(),
             layers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             queue: BTreeMap::new(),
+            slotless: 0,
             places: BTreeMap::new(),
             running: BTreeMap::new(),
             rejoining: BTreeMap::new(),
@@ -145,7 +151,8 @@ impl Worker {
                 attempt,
                 kind,
                 message,
-            } => self.on_task_failed(task, attempt, (kind, message), turn),
+                step,
+            } => self.on_task_failed(task, attempt, (kind, message, step), turn),
             Input::Spilled { partition, bytes } => self.on_spilled(partition, bytes, turn),
             Input::SpillFailed { partition, reason } => {
                 self.on_spill_failed(partition, reason, turn);
@@ -171,8 +178,21 @@ impl Worker {
                 }
             }
             SchedulerToWorker::PeerLost { worker } => self.on_peer_lost(worker, turn),
-            SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, spec),
-            SchedulerToWorker::Assign { task } => self.on_assign(task, turn),
+            SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, *spec),
+            SchedulerToWorker::Sources {
+                graph,
+                layer,
+                input,
+                sources,
+            } => {
+                let of_layer = self.sources.entry((graph, layer)).or_default();
+                of_layer.insert(input, sources);
+            }
+            SchedulerToWorker::Assign { tasks } => {
+                for task in tasks {
+                    self.on_assign(task, turn);
+                }
+            }
             SchedulerToWorker::Cancel { task, attempt } => self.on_cancel(task, attempt, turn),
             SchedulerToWorker::Release { tasks } => {
                 for task in tasks {
@@ -185,10 +205,16 @@ impl Worker {
     }
 
     fn on_layer(&mut self, graph: GraphId, index: LayerIndex, spec: LayerSpec) {
+        let steps = spec.fused.map(|fused| fused.steps).unwrap_or_default();
         let layer = Layer {
+            steps: steps
+                .into_iter()
+                .map(|step| (step.layer, step.operator))
+                .collect(),
             name: spec.name,
             operator: spec.operator,
-            inputs: spec.inputs as usize,
+            first_task: spec.first_task,
+            inputs: spec.inputs,
             resources: spec.resources,
         };
         self.layers.insert((graph, index), Arc::new(layer));
@@ -204,10 +230,12 @@ impl Worker {
         turn.out.push(Action::Exit);
         self.link = Link::Left;
         self.queue.clear();
+        self.slotless = 0;
         self.places.clear();
         self.running.clear();
         self.rejoining.clear();
         self.layers.clear();
+        self.sources.clear();
         self.store = Store::default();
         self.free = self.config.resources.clone();
         self.pressure = Pressure::Calm;

@@ -59,6 +59,7 @@ impl Worker {
             }
         }
         self.layers.retain(|(of, _), _| *of != graph);
+        self.sources.retain(|(of, _), _| *of != graph);
     }
 
     /// Drops a partition if nothing keeps it any more. To be called after every loss of a need, pin, claim or operation.

@@ -6,7 +6,6 @@ use transload_protocol::{
 };
 
 use crate::machine::{Link, Turn, Worker};
-use crate::tasks::Layer;
 use crate::{Action, Config};
 
 /// Events are sent with the next message, with the next heartbeat, or when there are so many.
@@ -19,20 +18,19 @@ impl Worker {
         turn.out.push(Action::ToScheduler(message));
     }
 
-    /// Reports the end of an attempt that failed.
+    /// Reports the end of an attempt that failed. `layer` is what failed: the names of a layer and its operator.
     pub(crate) fn tell_failed(
         &mut self,
         (task, attempt): (TaskId, Attempt),
-        layer: Option<&Layer>,
+        layer: Option<(&str, &str)>,
         (kind, message): (TaskErrorKind, String),
         turn: &mut Turn<'_>,
     ) {
+        let (layer, operator) = layer.unwrap_or_default();
         let error = TaskError {
             task,
-            layer: layer.map(|layer| layer.name.clone()).unwrap_or_default(),
-            operator: layer
-                .map(|layer| layer.operator.clone())
-                .unwrap_or_default(),
+            layer: layer.to_owned(),
+            operator: operator.to_owned(),
             worker: self.own_id(),
             kind,
             message,

@@ -4,7 +4,8 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use transload_protocol::{
-    Attempt, InputLocation, PartitionId, Resources, TaskErrorKind, TaskId, WorkerMessage,
+    Attempt, InputLocation, OutputSizes, PartitionId, Resources, TaskErrorKind, TaskId,
+    WorkerMessage,
 };
 
 use crate::Action;
@@ -67,6 +68,10 @@ impl Worker {
         let mut free = self.resume_tasks(turn);
         let mut cursor = None;
         while let Some(place) = self.place_after(cursor) {
+            if free.slots == 0 && self.slotless == 0 {
+                // A long queue behind busy slots costs nothing.
+                return;
+            }
             cursor = Some(place);
             if !self.store.is_ready(place) {
                 match self.pressure {
@@ -126,6 +131,7 @@ impl Worker {
         let Some(queued) = self.queue.remove(&place) else {
             return;
         };
+        self.slotless -= usize::from(queued.is_slotless());
         let task = place.task;
         self.places.remove(&task);
         let inputs = queued.distinct_inputs();
@@ -192,10 +198,11 @@ impl Worker {
                 for (partition, bytes) in outputs {
                     self.store_output(partition, bytes);
                 }
+                let sizes = OutputSizes::of(&bytes);
                 let message = WorkerMessage::Finished {
                     task,
                     attempt,
-                    bytes,
+                    sizes,
                 };
                 self.tell(message, turn);
             }
@@ -213,7 +220,7 @@ impl Worker {
         &mut self,
         task: TaskId,
         attempt: Attempt,
-        error: (TaskErrorKind, String),
+        (kind, message, step): (TaskErrorKind, String, Option<u32>),
         turn: &mut Turn<'_>,
     ) {
         let Some(running) = self.end(task, attempt) else {
@@ -221,7 +228,8 @@ impl Worker {
         };
         match running.phase {
             Phase::Wanted => {
-                self.tell_failed((task, attempt), Some(&running.layer), error, turn);
+                let names = running.layer.names(step);
+                self.tell_failed((task, attempt), Some(names), (kind, message), turn);
             }
             Phase::Cancelled | Phase::Disowned => {
                 self.tell(WorkerMessage::Cancelled { task, attempt }, turn);

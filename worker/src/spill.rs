@@ -202,7 +202,7 @@ impl Worker {
         };
         let attempt = (place.task, queued.attempt);
         let error = (TaskErrorKind::SpillFailed, text);
-        self.tell_failed(attempt, Some(&queued.layer), error, turn);
+        self.tell_failed(attempt, Some(queued.layer.names(None)), error, turn);
     }
 
     pub(crate) fn on_spilled(&mut self, partition: PartitionId, bytes: u64, turn: &mut Turn<'_>) {

@@ -1,10 +1,12 @@
 //! Records of the tasks that a worker was given: queued or running. Used by `machine` and its parts; knows nothing of
 //! where partitions are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use transload_protocol::{Attempt, InputLocation, LayerIndex, PartitionId, Resources, TaskId};
+use transload_protocol::{
+    Attempt, InputLocation, InputSpec, LayerIndex, PartitionId, Resources, SourceTable, TaskId,
+};
 
 /// Position in the queue: lower runs first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,10 +22,27 @@ pub(crate) struct Place {
 pub(crate) struct Layer {
     pub(crate) name: String,
     pub(crate) operator: String,
-    /// Number of inputs of each task.
-    pub(crate) inputs: usize,
+    /// Index of its first task.
+    pub(crate) first_task: u32,
+    /// How each task reads.
+    pub(crate) inputs: Vec<InputSpec>,
     pub(crate) resources: Resources,
+    /// Names of layer and operator of each step of a fused layer.
+    pub(crate) steps: Vec<(String, String)>,
 }
+
+impl Layer {
+    /// Names of layer and operator for the error of a task, of which that step failed.
+    pub(crate) fn names(&self, step: Option<u32>) -> (&str, &str) {
+        match step.and_then(|step| self.steps.get(step as usize)) {
+            Some((layer, operator)) => (layer, operator),
+            None => (&self.name, &self.operator),
+        }
+    }
+}
+
+/// Where whole layers are that the tasks of a layer read, by input.
+pub(crate) type Sources = BTreeMap<u32, SourceTable>;
 
 /// A task that waits for inputs, memory or a slot.
 #[derive(Debug, Clone)]
@@ -41,9 +60,14 @@ impl Queued {
         self.inputs.iter().map(|input| input.partition).collect()
     }
 
+    /// It can start when no slot is free.
+    pub(crate) fn is_slotless(&self) -> bool {
+        self.layer.resources.slots == 0
+    }
+
     /// For each input of the layer, the partitions in order: the shape that `Action::Start` wants.
     pub(crate) fn inputs_by_position(&self) -> Vec<Vec<PartitionId>> {
-        let mut positions = vec![Vec::new(); self.layer.inputs];
+        let mut positions = vec![Vec::new(); self.layer.inputs.len()];
         for input in &self.inputs {
             if let Some(position) = positions.get_mut(input.input as usize) {
                 position.push(input.partition);

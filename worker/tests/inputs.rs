@@ -12,7 +12,7 @@ use common::{
     Bench, FIRST, OTHER, PEER, SELF, drops, events, fetches, from, loads, messages, output, part,
     says, says_missing, shared, small, starts, task,
 };
-use transload_protocol::{Attempt, Event, Resources, WorkerId, WorkerMessage};
+use transload_protocol::{Attempt, Event, OutputSizes, Resources, WorkerId, WorkerMessage};
 use transload_worker::{Action, Config};
 
 #[test]
@@ -301,7 +301,7 @@ fn events_wait_for_the_next_message() {
     let finished = WorkerMessage::Finished {
         task: task(0),
         attempt: FIRST,
-        bytes: vec![4],
+        sizes: OutputSizes::of(&[4]),
     };
     assert!(says(&done, &finished));
     assert!(matches!(messages(&done)[0], WorkerMessage::Events { .. }));

@@ -13,7 +13,8 @@ use common::{
     says_cancelled, says_finished, says_missing, small, starts, stops, task,
 };
 use transload_protocol::{
-    Attempt, LayerIndex, Resources, SchedulerToWorker, TaskErrorKind, Tier, Time, WorkerMessage,
+    Arguments, Attempt, Fused, LayerIndex, LayerSpec, Resources, SchedulerToWorker, Step,
+    StepInput, TaskErrorKind, Tier, Time, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -82,6 +83,52 @@ fn a_start_names_inputs_by_position_and_is_told() {
         attempt: FIRST,
     };
     assert_eq!(actions, [start, Action::ToScheduler(started)]);
+}
+
+#[test]
+fn a_failing_step_of_a_fused_layer_is_named_as_the_layer_that_it_was() {
+    let mut bench = Bench::new(small());
+    let step = Step {
+        layer: "parse".to_owned(),
+        operator: "csv".to_owned(),
+        arguments: Arguments::default(),
+        tasks: 5,
+        outputs: 1,
+        times: 1,
+        reads: vec![],
+    };
+    let spec = LayerSpec {
+        name: "total".to_owned(),
+        operator: "sum".to_owned(),
+        arguments: Arguments::default(),
+        first_task: 0,
+        outputs: 1,
+        inputs: vec![],
+        resources: Resources::slots(1),
+        fused: Some(Box::new(Fused {
+            steps: vec![step],
+            reads: vec![StepInput::Step { step: 0, each: 1 }],
+        })),
+    };
+    bench.send(SchedulerToWorker::Layer {
+        graph: GRAPH,
+        layer: LayerIndex(0),
+        spec: Box::new(spec),
+    });
+    for (index, step, expected) in [(1, Some(0), ("parse", "csv")), (2, None, ("total", "sum"))] {
+        bench.assign(index, &[]);
+        let failed = bench.input(Input::TaskFailed {
+            task: task(index),
+            attempt: FIRST,
+            kind: TaskErrorKind::Operator,
+            message: "bad row".to_owned(),
+            step,
+        });
+        let [WorkerMessage::Failed { error, .. }] = messages(&failed)[..] else {
+            panic!("{failed:?}");
+        };
+        assert_eq!((error.layer.as_str(), error.operator.as_str()), expected);
+    }
 }
 
 #[test]

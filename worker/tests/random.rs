@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use transload_protocol::{
-    Arguments, Attempt, ClientId, GraphId, InputLocation, LayerIndex, LayerSpec, PartitionId,
-    Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Time, WorkerId,
-    WorkerMessage,
+    Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
+    PartitionId, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Time,
+    WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -102,13 +102,14 @@ impl World {
                 arguments: Arguments::default(),
                 first_task: 0,
                 outputs: 2,
-                inputs: 2,
+                inputs: vec![InputSpec::Listed; 2],
                 resources: Resources::slots(slots),
+                fused: None,
             };
             self.send(SchedulerToWorker::Layer {
                 graph: self.graph(graph),
                 layer: LayerIndex(layer),
-                spec,
+                spec: spec.into(),
             });
         }
     }
@@ -338,13 +339,13 @@ impl World {
         self.next_attempt += 1;
         self.answers.insert((task, attempt), 0);
         self.send(SchedulerToWorker::Assign {
-            task: TaskAssignment {
+            tasks: vec![TaskAssignment {
                 task,
                 attempt,
                 layer: LayerIndex(if draw(12) == 0 { 2 } else { draw(2) }),
                 order: u64::from(draw(6)),
                 inputs,
-            },
+            }],
         });
     }
 
@@ -393,6 +394,7 @@ impl World {
                 attempt,
                 kind,
                 message,
+                step: None,
             });
         } else {
             let bytes = vec![u64::from(b % 70), u64::from(b / 70 % 40)];

@@ -68,8 +68,8 @@ struct SqlStage {
 /// Plans of layers that ran lately.
 type RecentPlans = VecDeque<(PlanKey, Arc<StagePlan>)>;
 
-/// A layer: its graph and first task.
-type PlanKey = (GraphId, u32);
+/// A layer: its graph and first task, and which step it is where it runs inside another.
+type PlanKey = (GraphId, u32, Option<u32>);
 
 /// What tasks of one layer share.
 struct StagePlan {
@@ -105,7 +105,7 @@ async fn run_task(
     plans: &Mutex<RecentPlans>,
     task: TaskContext,
 ) -> Result<Vec<Partition>, OperatorError> {
-    let key = (task.task.graph, task.layer.first_task);
+    let key = (task.task.graph, task.layer.first_task, task.step);
     let stage = stage_plan(worker, plans, key, task.common_argument())?;
     let options = spec::options(&stage.spec.settings).map_err(explained)?;
     let inputs = TaskInputs {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader};
+use transload_protocol::optimize::Report;
 use transload_protocol::{
     ClientMessage, CompiledGraph, GraphId, GraphOutcome, LayerIndex, LayerProgress, OutputLocation,
     PartitionId, TaskId,
@@ -29,6 +30,8 @@ struct Held {
     client: Client,
     id: GraphId,
     compiled: CompiledGraph,
+    /// Where the caller's layers are in `compiled`, if it was made of another graph.
+    report: Option<Report>,
     changed: watch::Receiver<u64>,
     progress: watch::Receiver<Vec<LayerProgress>>,
     /// Tasks of kept layers that were released already.
@@ -39,7 +42,7 @@ impl GraphHandle {
     pub(super) fn new(
         client: Client,
         id: GraphId,
-        compiled: CompiledGraph,
+        (compiled, report): (CompiledGraph, Option<Report>),
         signals: GraphSignals,
     ) -> Self {
         let GraphSignals { changed, progress } = signals;
@@ -49,6 +52,7 @@ impl GraphHandle {
                 client,
                 id,
                 compiled,
+                report,
                 changed,
                 progress,
                 released,
@@ -61,12 +65,17 @@ impl GraphHandle {
         self.inner.id
     }
 
-    /// The graph as submitted.
+    /// The graph that runs. After [`Client::submit_optimized`] its layers are not those that were handed in.
     pub fn graph(&self) -> &CompiledGraph {
         &self.inner.compiled
     }
 
-    /// Progress of each layer, updated a few times per second.
+    /// What [`Client::submit_optimized`] did; `None` when the graph runs as it was handed in.
+    pub fn report(&self) -> Option<&Report> {
+        self.inner.report.as_ref()
+    }
+
+    /// Progress of each layer of [`GraphHandle::graph`], updated a few times per second.
     pub fn progress(&self) -> watch::Receiver<Vec<LayerProgress>> {
         self.inner.progress.clone()
     }
@@ -95,7 +104,7 @@ impl GraphHandle {
         }
     }
 
-    /// All partitions of a kept layer, as `[task][output]`, when all its tasks are done.
+    /// All partitions of a kept layer, by its index in the graph that was handed in, as `[task][output]`, when all its tasks are done.
     ///
     /// # Errors
     /// As [`GraphHandle::wait`]; [`ClientError::NotKept`]; [`ClientError::Fetch`] when a holder cannot be reached, also
@@ -118,14 +127,15 @@ impl GraphHandle {
         layer: LayerIndex,
     ) -> BoxStream<'static, Result<(u32, Vec<Partition>), ClientError>> {
         let held = Arc::clone(&self.inner);
-        if !held.compiled.is_kept(layer) {
+        let is_kept = |layer: &LayerIndex| held.compiled.is_kept(*layer);
+        let Some(layer) = held.layer(layer).filter(is_kept) else {
             let graph = held.compiled.graph().name.clone();
             let error = ClientError::NotKept {
                 graph,
                 layer: layer.0,
             };
             return futures::stream::once(async move { Err(error) }).boxed();
-        }
+        };
         let (sender, mut receiver) = mpsc::channel(1);
         tokio::spawn(async move { held.pump(layer, sender).await });
         futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()
@@ -142,6 +152,10 @@ impl GraphHandle {
 
     /// Lets go of the partitions of some tasks of a kept layer, by position in the layer. They cannot be gathered any more.
     pub fn release(&self, layer: LayerIndex, positions: impl IntoIterator<Item = u32>) {
+        // A layer that is gone was not kept.
+        let Some(layer) = self.inner.layer(layer) else {
+            return;
+        };
         let range = self.inner.compiled.tasks_of(layer);
         let tasks = positions
             .into_iter()
@@ -152,6 +166,14 @@ impl GraphHandle {
 }
 
 impl Held {
+    /// Where a layer of the graph that was handed in is in the one that runs.
+    fn layer(&self, layer: LayerIndex) -> Option<LayerIndex> {
+        match &self.report {
+            Some(report) => report.layer(layer),
+            None => Some(layer),
+        }
+    }
+
     /// Waits until `ready` gives an answer; a graph that failed, was refused or cancelled ends the wait with its error.
     async fn until<T>(
         &self,
@@ -264,8 +286,9 @@ impl Held {
 
     async fn fetch_outputs(&self, location: &OutputLocation) -> Result<Vec<Partition>, String> {
         let inner = &self.client.inner;
-        let mut partitions = Vec::with_capacity(location.bytes.len());
-        for (output, _) in (0_u32..).zip(&location.bytes) {
+        let addresses = inner.state.addresses_of(location.worker);
+        let mut partitions = Vec::with_capacity(location.sizes.outputs as usize);
+        for output in 0..location.sizes.outputs {
             let partition = PartitionId {
                 task: location.task,
                 output,
@@ -274,7 +297,7 @@ impl Held {
             let fetched = loop {
                 let fetched = inner
                     .fetcher
-                    .fetch(&location.addresses, partition, &inner.memory)
+                    .fetch(&addresses, partition, &inner.memory)
                     .await;
                 match fetched {
                     Ok(fetched) => break fetched.partition,

@@ -16,9 +16,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use transload_gpu::Budget;
+use transload_protocol::optimize::Report;
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, ClusterInfo, EventRecord, Explanation, GraphId,
-    LayerProgress, Role, SchedulerToClient, TaskGraph, TaskId, Welcome,
+    LayerProgress, Optimized, Passes, Role, SchedulerToClient, TaskGraph, TaskId, Welcome,
+    optimize,
 };
 use transload_transport::{Destination, Transport};
 use transload_transport_tcp::TcpTransport;
@@ -178,11 +180,34 @@ impl Client {
         self.inner.state.lost().is_none()
     }
 
-    /// Submits a graph and waits until the scheduler has accepted it.
+    /// Submits a graph as it is and waits until the scheduler has accepted it.
     ///
     /// # Errors
     /// [`ClientError::Rejected`] names the rule that the graph breaks.
     pub async fn submit(&self, graph: TaskGraph) -> Result<GraphHandle, ClientError> {
+        self.submit_as(graph, None).await
+    }
+
+    /// Optimizes a graph, submits what came of it, and waits until the scheduler has accepted that. The results are those of
+    /// [`Client::submit`], made by fewer tasks. The handle's kept layers have the indices that they have in `graph`.
+    ///
+    /// # Errors
+    /// [`ClientError::Rejected`] names the rule that the graph breaks.
+    pub async fn submit_optimized(
+        &self,
+        graph: TaskGraph,
+        passes: &Passes,
+    ) -> Result<GraphHandle, ClientError> {
+        let compiled = graph.compile().map_err(ClientError::Rejected)?;
+        let Optimized { graph, report } = optimize(compiled, passes);
+        self.submit_as(graph, Some(report)).await
+    }
+
+    async fn submit_as(
+        &self,
+        graph: TaskGraph,
+        report: Option<Report>,
+    ) -> Result<GraphHandle, ClientError> {
         // Checked here too: a bad graph costs no round trip, and the handle needs the compiled form.
         let compiled = graph.clone().compile().map_err(ClientError::Rejected)?;
         let sequence = self.inner.next_graph.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +222,7 @@ impl Client {
             running: 0,
         });
         let signals = self.inner.state.add_graph(id, progress.collect());
-        let handle = GraphHandle::new(self.clone(), id, compiled, signals);
+        let handle = GraphHandle::new(self.clone(), id, (compiled, report), signals);
         self.send(ClientMessage::Submit {
             graph: id,
             tasks: graph,

@@ -1,12 +1,12 @@
 //! What a client knows of its graphs, kept current by the connection and read by the handles.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use transload_protocol::{
-    ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId, GraphOutcome,
-    LayerProgress, OutputLocation, RequestId, SchedulerToClient, TaskId,
+    Address, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
+    GraphOutcome, LayerProgress, OutputLocation, RequestId, SchedulerToClient, TaskId, WorkerId,
 };
 
 /// Events kept for a subscriber that reads slowly; older ones are skipped.
@@ -21,6 +21,7 @@ pub(super) struct State {
 #[derive(Default)]
 struct Inner {
     graphs: HashMap<GraphId, GraphState>,
+    peers: HashMap<WorkerId, Arc<[Address]>>,
     infos: VecDeque<oneshot::Sender<ClusterInfo>>,
     explanations: HashMap<TaskId, Vec<oneshot::Sender<Explanation>>>,
     calls: HashMap<RequestId, mpsc::UnboundedSender<CoordinationAnswer>>,
@@ -137,6 +138,12 @@ impl State {
         self.events.subscribe()
     }
 
+    /// Where a worker serves its partitions; nowhere, when the scheduler has not said so.
+    pub(super) fn addresses_of(&self, worker: WorkerId) -> Arc<[Address]> {
+        let peers = &self.lock().peers;
+        peers.get(&worker).cloned().unwrap_or_default()
+    }
+
     /// Why the connection ended, if it has.
     pub(super) fn lost(&self) -> Option<String> {
         self.lock().lost.clone()
@@ -157,6 +164,9 @@ impl State {
     pub(super) fn on_message(&self, message: SchedulerToClient) {
         let mut inner = self.lock();
         match message {
+            SchedulerToClient::Peer { worker, addresses } => {
+                inner.peers.insert(worker, addresses.into());
+            }
             SchedulerToClient::Accepted { graph } => {
                 inner.update(graph, |state| state.phase = Phase::Running);
             }

@@ -227,6 +227,7 @@ impl SchedulerConfig {
             queue_per_slot: self.queue_per_slot,
             worker_timeout_ms: as_millis(self.worker_timeout),
             worker_deaths_per_task: self.worker_deaths_per_task,
+            task_events: true,
             progress_interval_ms: as_millis(self.progress_interval),
             coordination: self.coordination,
         }

@@ -84,7 +84,10 @@ impl Core {
             source,
         };
         let core = Self {
-            scheduler: Scheduler::new(config.machine()),
+            scheduler: Scheduler::new(transload_scheduler::Config {
+                task_events: tracing::enabled!(tracing::Level::DEBUG),
+                ..config.machine()
+            }),
             clock: Clock::start(),
             peers: HashMap::new(),
             touched: Vec::new(),
@@ -136,6 +139,7 @@ impl Core {
             {
                 self.feed(Input::Tick);
             }
+            self.decide();
             self.send();
         }
     }
@@ -198,7 +202,19 @@ impl Core {
 
     fn feed(&mut self, input: Input) {
         let mut actions = std::mem::take(&mut self.actions);
-        self.scheduler.handle(self.clock.now(), input, &mut actions);
+        self.scheduler
+            .take_in(self.clock.now(), input, &mut actions);
+        self.carry_out(actions);
+    }
+
+    /// Once for all that has arrived.
+    fn decide(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.scheduler.decide(&mut actions);
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, mut actions: Vec<Action>) {
         for action in actions.drain(..) {
             self.act(action);
         }

@@ -95,7 +95,7 @@ impl Driver {
         let fetcher = Arc::clone(&self.parts.fetcher);
         let destination = self.parts.store.destination(bytes);
         let completions = self.completions.clone();
-        let task = tokio::spawn(async move {
+        let task = self.parts.data_runtime.spawn(async move {
             let start = Instant::now();
             let result = fetcher.fetch(&addresses, id, &destination).await;
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -124,7 +124,7 @@ impl Driver {
         layer: LayerIndex,
         inputs: &[Vec<PartitionId>],
     ) {
-        let spec = self
+        let prepared = self
             .layers
             .get(&task.graph)
             .and_then(|layers| layers.get(&layer))
@@ -137,14 +137,18 @@ impl Driver {
                     .collect()
             })
             .collect();
-        match (spec, partitions) {
-            (Some(spec), Some(partitions)) => {
+        match (prepared, partitions) {
+            (Some(prepared), Some(partitions)) => {
                 self.parts
                     .executor
-                    .run(task, attempt, spec, partitions, &self.completions);
+                    .run(task, attempt, prepared, partitions, &self.completions);
             }
-            (spec, _) => {
-                let what = if spec.is_none() { "layer" } else { "inputs" };
+            (prepared, _) => {
+                let what = if prepared.is_none() {
+                    "layer"
+                } else {
+                    "inputs"
+                };
                 debug_assert!(false, "task {task} was started without its {what}");
                 tracing::error!(%task, %layer, what, "a task was started without what it needs");
                 self.pending.push_back(Input::TaskFailed {
@@ -152,6 +156,7 @@ impl Driver {
                     attempt,
                     kind: TaskErrorKind::CorruptPartition,
                     message: format!("its {what} are not on this worker"),
+                    step: None,
                 });
             }
         }

@@ -7,8 +7,8 @@ use transload_protocol::{Attempt, PartitionId, TaskId};
 use transload_worker::Input;
 
 use super::driver::Driver;
+use super::fused::Failure;
 use super::store::Held;
-use crate::OperatorError;
 use crate::fetcher::{FetchError, Fetched};
 use crate::inside::SlotRequest;
 
@@ -18,7 +18,7 @@ pub(super) enum Completion {
     Task {
         task: TaskId,
         attempt: Attempt,
-        result: Result<Vec<Partition>, OperatorError>,
+        result: Result<Vec<Partition>, Failure>,
     },
     /// A running operator gives up its slot or wants it back.
     Slot {
@@ -78,7 +78,7 @@ impl Driver {
         &mut self,
         task: TaskId,
         attempt: Attempt,
-        result: Result<Vec<Partition>, OperatorError>,
+        result: Result<Vec<Partition>, Failure>,
     ) -> Input {
         self.parts.executor.forget(task, attempt);
         self.resuming.remove(&(task, attempt));
@@ -95,13 +95,14 @@ impl Driver {
                     bytes,
                 }
             }
-            Err(error) => {
+            Err(Failure { error, step }) => {
                 tracing::debug!(%task, kind = ?error.kind, message = %error.message, "task failed");
                 Input::TaskFailed {
                     task,
                     attempt,
                     kind: error.kind,
                     message: error.message,
+                    step,
                 }
             }
         }

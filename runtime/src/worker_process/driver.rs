@@ -4,19 +4,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use transload_gpu::SpillDirectory;
 use transload_protocol::{
-    Address, Attempt, GraphId, LayerIndex, LayerSpec, PartitionId, SchedulerToWorker, TaskId,
-    WorkerId, WorkerMessage,
+    Address, Attempt, GraphId, LayerIndex, PartitionId, SchedulerToWorker, TaskId, WorkerId,
+    WorkerMessage,
 };
 use transload_worker::{Action, Input, Worker};
 
 use super::completions::Completion;
 use super::executor::Executor;
+use super::fused::PreparedLayer;
 use super::store::PartitionStore;
 use crate::RuntimeError;
 use crate::clock::Clock;
@@ -38,6 +40,8 @@ pub(super) struct Parts {
     pub(super) store: Arc<PartitionStore>,
     pub(super) spill: Arc<SpillDirectory>,
     pub(super) fetcher: Arc<Fetcher>,
+    /// Where fetches run, so that moving bytes does not hold up decisions.
+    pub(super) data_runtime: Handle,
     pub(super) stop_timeout: Duration,
 }
 
@@ -59,7 +63,7 @@ pub(super) struct Driver {
     /// Messages to the scheduler, sent together.
     pub(super) outgoing: Vec<WorkerMessage>,
     pub(super) peers: HashMap<WorkerId, Arc<[Address]>>,
-    pub(super) layers: HashMap<GraphId, HashMap<LayerIndex, Arc<LayerSpec>>>,
+    pub(super) layers: HashMap<GraphId, HashMap<LayerIndex, Arc<PreparedLayer>>>,
     pub(super) fetches: HashMap<PartitionId, InFlight>,
     pub(super) next_fetch: u64,
     /// Who waits in a task for its slot to come back.
@@ -201,12 +205,13 @@ impl Driver {
         let forgotten = match &message {
             SchedulerToWorker::Layer { graph, layer, spec } => {
                 let layers = self.layers.entry(*graph).or_default();
-                layers.insert(*layer, Arc::new(spec.clone()));
+                layers.insert(*layer, Arc::new(PreparedLayer::new((**spec).clone())));
                 None
             }
             SchedulerToWorker::Forget { graph } => Some(*graph),
             SchedulerToWorker::Peer { .. }
             | SchedulerToWorker::PeerLost { .. }
+            | SchedulerToWorker::Sources { .. }
             | SchedulerToWorker::Assign { .. }
             | SchedulerToWorker::Cancel { .. }
             | SchedulerToWorker::Release { .. }

@@ -14,9 +14,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::Partition;
-use transload_protocol::{Attempt, LayerSpec, TaskErrorKind, TaskId};
+use transload_protocol::{Attempt, TaskErrorKind, TaskId};
 
 use super::completions::Completion;
+use super::fused::PreparedLayer;
 use crate::inside::{Inside, WorkerClient};
 use crate::{
     Operator, OperatorError, OperatorRegistry, RuntimeError, TaskContext, WorkerEnvironment,
@@ -29,7 +30,7 @@ const STACK_BYTES: usize = 16 << 20;
 pub(super) struct Executor {
     /// There until [`Executor::stop`] or the drop takes it.
     runtime: Option<Runtime>,
-    operators: OperatorRegistry,
+    operators: Arc<OperatorRegistry>,
     environment: Arc<WorkerEnvironment>,
     /// For tasks that submit graphs of their own.
     client: Arc<WorkerClient>,
@@ -55,7 +56,7 @@ impl Executor {
             })?;
         Ok(Self {
             runtime: Some(runtime),
-            operators,
+            operators: Arc::new(operators),
             environment: Arc::clone(environment),
             client,
             running: HashMap::new(),
@@ -67,41 +68,37 @@ impl Executor {
         &mut self,
         task: TaskId,
         attempt: Attempt,
-        layer: Arc<LayerSpec>,
+        layer: Arc<PreparedLayer>,
         inputs: Vec<Vec<Partition>>,
         completions: &mpsc::UnboundedSender<Completion>,
     ) {
         let cancelled = CancellationToken::new();
         self.running.insert((task, attempt), cancelled.clone());
-        let operator = self.operators.get(&layer.operator);
-        let names = self.operators.names().join(", ");
+        let own = layer.own();
         let context = TaskContext {
             task,
             attempt,
-            position: task.index.saturating_sub(layer.first_task),
-            layer,
+            position: task.index.saturating_sub(own.first_task),
+            layer: Arc::clone(own),
+            step: None,
             inputs,
             cancelled,
             environment: Arc::clone(&self.environment),
             inside: self.inside(task, attempt, completions),
         };
+        let operators = Arc::clone(&self.operators);
         let completions = completions.clone();
         let Some(runtime) = &self.runtime else {
             return;
         };
         runtime.spawn(async move {
-            let result = match operator {
-                Some(operator) => run_operator(operator, context).await,
-                None => Err(OperatorError {
-                    kind: TaskErrorKind::UnknownOperator,
-                    message: format!(
-                        "this worker has no operator `{}`, only {names}; start workers from the same program as the client",
-                        context.layer.operator
-                    ),
-                }),
-            };
+            let result = layer.run(&operators, context).await;
             // A worker that is ending listens no more.
-            let _ = completions.send(Completion::Task { task, attempt, result });
+            let _ = completions.send(Completion::Task {
+                task,
+                attempt,
+                result,
+            });
         });
     }
 
@@ -162,7 +159,25 @@ impl Drop for Executor {
     }
 }
 
-async fn run_operator(
+/// Runs the operator that a context's layer names, unless the task was stopped before.
+pub(super) async fn run_operator(
+    operators: &OperatorRegistry,
+    context: TaskContext,
+) -> Result<Vec<Partition>, OperatorError> {
+    match operators.get(&context.layer.operator) {
+        Some(operator) => call(operator, context).await,
+        None => Err(OperatorError {
+            kind: TaskErrorKind::UnknownOperator,
+            message: format!(
+                "this worker has no operator `{}`, only {}; start workers from the same program as the client",
+                context.layer.operator,
+                operators.names().join(", ")
+            ),
+        }),
+    }
+}
+
+async fn call(
     operator: Arc<dyn Operator>,
     context: TaskContext,
 ) -> Result<Vec<Partition>, OperatorError> {

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
     Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
-    GraphOutcome, LayerIndex, LayerProgress, LayerSpec, RequestId, SchedulerToClient,
-    SchedulerToWorker, TaskAssignment, TaskId, WorkerId,
+    GraphOutcome, InputSpec, LayerIndex, LayerProgress, LayerSpec, PartitionId, RequestId,
+    SchedulerToClient, SchedulerToWorker, SourceTable, TaskAssignment, TaskId, WorkerId,
 };
 
 #[derive(Debug)]
 pub(crate) struct FakeTask {
     pub(crate) task: TaskAssignment,
     pub(crate) outputs: u32,
+    pub(crate) reads: Vec<(PartitionId, WorkerId)>,
     /// It has everything it reads, whoever dies from now on.
     pub(crate) fetched: bool,
 }
@@ -23,6 +24,7 @@ pub(crate) struct FakeWorker {
     pub(crate) inbox: VecDeque<SchedulerToWorker>,
     pub(crate) peers: BTreeSet<WorkerId>,
     pub(crate) layers: BTreeMap<(GraphId, LayerIndex), LayerSpec>,
+    pub(crate) sources: BTreeMap<(GraphId, LayerIndex, u32), SourceTable>,
     pub(crate) assigned: BTreeMap<TaskId, FakeTask>,
     pub(crate) cancelling: Vec<(TaskId, Attempt)>,
     pub(crate) stored: BTreeSet<TaskId>,
@@ -41,10 +43,25 @@ impl FakeWorker {
                 assert!(self.peers.remove(&worker), "{worker} was never announced");
             }
             SchedulerToWorker::Layer { graph, layer, spec } => {
-                let old = self.layers.insert((graph, layer), spec);
+                let old = self.layers.insert((graph, layer), *spec);
                 assert!(old.is_none(), "layer {layer} of {graph} was sent twice");
             }
-            SchedulerToWorker::Assign { task } => self.assign(own, task),
+            SchedulerToWorker::Sources {
+                graph,
+                layer,
+                input,
+                sources,
+            } => {
+                for (holder, _) in sources.iter() {
+                    self.assert_reachable(own, holder);
+                }
+                self.sources.insert((graph, layer, input), sources);
+            }
+            SchedulerToWorker::Assign { tasks } => {
+                for task in tasks {
+                    self.assign(own, task);
+                }
+            }
             SchedulerToWorker::Cancel { task, attempt } => {
                 // It may have ended before the message came; then the end was its answer.
                 if self
@@ -67,10 +84,45 @@ impl FakeWorker {
                     "forgotten before cancelled"
                 );
                 self.layers.retain(|(of, _), _| *of != graph);
+                self.sources.retain(|(of, _, _), _| *of != graph);
                 self.stored.retain(|task| task.graph != graph);
             }
             SchedulerToWorker::Shutdown => self.shutdown = true,
         }
+    }
+
+    fn assert_reachable(&self, own: WorkerId, holder: WorkerId) {
+        assert!(
+            holder == own || self.peers.contains(&holder),
+            "{own} was told to fetch from {holder} without an address"
+        );
+    }
+
+    /// Everything that a task reads, and where that was said to be when the task was assigned.
+    fn reads(&self, fake: &TaskAssignment, spec: &LayerSpec) -> Vec<(PartitionId, WorkerId)> {
+        let task = fake.task;
+        let mut reads: Vec<_> = fake
+            .inputs
+            .iter()
+            .map(|input| (input.partition, input.worker))
+            .collect();
+        for (input, how) in (0..).zip(&spec.inputs) {
+            let (first_task, output) = match how {
+                InputSpec::Listed => continue,
+                InputSpec::Column { first_task } => (*first_task, task.index - spec.first_task),
+                InputSpec::All { first_task, .. } => (*first_task, 0),
+            };
+            let table = &self.sources[&(task.graph, fake.layer, input)];
+            reads.extend(
+                (first_task..)
+                    .zip(table.iter())
+                    .map(|(index, (worker, _))| {
+                        let task = TaskId { index, ..task };
+                        (PartitionId { task, output }, worker)
+                    }),
+            );
+        }
+        reads
     }
 
     fn assign(&mut self, own: WorkerId, task: TaskAssignment) {
@@ -80,13 +132,18 @@ impl FakeWorker {
             .get(&(id.graph, task.layer))
             .expect("a layer precedes its tasks");
         for input in &task.inputs {
-            assert!(
-                input.worker == own || self.peers.contains(&input.worker),
-                "{own} was told to fetch from {} without an address",
-                input.worker
-            );
+            self.assert_reachable(own, input.worker);
         }
         assert!(task.inputs.is_sorted_by_key(|input| input.input));
+        for (input, reads) in (0..).zip(&spec.inputs) {
+            let has_table = self.sources.contains_key(&(id.graph, task.layer, input));
+            assert_eq!(
+                *reads != InputSpec::Listed,
+                has_table,
+                "tables precede the tasks that need them"
+            );
+        }
+        let reads = self.reads(&task, spec);
         let last = self.attempts.insert(id, task.attempt);
         assert!(last < Some(task.attempt), "an attempt was used twice");
         assert!(
@@ -98,6 +155,7 @@ impl FakeWorker {
         );
         let fake = FakeTask {
             outputs: spec.outputs,
+            reads,
             task,
             fetched: false,
         };
@@ -127,6 +185,7 @@ impl FakeWorker {
 #[derive(Debug, Default)]
 pub(crate) struct FakeClient {
     pub(crate) submitted: u32,
+    pub(crate) peers: BTreeSet<WorkerId>,
     pub(crate) accepted: BTreeSet<GraphId>,
     pub(crate) rejected: BTreeMap<GraphId, GraphError>,
     /// Held outputs and where they are.
@@ -148,7 +207,15 @@ impl FakeClient {
             SchedulerToClient::Rejected { graph, error } => {
                 self.rejected.insert(graph, error);
             }
+            SchedulerToClient::Peer { worker, .. } => {
+                assert!(self.peers.insert(worker), "{worker} was announced twice");
+            }
             SchedulerToClient::OutputReady { output } => {
+                assert!(
+                    self.peers.contains(&output.worker),
+                    "the client was not told how to reach {}",
+                    output.worker
+                );
                 self.outputs.insert(output.task, output.worker);
             }
             SchedulerToClient::OutputLost { task } => {

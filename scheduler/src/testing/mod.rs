@@ -11,8 +11,9 @@ mod random;
 use std::collections::BTreeMap;
 
 use transload_protocol::{
-    ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, PartitionId, Resources,
-    TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello, WorkerId, WorkerMessage,
+    ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, OutputSizes, PartitionId,
+    Resources, TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello, WorkerId,
+    WorkerMessage,
 };
 
 use crate::{Action, Config, Input, Scheduler};
@@ -204,10 +205,10 @@ impl Cluster {
     pub(crate) fn finish(&mut self, task: TaskId) -> WorkerId {
         let worker = self.worker_of(task).expect("assigned");
         let bytes = vec![100; self.workers[&worker].assigned[&task].outputs as usize];
-        self.finish_with(task, bytes)
+        self.finish_with(task, &bytes)
     }
 
-    pub(crate) fn finish_with(&mut self, task: TaskId, bytes: Vec<u64>) -> WorkerId {
+    pub(crate) fn finish_with(&mut self, task: TaskId, bytes: &[u64]) -> WorkerId {
         let worker = self.worker_of(task).expect("assigned");
         let fake = self.workers.get_mut(&worker).expect("alive");
         let attempt = fake.finish(task);
@@ -216,7 +217,7 @@ impl Cluster {
             WorkerMessage::Finished {
                 task,
                 attempt,
-                bytes,
+                sizes: OutputSizes::of(bytes),
             },
         );
         worker
@@ -253,6 +254,12 @@ impl Cluster {
                 missing,
             },
         );
+    }
+
+    pub(crate) fn holds(&self, worker: WorkerId, partition: PartitionId) -> bool {
+        self.workers
+            .get(&worker)
+            .is_some_and(|worker| worker.stored.contains(&partition.task))
     }
 
     /// A worker answers its oldest cancel.

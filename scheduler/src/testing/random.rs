@@ -6,8 +6,8 @@ use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use transload_protocol::{
-    ClientMessage, GraphOutcome, PartitionId, TaskErrorKind, TaskGraph, TaskId, WorkerId,
-    WorkerMessage,
+    ClientMessage, GraphOutcome, OutputSizes, PartitionId, TaskErrorKind, TaskGraph, TaskId,
+    WorkerId, WorkerMessage,
 };
 
 use super::graphs::any_graph;
@@ -67,19 +67,9 @@ impl Cluster {
     /// The worker looks for what the task reads: all is there, or some is missing.
     fn fetch(&mut self, worker: WorkerId, task: TaskId, rng: &mut SmallRng, trouble: Trouble) {
         let unlucky = trouble.failures && rng.random_bool(0.01);
-        let missing: Vec<(PartitionId, WorkerId)> = self.workers[&worker].assigned[&task]
-            .task
-            .inputs
-            .iter()
-            .filter(|input| {
-                unlucky
-                    || self
-                        .workers
-                        .get(&input.worker)
-                        .is_none_or(|holder| !holder.stored.contains(&input.partition.task))
-            })
-            .map(|input| (input.partition, input.worker))
-            .collect();
+        let reads = &self.workers[&worker].assigned[&task].reads;
+        let mut missing: Vec<(PartitionId, WorkerId)> = reads.clone();
+        missing.retain(|(partition, holder)| unlucky || !self.holds(*holder, *partition));
         if missing.is_empty() {
             let fake = self.workers.get_mut(&worker).expect("alive");
             fake.assigned.get_mut(&task).expect("assigned").fetched = true;
@@ -108,7 +98,7 @@ impl Cluster {
             WorkerMessage::Finished {
                 task,
                 attempt,
-                bytes,
+                sizes: OutputSizes::of(&bytes),
             },
         );
     }

@@ -1,10 +1,11 @@
 //! What a client makes of the scheduler's messages; every one of them must make sense at its time.
 
-use transload_protocol::{GraphId, GraphOutcome, OutputLocation, SchedulerToClient};
+use transload_protocol::{GraphId, GraphOutcome, OutputLocation, OutputSizes, SchedulerToClient};
 
 use super::{Act, Client, Presence, Status};
 use crate::judge;
 use crate::network::Happening;
+use crate::process::process_at;
 use crate::world::{Step, World};
 
 impl Client {
@@ -13,6 +14,12 @@ impl Client {
             return Ok(());
         }
         match message {
+            SchedulerToClient::Peer { worker, addresses } => {
+                let process = process_at(&addresses)
+                    .ok_or_else(|| format!("worker {worker} has no address"))?;
+                self.peers.insert(worker, process);
+                Ok(())
+            }
             SchedulerToClient::Accepted { graph } => {
                 let submission = self.position(graph)?;
                 self.expect(submission, Status::Submitted, "Accepted")?;
@@ -115,12 +122,12 @@ impl Client {
             .iter()
             .map(|value| plan.bytes_of(*value, 0))
             .collect();
-        let are_right = sizes == output.bytes;
-        let are_alike = plan.sizes_vary && sizes.len() == output.bytes.len();
-        if !(are_right || are_alike) {
+        let sizes = OutputSizes::of(&sizes);
+        let are_alike = plan.sizes_vary && sizes.outputs == output.sizes.outputs;
+        if !(sizes == output.sizes || are_alike) {
             return Err(format!(
                 "output {task} has sizes {:?}, not {sizes:?}",
-                output.bytes
+                output.sizes
             ));
         }
         if submission.held.contains(&task.index) {

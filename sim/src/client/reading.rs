@@ -4,7 +4,6 @@ use transload_protocol::{ClientMessage, PartitionId, TaskId};
 
 use super::{Act, Client, Status};
 use crate::network::{FetchAnswer, Happening};
-use crate::process::process_at;
 use crate::world::{Reader, Step, World};
 
 impl Client {
@@ -33,15 +32,15 @@ impl Client {
         if !submission.held.contains(&index) || submission.read.contains(&index) {
             return Ok(());
         }
-        let Some(holder) = process_at(&location.addresses) else {
+        let Some(holder) = self.peers.get(&location.worker).copied() else {
             return Err(format!(
-                "client {}: an output without an address",
-                self.index
+                "client {}: an output on {}, whose address it was not told",
+                self.index, location.worker
             ));
         };
         let task = TaskId { graph: id, index };
         let from = location.worker;
-        let outputs = u32::try_from(location.bytes.len()).unwrap_or(0);
+        let outputs = location.sizes.outputs;
         let read = submission
             .partly_read
             .get(&index)

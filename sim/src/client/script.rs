@@ -44,6 +44,7 @@ impl Client {
             world.agenda.push(Time::from_micros(at), happening);
         }
         Ok(Self {
+            peers: BTreeMap::new(),
             index,
             id: None,
             presence: Presence::Planned,
@@ -76,6 +77,7 @@ impl Client {
             up_until: Time::from_micros(u64::MAX),
             submissions: vec![submission],
             fetching: BTreeMap::new(),
+            peers: BTreeMap::new(),
             leaves_when_done: true,
             shuts_down: false,
         })

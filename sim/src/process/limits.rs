@@ -2,7 +2,7 @@
 
 use transload_protocol::{PartitionId, Tier, WorkerMessage};
 
-use super::{Process, Stored};
+use super::Process;
 use crate::world::Step;
 
 impl Process {
@@ -20,6 +20,7 @@ impl Process {
             return Ok(());
         }
         let (store, fetching) = (&self.store, &self.fetching);
+        // What turned out to be empty takes no room, whatever was expected of it.
         // What a task without a slot reads stays where it is, and counts no more.
         let waiting = self.running.iter().filter(|(_, it)| !it.holds_its_slot());
         let pinned: Vec<_> = waiting
@@ -30,7 +31,9 @@ impl Process {
                 return false;
             }
             fetching.contains_key(partition)
-                || store.get(partition).is_some_and(Stored::is_in_memory)
+                || store
+                    .get(partition)
+                    .is_some_and(|stored| stored.is_in_memory() && stored.bytes > 0)
         });
         self.overcommitted.insert(partition);
         let mut inputs = self.assigned.values();

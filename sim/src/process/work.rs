@@ -180,6 +180,7 @@ impl Process {
                         attempt,
                         kind,
                         message,
+                        step: None,
                     },
                 )
             }
@@ -194,6 +195,7 @@ impl Process {
                         attempt,
                         kind,
                         message,
+                        step: None,
                     },
                 )
             }

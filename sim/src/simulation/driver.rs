@@ -7,23 +7,55 @@ use transload_scheduler::{Action, Input};
 use super::{Happening, Simulation, Step};
 
 impl Simulation {
-    /// Feeds the scheduler's machine, checks it, and carries out what it wants.
+    /// Feeds the scheduler's machine, now and then without letting it decide until more has arrived.
     pub(super) fn decide(&mut self, input: Input) -> Step {
         if self.stopped {
             return Ok(());
         }
         let mut actions = Vec::new();
         let ticked = input == Input::Tick;
-        self.scheduler.handle(self.world.now, input, &mut actions);
-        if let Err(error) = self.scheduler.check() {
-            return Err(self.picture(&format!("scheduler: check: {error}")));
+        let is_work = !matches!(
+            input,
+            Input::Tick
+                | Input::FromWorker {
+                    message: WorkerMessage::Heartbeat { .. } | WorkerMessage::Events { .. },
+                    ..
+                }
+        );
+        self.scheduler.take_in(self.world.now, input, &mut actions);
+        self.carry_out(actions)?;
+        if self.undecided {
+            return Ok(());
         }
+        let batch = self.world.scenario.batch_per_mille;
+        // A deferred decision counts as work, and signs of life shall not keep a cluster from coming to rest.
+        if is_work && self.world.random.chance(batch) {
+            let soon = self.world.now.after_micros(self.world.random.below(2_000));
+            self.world.agenda.push(soon, Happening::SchedulerDecides);
+            self.undecided = true;
+            return Ok(());
+        }
+        self.conclude(ticked)
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) -> Step {
         for action in actions {
             self.world
                 .trace
                 .note(self.world.now, || format!("    s {action:?}"));
             self.act(action)?;
         }
+        Ok(())
+    }
+
+    /// Lets the scheduler's machine decide, checks it, and carries out what it wants.
+    pub(super) fn conclude(&mut self, ticked: bool) -> Step {
+        let mut actions = Vec::new();
+        self.scheduler.decide(&mut actions);
+        if let Err(error) = self.scheduler.check() {
+            return Err(self.picture(&format!("scheduler: check: {error}")));
+        }
+        self.carry_out(actions)?;
         let wanted = self.scheduler.next_deadline();
         if let Some(deadline) = wanted.filter(|deadline| ticked && *deadline <= self.world.now) {
             return Err(format!(
@@ -73,9 +105,9 @@ impl Simulation {
                         "the scheduler writes to worker {worker}, who is lost"
                     ));
                 }
-                if let SchedulerToWorker::Assign { task } = &message {
-                    let tasks = self.assigned.entry(process.index).or_default();
-                    tasks.insert(task.task);
+                if let SchedulerToWorker::Assign { tasks } = &message {
+                    let assigned = self.assigned.entry(process.index).or_default();
+                    assigned.extend(tasks.iter().map(|task| task.task));
                 }
                 let at = process.down.arrival(world.now, &mut world.random);
                 let process = process.index;

@@ -10,7 +10,7 @@
 )]
 
 use transload_protocol::{
-    Arguments, Attempt, ClientId, Event, GraphId, InputLocation, LayerIndex, LayerSpec,
+    Arguments, Attempt, ClientId, Event, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
     PartitionId, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Tier, Time,
     WorkerId, WorkerMessage,
 };
@@ -98,13 +98,14 @@ impl Bench {
                 arguments: Arguments::default(),
                 first_task: 0,
                 outputs: 1,
-                inputs: 1,
+                inputs: vec![InputSpec::Listed],
                 resources: Resources::slots(layer.max(1)),
+                fused: None,
             };
             bench.send(SchedulerToWorker::Layer {
                 graph: GRAPH,
                 layer: LayerIndex(layer),
-                spec,
+                spec: spec.into(),
             });
         }
         bench
@@ -137,13 +138,13 @@ impl Bench {
         inputs: &[InputLocation],
     ) -> Vec<Action> {
         self.send(SchedulerToWorker::Assign {
-            task: TaskAssignment {
+            tasks: vec![TaskAssignment {
                 task: task(index),
                 attempt,
                 layer: LayerIndex(layer),
                 order: u64::from(index),
                 inputs: inputs.to_vec(),
-            },
+            }],
         })
     }
 
@@ -204,6 +205,7 @@ impl Bench {
             attempt: FIRST,
             kind: TaskErrorKind::Operator,
             message: "bad row".to_owned(),
+            step: None,
         })
     }
 

@@ -127,7 +127,7 @@ fn a_scheduler_that_stalled_itself_gives_its_workers_time() {
 fn a_worker_that_reports_impossible_outputs_is_dropped() {
     let mut cluster = Cluster::of(1, 1);
     let graph = cluster.submit(independent(1));
-    cluster.finish_with(task(graph, 0), vec![1, 2, 3]);
+    cluster.finish_with(task(graph, 0), &[1, 2, 3]);
     assert_eq!(cluster.dropped, [WorkerId(0)]);
     cluster.join(1);
     cluster.run();

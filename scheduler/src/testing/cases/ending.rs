@@ -1,7 +1,7 @@
 //! How graphs end, and that nothing of them stays.
 
 use transload_protocol::{
-    ClientId, ClientMessage, GraphOutcome, TaskErrorKind, WorkerId, WorkerMessage,
+    ClientId, ClientMessage, GraphOutcome, OutputSizes, TaskErrorKind, WorkerId, WorkerMessage,
 };
 
 use crate::Input;
@@ -90,7 +90,7 @@ fn a_cancelled_task_occupies_its_worker_until_the_worker_answers() {
         WorkerMessage::Finished {
             task: late,
             attempt,
-            bytes: vec![1],
+            sizes: OutputSizes::of(&[1]),
         },
     );
     assert_eq!(cluster.assigned(), [task(next, 0), task(next, 1)]);

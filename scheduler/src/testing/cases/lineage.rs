@@ -1,6 +1,8 @@
 //! What is made again, and what is not.
 
-use transload_protocol::{Edges, Event, GraphOutcome, Layer, TaskGraph, WorkerMessage};
+use transload_protocol::{
+    Edges, Event, GraphOutcome, Layer, OutputSizes, TaskGraph, WorkerMessage,
+};
 
 use crate::testing::graphs::{chain, explicit, gather, independent, shuffle};
 use crate::testing::{CLIENT, Cluster, partition, task};
@@ -207,7 +209,7 @@ fn a_late_finish_of_an_older_attempt_is_released() {
         WorkerMessage::Finished {
             task: id,
             attempt,
-            bytes: vec![1],
+            sizes: OutputSizes::of(&[1]),
         },
     );
     assert_eq!(
@@ -233,7 +235,7 @@ fn a_message_of_a_lost_worker_changes_nothing() {
         WorkerMessage::Finished {
             task: id,
             attempt,
-            bytes: vec![1],
+            sizes: OutputSizes::of(&[1]),
         },
     );
     assert_eq!(cluster.outcome(graph), None);
@@ -328,7 +330,7 @@ fn a_partition_read_twice_by_one_task_is_freed_once_and_made_again_once() {
     let graph = cluster.submit(tasks);
     let holder = cluster.finish(task(graph, 0));
     let reader = &cluster.workers[&holder].assigned[&task(graph, 1)];
-    assert_eq!(reader.task.inputs.len(), 4);
+    assert_eq!((reader.task.inputs.len(), reader.reads.len()), (3, 4));
     cluster.join(1);
     cluster.kill(holder);
     assert_eq!(cluster.recomputed(), [0]);
@@ -370,18 +372,9 @@ fn a_shuffle_survives_the_loss_of_each_worker_in_turn() {
         cluster.kill(victim);
     }
     while let Some(id) = cluster.assigned().last().copied() {
-        let gone = cluster.workers[&cluster.worker_of(id).expect("assigned")].assigned[&id]
-            .task
-            .inputs
-            .iter()
-            .filter(|input| {
-                cluster
-                    .workers
-                    .get(&input.worker)
-                    .is_none_or(|holder| !holder.stored.contains(&input.partition.task))
-            })
-            .map(|input| (input.partition, input.worker))
-            .collect::<Vec<_>>();
+        let worker = &cluster.workers[&cluster.worker_of(id).expect("assigned")];
+        let mut gone = worker.assigned[&id].reads.clone();
+        gone.retain(|(partition, holder)| !cluster.holds(*holder, *partition));
         if gone.is_empty() {
             cluster.finish(id);
         } else {

@@ -1,7 +1,7 @@
 //! Who gets what, and when.
 
 use transload_protocol::{
-    Edges, GraphId, GraphOutcome, Layer, Resources, TaskErrorKind, TaskGraph, WorkerId,
+    Edges, GraphId, GraphOutcome, InputSpec, Layer, Resources, TaskErrorKind, TaskGraph, WorkerId,
 };
 
 use crate::testing::graphs::{chain, gather, independent, shuffle};
@@ -55,7 +55,7 @@ fn a_task_goes_where_its_input_lies() {
     let mut cluster = Cluster::of(4, 1);
     let graph = cluster.submit(chain(4));
     for index in 0..4 {
-        let holder = cluster.finish_with(task(graph, index), vec![1 << 30]);
+        let holder = cluster.finish_with(task(graph, index), &[1 << 30]);
         assert_eq!(cluster.worker_of(task(graph, 4 + index)), Some(holder));
     }
 }
@@ -66,7 +66,7 @@ fn a_reducer_goes_to_the_worker_with_most_of_its_input() {
     let graph = cluster.submit(shuffle(3, 1));
     let mut heaviest = None;
     for (index, bytes) in [(0, 40), (1, 1 << 20), (2, 50)] {
-        let holder = cluster.finish_with(task(graph, index), vec![bytes]);
+        let holder = cluster.finish_with(task(graph, index), &[bytes]);
         if index == 1 {
             heaviest = Some(holder);
         }
@@ -81,7 +81,7 @@ fn one_read_by_four(cluster: &mut Cluster, bytes: u64) -> (GraphId, WorkerId) {
     let b = tasks.push(Layer::new("b", "op", 4).reading(a, Edges::Broadcast));
     tasks.keep(b);
     let graph = cluster.submit(tasks);
-    let holder = cluster.finish_with(task(graph, 0), vec![bytes]);
+    let holder = cluster.finish_with(task(graph, 0), &[bytes]);
     (graph, holder)
 }
 
@@ -219,8 +219,11 @@ fn a_broadcast_partition_is_shared_and_freed_on_all_workers() {
     let graph = cluster.submit(tasks);
     cluster.finish(task(graph, 0));
     for worker in cluster.workers.values() {
-        for fake in worker.assigned.values() {
-            assert!(fake.task.inputs.iter().all(|input| input.shared));
+        for (id, fake) in &worker.assigned {
+            let reads = &worker.layers[&(id.graph, fake.task.layer)].inputs;
+            let is_shared =
+                |reads: &InputSpec| matches!(reads, InputSpec::All { shared: true, .. });
+            assert!(reads.iter().all(is_shared));
         }
     }
     // Both workers have a copy now.
