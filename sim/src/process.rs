@@ -81,7 +81,7 @@ struct Execution {
     waits: u32,
 }
 
-/// Whether an operator works or waits for something that is not simulated.
+/// Whether an operator works or waits for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Started ahead of time: it waits in `Process::ahead` for a slot.

@@ -70,6 +70,10 @@ pub struct Scenario {
     pub task_micros: u64,
     /// Chance that a task waits for something without its slot, once or a few times.
     pub task_waits_per_mille: u32,
+    /// Chance that what it waits for is a graph of its own.
+    pub task_submits_per_mille: u32,
+    /// Most graphs that tasks submit, all together.
+    pub graphs_within_tasks: u32,
 
     /// Longest base latency of a link.
     pub latency_micros: u64,
@@ -163,6 +167,8 @@ impl Scenario {
             task_deadly_per_mille: 0,
             task_micros: 20_000,
             task_waits_per_mille: 0,
+            task_submits_per_mille: 0,
+            graphs_within_tasks: 0,
             latency_micros: 500,
             jitter_micros: 500,
             slow_link_per_mille: 0,
@@ -203,6 +209,8 @@ impl Scenario {
         scenario.vary_faults(&mut random);
         scenario.vary_clients(&mut random);
         scenario.task_waits_per_mille = random.pick(&[0, 0, 100, 500], 0);
+        scenario.task_submits_per_mille = random.pick(&[0, 300, 1_000, 1_000], 0);
+        scenario.graphs_within_tasks = random.small(1, 8);
         scenario
     }
 

@@ -87,7 +87,10 @@ impl Worker {
                 })?;
             }
         }
-        let ahead = self.running.values().filter(|running| running.slot == Slot::Ahead);
+        let ahead = self
+            .running
+            .values()
+            .filter(|running| running.slot == Slot::Ahead);
         ensure(ahead.count() == self.ahead.len(), || {
             format!("{} tasks ahead", self.ahead.len())
         })?;

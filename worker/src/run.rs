@@ -58,11 +58,19 @@ impl Worker {
             .map(|(place, _)| *place)
     }
 
-    /// It waits for a running task: for its output, or for it to have read an earlier output of this one.
+    /// It waits for a running task: for its output, or for it to have read what is to be replaced, of this task or of one
+    /// that both read.
     pub(crate) fn is_held_up(&self, place: Place, queued: &Queued) -> bool {
-        let is_made_here = |input: &InputLocation| self.running.contains_key(&input.partition.task);
+        let is_awaited = |input: &InputLocation| {
+            let record = self.store.get(input.partition);
+            self.running.contains_key(&input.partition.task)
+                || record.is_some_and(|record| {
+                    record.claim == Claim::Released
+                        && matches!(record.state, State::Host { pins: 1.. })
+                })
+        };
         self.is_output_in_the_way(place.task)
-            || !self.store.is_ready(place) && queued.inputs.iter().any(is_made_here)
+            || !self.store.is_ready(place) && queued.inputs.iter().any(is_awaited)
     }
 
     fn start_tasks(&mut self, turn: &mut Turn<'_>) {

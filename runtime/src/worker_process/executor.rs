@@ -143,7 +143,10 @@ impl Executor {
             cancelled.cancel();
         }
         if let Some(job) = self.slots.withdraw((task, attempt)) {
-            job.end(Err(stopped().into()));
+            job.end(Err(Failure {
+                error: stopped(),
+                step: None,
+            }));
         }
     }
 
