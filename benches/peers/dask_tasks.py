@@ -41,12 +41,15 @@ def main():
         silence_logs=logging.ERROR,
     ) as cluster, Client(cluster) as client:
         client.get({f"warm-{i}": (noop, i) for i in range(100)}, [f"warm-{i}" for i in range(100)])
-        graph = {f"many-{i}": (noop, i) for i in range(options.tasks)}
-        graph["merge"] = (merge, list(graph))
-        started = time.perf_counter()
-        got = client.get(graph, "merge")
-        seconds = time.perf_counter() - started
-        assert got == options.tasks, got
+        times = []
+        for run in range(3):
+            graph = {f"many-{run}-{i}": (noop, i) for i in range(options.tasks)}
+            graph["merge"] = (merge, list(graph))
+            started = time.perf_counter()
+            got = client.get(graph, "merge")
+            times.append(time.perf_counter() - started)
+            assert got == options.tasks, got
+        seconds = sorted(times)[1]
         singles = []
         for _ in range(options.singles):
             started = time.perf_counter()

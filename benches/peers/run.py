@@ -23,7 +23,8 @@ ROOT = HERE.parent.parent
 def environment(folder):
     """The Python of an environment that has the requirements."""
     python = folder / "bin" / "python"
-    if subprocess.run([python, "-c", "import distributed, hyperqueue"], capture_output=True).returncode if python.exists() else True:
+    probe = [python, "-c", "import distributed, hyperqueue"]
+    if not python.exists() or subprocess.run(probe, capture_output=True).returncode != 0:
         print(f"installing Dask and HyperQueue into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -42,7 +43,7 @@ def answer(command):
 
 def transload(binaries, tasks, singles):
     command = [binaries / "latency", "--binary", binaries / "transload", "--workers", 2, "--slots", 1]
-    said = answer([*command, "--tasks", tasks, "--repeats", 1, "--singles", singles])
+    said = answer([*command, "--tasks", tasks, "--repeats", 3, "--singles", singles])
     return {
         "tasks": tasks + 1,
         "micros_per_task": said["throughput"]["merge"]["micros_per_task_median"],
@@ -71,7 +72,7 @@ def main():
     parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "target" / "release")
     parser.add_argument("--venv", type=pathlib.Path, default=HERE / ".venv")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each engine; medians count")
-    parser.add_argument("--tasks", type=int, default=100_000, help="no-op tasks on transload, and one that reads them all")
+    parser.add_argument("--tasks", type=int, default=100_000, help="no-op tasks on transload, and one that reads them all; three times a turn")
     parser.add_argument("--dask-tasks", type=int, default=10_000, help="the same on Dask")
     parser.add_argument("--hyperqueue-tasks", type=int, default=5_000, help="runs of /bin/true on HyperQueue")
     parser.add_argument("--singles", type=int, default=100, help="single tasks, one after another, on transload and Dask")
