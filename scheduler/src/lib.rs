@@ -18,6 +18,7 @@ mod info;
 mod lineage;
 mod machine;
 mod members;
+mod pace;
 mod place;
 mod ready;
 mod reports;

@@ -13,6 +13,7 @@ use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
 use crate::graph::Graph;
+use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
 use crate::worker::Workers;
@@ -104,7 +105,10 @@ impl Scheduler {
     /// A scheduler that knows nobody.
     pub fn new(config: Config) -> Self {
         Self {
-            workers: Workers::new(config.queue_per_slot),
+            workers: Workers::new(QueueLimits {
+                least: config.queue_per_slot,
+                most: config.max_queue_per_slot,
+            }),
             coordination: Coordination::new(config.coordination),
             config,
             now: Time::default(),
@@ -169,7 +173,7 @@ impl Scheduler {
         }
         self.flush_releases(out);
         self.place(out);
-        self.workers.relist();
+        self.workers.relist(self.now);
         self.flush_releases(out);
         self.flush_assignments(out);
         self.flush_progress(out);

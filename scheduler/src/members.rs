@@ -22,7 +22,8 @@ impl Scheduler {
         if self.workers.by_id.contains_key(&id) {
             return;
         }
-        self.workers.insert(Worker::new(id, hello, self.now));
+        self.workers
+            .insert(Worker::new(id, hello, self.now, self.workers.queue));
         self.ready.unproven.extend(&self.ready.layers);
         if self.liveness_check.is_none() {
             self.liveness_check = Some(self.now.after_micros(self.timeout_micros()));

@@ -33,6 +33,8 @@ pub struct Scenario {
     pub worker_timeout_ms: u32,
     /// `scheduler::Config::queue_per_slot`.
     pub queue_per_slot: u32,
+    /// `scheduler::Config::max_queue_per_slot`.
+    pub max_queue_per_slot: u32,
     /// `scheduler::Config::worker_deaths_per_task`.
     pub worker_deaths_per_task: u32,
     /// Chance that the scheduler takes in what arrived and decides only after more has arrived.
@@ -149,6 +151,7 @@ impl Scenario {
             heartbeat_ms: 500,
             worker_timeout_ms: 3_000,
             queue_per_slot: 1,
+            max_queue_per_slot: 0,
             worker_deaths_per_task: 3,
             batch_per_mille: 0,
             clients: 1,
@@ -236,6 +239,7 @@ impl Scenario {
         self.heartbeat_ms = random.pick(&[100, 250, 500], 500);
         self.worker_timeout_ms = self.heartbeat_ms * random.small(4, 8);
         self.queue_per_slot = random.small(0, 2);
+        self.max_queue_per_slot = random.pick(&[0, 0, 16], 0);
         self.worker_deaths_per_task = random.small(1, 4);
         self.batch_per_mille = random.pick(&[0, 0, 300, 900], 0);
     }

@@ -102,6 +102,7 @@ impl Simulation {
     fn new(scenario: Scenario, tracing: Tracing) -> Result<Self, String> {
         let config = Config {
             queue_per_slot: scenario.queue_per_slot,
+            max_queue_per_slot: scenario.max_queue_per_slot,
             worker_timeout_ms: scenario.worker_timeout_ms,
             worker_deaths_per_task: scenario.worker_deaths_per_task,
             task_events: true,

@@ -57,6 +57,8 @@ pub struct SchedulerConfig {
     pub connections: u32,
     /// See [`transload_scheduler::Config::queue_per_slot`].
     pub queue_per_slot: u32,
+    /// See [`transload_scheduler::Config::max_queue_per_slot`].
+    pub max_queue_per_slot: u32,
     /// See [`transload_scheduler::Config::worker_timeout_ms`].
     pub worker_timeout: Duration,
     /// See [`transload_scheduler::Config::worker_deaths_per_task`].
@@ -151,6 +153,7 @@ impl Default for SchedulerConfig {
             file: None,
             connections: 4_096,
             queue_per_slot: machine.queue_per_slot,
+            max_queue_per_slot: machine.max_queue_per_slot,
             worker_timeout: millis(machine.worker_timeout_ms),
             worker_deaths_per_task: machine.worker_deaths_per_task,
             progress_interval: millis(machine.progress_interval_ms),
@@ -225,6 +228,7 @@ impl SchedulerConfig {
     pub fn machine(&self) -> transload_scheduler::Config {
         transload_scheduler::Config {
             queue_per_slot: self.queue_per_slot,
+            max_queue_per_slot: self.max_queue_per_slot,
             worker_timeout_ms: as_millis(self.worker_timeout),
             worker_deaths_per_task: self.worker_deaths_per_task,
             task_events: true,
