@@ -14,7 +14,7 @@ use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, TaskAt};
 use crate::task::TaskState;
 
-/// Most edges of one graph, implicit ones counted. Each is walked a few times, and nobody else is served meanwhile.
+/// Most edges of one graph that are walked one by one, a few times each, while nobody else is served.
 const MAX_EDGES_PER_GRAPH: u32 = 1 << 28;
 
 impl Scheduler {
@@ -252,7 +252,8 @@ fn limit_edges(compiled: CompiledGraph) -> Result<CompiledGraph, GraphError> {
         .map(|(layer, input)| match &input.edges {
             Edges::OneToOne => u64::from(layer.tasks),
             Edges::Tree { .. } => tasks_of(&input.source),
-            Edges::Shuffle | Edges::Broadcast => u64::from(layer.tasks) * tasks_of(&input.source),
+            // Counted by layer.
+            Edges::Shuffle | Edges::Broadcast => u64::from(layer.tasks) + tasks_of(&input.source),
             Edges::Explicit(edges) => edges.partitions.len() as u64,
         })
         .fold(0, u64::saturating_add);
