@@ -4,12 +4,13 @@
 
 use transload_protocol::{
     ClientId, ClientMessage, CompiledGraph, Edges, Event, GraphError, GraphId, GraphOutcome,
-    LayerIndex, SchedulerToClient, SchedulerToWorker, Source, TaskGraph, TaskId, WorkerId,
+    JournalEntry, LayerIndex, SchedulerToClient, SchedulerToWorker, Source, TaskGraph, TaskId, WorkerId,
 };
 
 use crate::api::Action;
 use crate::graph::{Graph, Phase};
 use crate::machine::Scheduler;
+use crate::session::Presence;
 use crate::slab::{GraphSlot, TaskAt};
 use crate::task::TaskState;
 
@@ -43,15 +44,28 @@ impl Scheduler {
             ClientMessage::Info => answer(SchedulerToClient::Info { info: self.info() }),
             ClientMessage::Subscribe => self.on_subscribe(client),
             ClientMessage::Shutdown => self.on_shutdown(out),
+            ClientMessage::Resume {
+                accepted,
+                submitted,
+            } => self.on_resume(client, &accepted, &submitted, out),
+            ClientMessage::Resubmit { graph, tasks } => {
+                self.on_resubmit(client, graph, tasks, out);
+            }
+            ClientMessage::Goodbye => self.on_client_left(client, out),
         }
     }
 
-    pub(crate) fn on_client_lost(&mut self, client: ClientId, out: &mut Vec<Action>) {
+    /// A client is gone for good.
+    pub(crate) fn on_client_left(&mut self, client: ClientId, out: &mut Vec<Action>) {
         let Some(record) = self.clients.remove(&client) else {
             return;
         };
         if record.subscribed {
             self.subscribers -= 1;
+        }
+        self.away -= u32::from(record.presence != Presence::Here);
+        if record.session.is_some() {
+            self.record(|| JournalEntry::ClientLeft { client }, out);
         }
         for id in record.graphs {
             if let Some(slot) = self.graphs.by_id.get(&id).copied() {
@@ -60,7 +74,7 @@ impl Scheduler {
         }
     }
 
-    fn on_submit(
+    pub(crate) fn on_submit(
         &mut self,
         client: ClientId,
         id: GraphId,
@@ -89,14 +103,12 @@ impl Scheduler {
                 return;
             }
         };
-        let slot = self.graphs.slab.next_slot();
-        let graph = Graph::new(id, self.accepted, slot, compiled);
-        self.accepted = self.accepted.wrapping_add(1);
-        self.graphs.slab.insert(graph);
-        self.graphs.by_id.insert(id, slot);
-        if let Some(record) = self.clients.get_mut(&client) {
-            record.graphs.insert(id);
-        }
+        let accepted = || JournalEntry::Accepted {
+            graph: id,
+            tasks: compiled.graph().clone(),
+        };
+        self.record(accepted, out);
+        let slot = self.insert_graph(id, compiled);
         out.push(Action::ToClient {
             client,
             message: SchedulerToClient::Accepted { graph: id },
@@ -104,6 +116,20 @@ impl Scheduler {
         let tasks = self.graphs.slab[slot].compiled.task_count();
         self.emit(Event::GraphAccepted { graph: id, tasks }, out);
         self.start_roots(slot);
+    }
+
+    /// Makes the record of an accepted graph, of which nothing has begun.
+    pub(crate) fn insert_graph(&mut self, id: GraphId, compiled: CompiledGraph) -> GraphSlot {
+        let slot = self.graphs.slab.next_slot();
+        let graph = Graph::new(id, self.accepted, slot, compiled);
+        self.accepted = self.accepted.wrapping_add(1);
+        self.graphs.slab.insert(graph);
+        self.graphs.by_id.insert(id, slot);
+        if let Some(record) = self.clients.get_mut(&id.client) {
+            record.graphs.insert(id);
+            record.ended.remove(&id);
+        }
+        slot
     }
 
     fn misused_id(&self, client: ClientId, id: GraphId) -> Option<String> {
@@ -127,7 +153,7 @@ impl Scheduler {
         }
     }
 
-    fn start_roots(&mut self, slot: GraphSlot) {
+    pub(crate) fn start_roots(&mut self, slot: GraphSlot) {
         let tasks = self.graphs.slab[slot].compiled.task_count();
         for index in 0..tasks {
             if self.graphs.slab[slot].tasks[index as usize].state
@@ -139,7 +165,7 @@ impl Scheduler {
     }
 
     /// The graph, if this client owns it.
-    fn owned(&self, client: ClientId, id: GraphId) -> Option<GraphSlot> {
+    pub(crate) fn owned(&self, client: ClientId, id: GraphId) -> Option<GraphSlot> {
         (id.client == client)
             .then(|| self.graphs.by_id.get(&id).copied())
             .flatten()
@@ -156,7 +182,11 @@ impl Scheduler {
         }
     }
 
-    fn on_release(&mut self, client: ClientId, tasks: &[TaskId], out: &mut Vec<Action>) {
+    pub(crate) fn on_release(&mut self, client: ClientId, tasks: &[TaskId], out: &mut Vec<Action>) {
+        let released = || JournalEntry::Released {
+            tasks: tasks.to_vec(),
+        };
+        self.record(released, out);
         for id in tasks {
             let Some(at) = self
                 .owned(client, id.graph)
@@ -215,6 +245,7 @@ impl Scheduler {
     }
 
     fn on_shutdown(&mut self, out: &mut Vec<Action>) {
+        self.record(|| JournalEntry::Shutdown, out);
         for worker in self.workers.by_id.keys() {
             out.push(Action::ToWorker {
                 worker: *worker,

@@ -14,12 +14,16 @@ mod ending;
 mod explain;
 mod graph;
 mod info;
+mod inventory;
 mod lineage;
 mod machine;
 mod members;
 mod place;
 mod ready;
+mod record;
 mod reports;
+mod restore;
+mod session;
 mod slab;
 mod task;
 #[cfg(test)]
@@ -29,3 +33,4 @@ mod worker;
 
 pub use api::{Action, Config, Input};
 pub use machine::Scheduler;
+pub use record::Facts;

@@ -88,6 +88,15 @@ impl FakeWorker {
                 self.stored.retain(|task| task.graph != graph);
             }
             SchedulerToWorker::Shutdown => self.shutdown = true,
+            SchedulerToWorker::Disown { task, attempt } => {
+                if self
+                    .assigned
+                    .get(&task)
+                    .is_some_and(|fake| fake.task.attempt == attempt)
+                {
+                    self.assigned.remove(&task);
+                }
+            }
         }
     }
 
