@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClientId, ClusterId, GraphId, GraphOutcome, SessionToken, TaskGraph, TaskId, WorkerId};
+use crate::{
+    ClientId, ClusterId, GraphId, GraphOutcome, SessionToken, TaskGraph, TaskId, WorkerId,
+};
 
 /// One fact. Later ones change what earlier ones said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,14 +27,15 @@ pub use graph::{
     MAX_TASKS_PER_GRAPH, Source, TaskGraph,
 };
 pub use ids::{
-    Attempt, ClientId, ClusterId, GraphId, LayerIndex, ParseIdError, PartitionId, SessionToken, TaskId, WorkerId,
+    Attempt, ClientId, ClusterId, GraphId, LayerIndex, ParseIdError, PartitionId, SessionToken,
+    TaskId, WorkerId,
 };
 pub use journal::JournalEntry;
 pub use message::{
     ClientHello, ClientMessage, ClusterInfo, Explanation, GraphOutcome, Hello, InputLocation,
-    InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient, ReturningWorker, Role, SchedulerToClient,
-    SchedulerToWorker, Session, TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo,
-    WorkerLoad, WorkerMessage,
+    InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient,
+    ReturningWorker, Role, SchedulerToClient, SchedulerToWorker, Session, TaskAssignment,
+    TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad, WorkerMessage,
 };
 pub use optimize::{Optimized, Passes, optimize};
 pub use place::{Address, AddressError, Blob, Tier, Time};

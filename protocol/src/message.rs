@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Arguments, Attempt, ClientId, ClusterId, EventRecord, Fused, GraphError, GraphId, LayerIndex,
-    OutputSizes, PartitionId, Resources, SessionToken, SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
+    Address, Arguments, Attempt, ClientId, ClusterId, EventRecord, Fused, GraphError, GraphId,
+    LayerIndex, OutputSizes, PartitionId, Resources, SessionToken, SourceTable, TaskError,
+    TaskGraph, TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told

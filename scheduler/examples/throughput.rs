@@ -103,7 +103,8 @@ impl Run {
                 | Action::ToClient { .. }
                 | Action::DropWorker { .. }
                 | Action::Emit(_)
-                | Action::Stop => {}
+                | Action::Stop
+                | Action::Record(_) => {}
             }
         }
     }

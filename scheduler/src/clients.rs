@@ -4,7 +4,8 @@
 
 use transload_protocol::{
     ClientId, ClientMessage, CompiledGraph, Edges, Event, GraphError, GraphId, GraphOutcome,
-    JournalEntry, LayerIndex, SchedulerToClient, SchedulerToWorker, Source, TaskGraph, TaskId, WorkerId,
+    JournalEntry, LayerIndex, SchedulerToClient, SchedulerToWorker, Source, TaskGraph, TaskId,
+    WorkerId,
 };
 
 use crate::api::Action;

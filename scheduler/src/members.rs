@@ -3,7 +3,8 @@
 //! Called by `machine`. Knows nothing of what a report means for other tasks.
 
 use transload_protocol::{
-    Event, JournalEntry, SchedulerToWorker, TaskErrorKind, TaskId, Time, WorkerHello, WorkerId, WorkerMessage,
+    Event, JournalEntry, SchedulerToWorker, TaskErrorKind, TaskId, Time, WorkerHello, WorkerId,
+    WorkerMessage,
 };
 
 use crate::api::Action;

@@ -107,7 +107,9 @@ impl Facts {
                 for task in tasks {
                     let serial = self.serials.get(&task.graph);
                     let graph = serial.and_then(|serial| self.graphs.get_mut(serial));
-                    graph.into_iter().for_each(|graph| graph.released.push(task));
+                    graph
+                        .into_iter()
+                        .for_each(|graph| graph.released.push(task));
                 }
             }
             JournalEntry::Ended { graph, outcome } => {

@@ -96,7 +96,8 @@ impl Scheduler {
 
     pub(crate) fn end_recovery_if_due(&mut self) {
         let now = self.now;
-        let is_over = |recovery: &mut Recovery| recovery.missing.is_empty() || recovery.until <= now;
+        let is_over =
+            |recovery: &mut Recovery| recovery.missing.is_empty() || recovery.until <= now;
         if self.recovery.take_if(is_over).is_some() {
             self.ready.unproven.extend(&self.ready.layers);
         }

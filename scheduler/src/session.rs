@@ -5,8 +5,7 @@
 use std::collections::BTreeSet;
 
 use transload_protocol::{
-    ClientId, GraphId, GraphOutcome, JournalEntry, SchedulerToClient, SessionToken, TaskGraph,
-    Time,
+    ClientId, GraphId, GraphOutcome, JournalEntry, SchedulerToClient, SessionToken, TaskGraph, Time,
 };
 
 use crate::api::Action;

@@ -32,7 +32,11 @@ impl Worker {
         for task in running {
             // Nobody will remember having cancelled it.
             let is_cancelled = |phase| phase != Phase::Wanted;
-            if self.running.get(&task).is_some_and(|it| is_cancelled(it.phase)) {
+            if self
+                .running
+                .get(&task)
+                .is_some_and(|it| is_cancelled(it.phase))
+            {
                 self.stop(task, Phase::Disowned, turn);
             }
         }
@@ -66,7 +70,10 @@ impl Worker {
         let mut outputs: BTreeMap<TaskId, Vec<u64>> = BTreeMap::new();
         for (partition, record) in self.store.iter() {
             if record.claim == Claim::Output && record.state.tier().is_some() {
-                outputs.entry(partition.task).or_default().push(record.bytes);
+                outputs
+                    .entry(partition.task)
+                    .or_default()
+                    .push(record.bytes);
             }
         }
         let sizes = |(task, bytes): (TaskId, Vec<u64>)| (task, OutputSizes::of(&bytes));

@@ -212,6 +212,7 @@ impl World {
             | WorkerMessage::Lost { .. }
             | WorkerMessage::Heartbeat { .. }
             | WorkerMessage::Events { .. }
+            | WorkerMessage::Inventory(_)
             | WorkerMessage::Goodbye => return,
         };
         let times = self.answers.get_mut(&answered).expect("was assigned");

@@ -5,3 +5,4 @@ mod ending;
 mod failing;
 mod lineage;
 mod placement;
+mod restart;
