@@ -1,5 +1,7 @@
 //! The command line: every command, flag and help text. Knows nothing of what the commands do.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -7,6 +9,8 @@ use transload_runtime::config::{SchedulerFlags, SqlFlags, WorkerFlags};
 
 use crate::data::{DataFormat, Table};
 use crate::output::Format;
+
+pub(crate) use bench::{BenchArgs, BenchCommand, SchedulerBenchArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +60,8 @@ pub(crate) enum Command {
     Data(DataArgs),
     /// Prints the configuration in effect, with every option explained.
     Config(ConfigArgs),
+    /// Measures parts of transload on this machine.
+    Bench(BenchArgs),
 }
 
 const DEMO_HELP: &str = "\

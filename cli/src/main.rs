@@ -1,6 +1,7 @@
 //! The `transload` program: parses the command line, starts a runtime, runs one command, and ends with its exit code.
 
 mod args;
+mod bench;
 mod cluster;
 mod data;
 mod demo;
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         | Command::Sql(_)
         | Command::Cluster(_)
         | Command::Data(_)
+        | Command::Bench(_)
         | Command::Config(_) => Quiet::Yes,
     };
     logging::start(cli.verbose, quiet).map_err(Failure::usage)?;
@@ -93,5 +95,6 @@ async fn command(command: Command) -> Result<(), Failure> {
             DataCommand::Tpch(args) => make::tpch(args, &signals).await,
         },
         Command::Config(args) => settings::run(args),
+        Command::Bench(args) => Box::pin(bench::run(args.command, &signals)).await,
     }
 }

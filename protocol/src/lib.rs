@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+mod coordination;
 mod error;
 mod event;
 mod fused;
@@ -19,6 +20,10 @@ mod resources;
 mod sizes;
 mod version;
 
+pub use coordination::{
+    CoordinationAnswer, CoordinationCall, CoordinationRefusal, DeletableKind, MAX_NAME_BYTES,
+    Patience, RequestId,
+};
 pub use error::{TaskError, TaskErrorKind};
 pub use event::{Event, EventRecord};
 pub use fused::{Call, Fused, Share, Step, StepInput};

@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Arguments, Attempt, ClientId, ClusterId, EventRecord, Fused, GraphError, GraphId,
-    LayerIndex, OutputSizes, PartitionId, Resources, SessionToken, SourceTable, TaskError,
-    TaskGraph, TaskId, Tier, WorkerId,
+    Address, Arguments, Attempt, ClientId, ClusterId, CoordinationAnswer, CoordinationCall,
+    EventRecord, Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, RequestId,
+    Resources, SessionToken, SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -179,6 +179,13 @@ pub enum ClientMessage {
     },
     /// The client leaves in good order: everything of its is freed at once.
     Goodbye,
+    /// Use a lock, semaphore, event, queue or variable. Answered by `Coordinated` where the call says so.
+    Coordinate {
+        /// The call; for `Renew`, `Taken` and `End` the earlier one that they are about.
+        request: RequestId,
+        /// What to do.
+        call: CoordinationCall,
+    },
 }
 
 /// From scheduler to client.
@@ -246,6 +253,13 @@ pub enum SchedulerToClient {
     },
     /// The scheduler is going away.
     ShuttingDown,
+    /// Answer to `Coordinate`.
+    Coordinated {
+        /// Which call.
+        request: RequestId,
+        /// The answer.
+        answer: CoordinationAnswer,
+    },
 }
 
 /// How a graph ended.
@@ -488,6 +502,20 @@ pub enum WorkerMessage {
     },
     /// The worker leaves in good order; nothing more follows.
     Goodbye,
+    /// A running task waits for graphs that it submitted, and has given its resources back meanwhile.
+    Seceded {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
+    /// A task that had seceded occupies its resources again.
+    Rejoined {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
     /// First message of a worker that comes back. Whatever else it was given before it has dropped.
     Inventory(Inventory),
 }

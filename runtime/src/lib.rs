@@ -5,6 +5,7 @@
 //! ([`OperatorRegistry`]); [`config`] holds every limit in one documented table. Deliberately knows no SQL.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod builtin;
 pub mod client;
 mod clock;
@@ -13,6 +14,7 @@ pub mod control;
 mod environment;
 mod error;
 pub mod fetcher;
+mod inside;
 mod local_cluster;
 mod operator;
 pub mod process;
@@ -20,6 +22,7 @@ mod scheduler_server;
 mod worker_process;
 
 pub use builtin::builtin_operators;
+pub use client::coordination;
 pub use client::{Client, ClientError, ClientOptions, GraphHandle};
 pub use config::Config;
 pub use control::ControlError;

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use transload_gpu::{OutOfBudget, Partition};
 use transload_protocol::{Attempt, LayerSpec, TaskErrorKind, TaskId};
 
-use crate::WorkerEnvironment;
+use crate::client::coordination::CoordinationError;
+use crate::inside::Inside;
+use crate::{ClientError, WorkerEnvironment};
 
 /// A named implementation of a task kind.
 pub trait Operator: Send + Sync + 'static {
@@ -48,6 +50,8 @@ pub struct TaskContext {
     pub cancelled: CancellationToken,
     /// The worker that runs it.
     pub environment: Arc<WorkerEnvironment>,
+    /// Its way to the cluster: see [`TaskContext::client`] and [`TaskContext::wait_without_slot`].
+    pub(crate) inside: Inside,
 }
 
 impl fmt::Debug for TaskContext {
@@ -107,6 +111,33 @@ impl OperatorError {
 impl From<OutOfBudget> for OperatorError {
     fn from(error: OutOfBudget) -> Self {
         Self::out_of_memory(error.to_string())
+    }
+}
+
+impl From<ClientError> for OperatorError {
+    /// A task that failed inside fails the one that waits for it, in the same class.
+    fn from(error: ClientError) -> Self {
+        let kind = match &error {
+            ClientError::Task(inner) => inner.kind,
+            ClientError::Connect(_)
+            | ClientError::UnexpectedWelcome { .. }
+            | ClientError::SchedulerFile(_)
+            | ClientError::Rejected(_)
+            | ClientError::Cancelled
+            | ClientError::ConnectionLost { .. }
+            | ClientError::NotKept { .. }
+            | ClientError::Fetch { .. } => TaskErrorKind::Operator,
+        };
+        Self {
+            kind,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<CoordinationError> for OperatorError {
+    fn from(error: CoordinationError) -> Self {
+        Self::new(error.to_string())
     }
 }
 

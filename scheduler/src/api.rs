@@ -28,6 +28,32 @@ pub struct Config {
     pub recovery_grace_ms: u32,
     /// Emit [`Action::Record`]. Default false.
     pub journal: bool,
+    /// What locks, semaphores, events, queues and variables may take.
+    pub coordination: CoordinationLimits,
+}
+
+/// What locks, semaphores, events, queues and variables may take of the scheduler's memory. What goes beyond is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoordinationLimits {
+    /// Most of them at once. Default 100,000, some hundred bytes each.
+    pub names: u32,
+    /// Most calls at once that wait or hold something. Default 100,000, some hundred bytes each.
+    pub calls: u32,
+    /// Largest item of a queue or value of a variable, in bytes. Default 1 MiB: data belongs in partitions.
+    pub item_bytes: u64,
+    /// Most bytes of all items and values together. Default 256 MiB.
+    pub memory_bytes: u64,
+}
+
+impl Default for CoordinationLimits {
+    fn default() -> Self {
+        Self {
+            names: 100_000,
+            calls: 100_000,
+            item_bytes: 1 << 20,
+            memory_bytes: 256 << 20,
+        }
+    }
 }
 
 impl Default for Config {
@@ -41,6 +67,7 @@ impl Default for Config {
             client_grace_ms: 3_000,
             recovery_grace_ms: 5_000,
             journal: false,
+            coordination: CoordinationLimits::default(),
         }
     }
 }

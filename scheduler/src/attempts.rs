@@ -11,7 +11,7 @@ use crate::slab::{TaskAt, WorkerSlot};
 use crate::task::TaskState;
 
 /// How an attempt named in a message relates to what the scheduler knows.
-enum Standing {
+pub(crate) enum Standing {
     /// It is the task's current attempt, on this worker.
     Current {
         at: TaskAt,
@@ -114,7 +114,26 @@ impl Scheduler {
                 0 => error.message,
                 failures => format!("{} (attempt {})", error.message, failures + 1),
             };
-            self.fail_task(at, Some(worker), error.kind, message, out);
+            let layer = graph.submitted_layer_of(at.index);
+            // In a fused layer it is one step that fails, and the worker knows which.
+            let is_step = layer.fused.as_ref().is_some_and(|fused| {
+                let mut steps = fused.steps.iter();
+                steps.any(|step| step.layer == error.layer && step.operator == error.operator)
+            });
+            let (layer, operator) = if is_step {
+                (error.layer, error.operator)
+            } else {
+                (layer.name.clone(), layer.operator.clone())
+            };
+            let error = TaskError {
+                task: error.task,
+                layer,
+                operator,
+                worker: Some(id),
+                kind: error.kind,
+                message,
+            };
+            self.fail_with(at, error, out);
         }
     }
 
@@ -161,7 +180,8 @@ impl Scheduler {
             }
         }
     }
-    fn standing(&self, worker: WorkerSlot, task: TaskId, attempt: Attempt) -> Standing {
+
+    pub(crate) fn standing(&self, worker: WorkerSlot, task: TaskId, attempt: Attempt) -> Standing {
         if self
             .cancels
             .get(&task)

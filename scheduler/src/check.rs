@@ -53,6 +53,7 @@ impl Scheduler {
         self.check_cancels(&mut expected)?;
         self.check_workers(&expected)?;
         self.check_queues(&expected)?;
+        self.coordination.check()?;
         self.check_maps()
     }
 
@@ -254,7 +255,9 @@ impl Scheduler {
                 })?;
                 counts.running += 1;
                 expected.assigned.entry(*worker).or_default().insert(at);
-                expected.used(*worker).give_back(&record.resources);
+                if !self.workers.slab[*worker].seceded.contains(&at) {
+                    expected.used(*worker).give_back(&record.resources);
+                }
                 Ok(())
             }
             TaskState::Done { worker, sizes, .. } => {
@@ -323,6 +326,12 @@ impl Scheduler {
                 assigned == should && worker.assigned.len() == should.len(),
                 || format!("worker {id} is said to have {assigned:?}, tasks say {should:?}"),
             )?;
+            ensure(worker.seceded.is_subset(&should), || {
+                format!(
+                    "worker {id} has {:?} that wait without a slot, of {should:?}",
+                    worker.seceded
+                )
+            })?;
             let mut used = worker.used.clone();
             used.named.retain(|_, amount| *amount > 0);
             let mut should = expected
@@ -359,10 +368,11 @@ impl Scheduler {
                 || format!("worker {id} queues {queued:?}, tasks that prefer it are {preferred:?}"),
             )?;
             ensure(
-                preferred.iter().all(|at| {
-                    let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-                    !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
-                }),
+                self.recovery.is_some()
+                    || preferred.iter().all(|at| {
+                        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
+                        !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
+                    }),
                 || format!("worker {id} is idle while tasks wait for it"),
             )?;
             open.extend(self.workers.listing(slot).map(|fullness| (fullness, slot)));

@@ -9,6 +9,7 @@ use transload_protocol::{
 };
 
 use crate::api::Action;
+use crate::coordination::Step;
 use crate::graph::{Graph, Phase};
 use crate::machine::Scheduler;
 use crate::session::Presence;
@@ -53,6 +54,10 @@ impl Scheduler {
                 self.on_resubmit(client, graph, tasks, out);
             }
             ClientMessage::Goodbye => self.on_client_left(client, out),
+            ClientMessage::Coordinate { request, call } => {
+                let step = &mut Step { now: self.now, out };
+                self.coordination.on_call(client, request, call, step);
+            }
         }
     }
 
@@ -68,6 +73,8 @@ impl Scheduler {
         if record.session.is_some() {
             self.record(|| JournalEntry::ClientLeft { client }, out);
         }
+        let step = &mut Step { now: self.now, out };
+        self.coordination.on_client_lost(client, step);
         for id in record.graphs {
             if let Some(slot) = self.graphs.by_id.get(&id).copied() {
                 self.end_early(slot, None, out);

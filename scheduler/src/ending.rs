@@ -37,16 +37,21 @@ impl Scheduler {
         message: String,
         out: &mut Vec<Action>,
     ) {
-        let graph = &self.graphs.slab[at.graph];
-        let layer = graph.submitted_layer_of(at.index);
+        let layer = self.graphs.slab[at.graph].submitted_layer_of(at.index);
         let error = TaskError {
-            task: graph.task_id(at.index),
+            task: self.graphs.slab[at.graph].task_id(at.index),
             layer: layer.name.clone(),
             operator: layer.operator.clone(),
             worker: worker.map(|worker| self.workers.slab[worker].id),
             kind,
             message,
         };
+        self.fail_with(at, error, out);
+    }
+
+    /// As [`Scheduler::fail_task`], with an error whose words are there already.
+    pub(crate) fn fail_with(&mut self, at: TaskAt, error: TaskError, out: &mut Vec<Action>) {
+        let graph = &self.graphs.slab[at.graph];
         if matches!(
             graph.tasks[at.index as usize].state,
             TaskState::Assigned { .. }

@@ -33,8 +33,13 @@ impl Scheduler {
             TaskState::Assigned {
                 worker, started, ..
             } => {
+                let is_away = self.workers.slab[*worker].seceded.contains(&at);
                 let worker = self.worker_name(*worker);
-                if *started {
+                if is_away {
+                    format!(
+                        "runs on {worker}, without a slot: it waits for graphs that it submitted"
+                    )
+                } else if *started {
                     format!("runs on {worker}")
                 } else {
                     format!(

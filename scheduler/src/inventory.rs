@@ -30,7 +30,7 @@ impl Scheduler {
         if let Some(worker) = self.workers.by_id.get(&id).copied() {
             self.take_stock(worker, inventory, out);
         }
-        self.on_back(id);
+        self.on_back(id, out);
     }
 
     fn take_stock(&mut self, worker: WorkerSlot, inventory: Inventory, out: &mut Vec<Action>) {
@@ -89,12 +89,55 @@ impl Scheduler {
             return false;
         }
         match graph.tasks[at.index as usize].state {
-            TaskState::Waiting { .. } | TaskState::Ready { .. } => {}
-            TaskState::Assigned { .. } => self.cancel_assignment(at, out),
+            TaskState::Waiting { .. } | TaskState::Ready { .. } | TaskState::Assigned { .. } => {}
             TaskState::Culled | TaskState::Done { .. } | TaskState::Released => return false,
         }
+        self.disown_attempts(at, out);
+        self.tell_layer(at, worker, out);
         self.on_task_done(at, worker, sizes, out);
         true
+    }
+
+    /// Whoever has something of a graph knows its layers, so that it is told when the graph is forgotten.
+    fn tell_layer(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
+        let graph = &mut self.graphs.slab[at.graph];
+        let layer = graph.tasks[at.index as usize].layer;
+        if graph.layers[layer as usize].told.insert(worker.0) {
+            out.push(Action::ToWorker {
+                worker: self.workers.slab[worker].id,
+                message: SchedulerToWorker::Layer {
+                    graph: graph.id,
+                    layer: LayerIndex(layer),
+                    spec: Box::new(graph.layer_spec(layer)),
+                },
+            });
+        }
+    }
+
+    /// Whoever works on the task, or was told to stop, need not go on, nor answer.
+    fn disown_attempts(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        let graph = &self.graphs.slab[at.graph];
+        let task = graph.task_id(at.index);
+        let record = &graph.tasks[at.index as usize];
+        let assigned = match record.state {
+            TaskState::Assigned { worker, .. } => Some((worker, Attempt(record.attempt))),
+            TaskState::Culled
+            | TaskState::Waiting { .. }
+            | TaskState::Ready { .. }
+            | TaskState::Done { .. }
+            | TaskState::Released => None,
+        };
+        let cancel = self.cancels.remove(&task);
+        let cancelled = cancel.map(|cancel| {
+            self.workers.close_cancel(cancel.worker, &cancel.resources);
+            (cancel.worker, cancel.attempt)
+        });
+        for (worker, attempt) in assigned.into_iter().chain(cancelled) {
+            out.push(Action::ToWorker {
+                worker: self.workers.slab[worker].id,
+                message: SchedulerToWorker::Disown { task, attempt },
+            });
+        }
     }
 
     /// Takes a running attempt for the task's current one, if it has none and needs one.
@@ -120,17 +163,7 @@ impl Scheduler {
             return false;
         }
         task.attempt = attempt.0;
-        let layer = task.layer;
-        if graph.layers[layer as usize].told.insert(worker.0) {
-            out.push(Action::ToWorker {
-                worker: self.workers.slab[worker].id,
-                message: SchedulerToWorker::Layer {
-                    graph: graph.id,
-                    layer: LayerIndex(layer),
-                    spec: Box::new(graph.layer_spec(layer)),
-                },
-            });
-        }
+        self.tell_layer(at, worker, out);
         self.set_state(
             at,
             TaskState::Assigned {

@@ -218,7 +218,7 @@ impl Scheduler {
         }
         let id = graph.task_id(at.index);
         let attempt = Attempt(task.attempt);
-        let resources = graph.layer_of(at.index).resources.clone();
+        let resources = self.occupied_by(at, worker);
         self.workers.open_cancel(worker, &resources);
         self.cancels.insert(
             id,

@@ -11,6 +11,7 @@ use transload_protocol::{
 
 use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
+use crate::coordination::{Coordination, Step};
 use crate::graph::Graph;
 use crate::ready::ReadyQueue;
 use crate::restore::Recovery;
@@ -36,6 +37,7 @@ pub struct Scheduler {
     /// Cancelled attempts that their workers have not answered. They outlive their graphs.
     pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
     pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Transfer>,
+    pub(crate) coordination: Coordination,
     /// Graphs about which their clients are to be told something, by time.
     pub(crate) progress_due: BTreeSet<(Time, GraphSlot)>,
     /// No worker can have been silent for too long before this.
@@ -134,6 +136,7 @@ impl Scheduler {
     pub fn new(config: Config) -> Self {
         Self {
             workers: Workers::new(config.queue_per_slot),
+            coordination: Coordination::new(config.coordination),
             config,
             now: Time::default(),
             stopped: false,
@@ -192,7 +195,7 @@ impl Scheduler {
             Input::WorkerLost { worker, reason } => self.on_worker_lost(worker, &reason, out),
             Input::Tick => self.on_tick(out),
             Input::SessionOpened { client, token } => self.on_session_opened(client, token, out),
-            Input::ClientReturned { client } => self.on_client_returned(client),
+            Input::ClientReturned { client } => self.on_client_returned(client, out),
             Input::WorkerReturned {
                 worker,
                 hello,
@@ -225,10 +228,10 @@ impl Scheduler {
         let progress = self.progress_due.first().map(|(due, _)| *due);
         let recovery = self.recovery.as_ref().map(|recovery| recovery.until);
         let absence = self.next_absence_end();
-        [self.liveness_check, progress, recovery, absence]
-            .into_iter()
-            .flatten()
-            .min()
+        let coordination = self.coordination.next_deadline();
+        let members = [self.liveness_check, recovery, absence];
+        let others = [progress, coordination];
+        members.into_iter().chain(others).flatten().min()
     }
 
     fn on_client_connected(&mut self, client: ClientId, hello: ClientHello) {
@@ -244,7 +247,9 @@ impl Scheduler {
         {
             self.drop_silent_workers(due, out);
         }
-        self.end_recovery_if_due();
+        self.end_recovery_if_due(out);
         self.end_absences(out);
+        let now = self.now;
+        self.coordination.on_tick(&mut Step { now, out });
     }
 }

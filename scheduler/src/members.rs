@@ -62,6 +62,8 @@ impl Scheduler {
             WorkerMessage::Events { events } => self.forward(worker, events, out),
             // It belongs to a return, and this worker is here.
             WorkerMessage::Inventory(_) => {}
+            WorkerMessage::Seceded { task, attempt } => self.on_seceded(worker, task, attempt),
+            WorkerMessage::Rejoined { task, attempt } => self.on_rejoined(worker, task, attempt),
             WorkerMessage::Goodbye => self.remove_worker(worker, "it left", false, out),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use transload_protocol::{GraphError, Time, WorkerId};
+use transload_protocol::{GraphError, JournalEntry, Time, WorkerId};
 
 use crate::api::{Action, Config};
 use crate::machine::{Client, Scheduler};
@@ -87,18 +87,21 @@ impl Scheduler {
     }
 
     /// A worker of an earlier scheduler is back.
-    pub(crate) fn on_back(&mut self, worker: WorkerId) {
+    pub(crate) fn on_back(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
         if let Some(recovery) = &mut self.recovery {
             recovery.missing.remove(&worker);
         }
-        self.end_recovery_if_due();
+        self.end_recovery_if_due(out);
     }
 
-    pub(crate) fn end_recovery_if_due(&mut self) {
+    pub(crate) fn end_recovery_if_due(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
         let is_over =
             |recovery: &mut Recovery| recovery.missing.is_empty() || recovery.until <= now;
-        if self.recovery.take_if(is_over).is_some() {
+        if let Some(recovery) = self.recovery.take_if(is_over) {
+            for worker in recovery.missing {
+                self.record(|| JournalEntry::WorkerLeft { worker }, out);
+            }
             self.ready.unproven.extend(&self.ready.layers);
         }
     }

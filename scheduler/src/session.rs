@@ -10,6 +10,7 @@ use transload_protocol::{
 
 use crate::api::Action;
 use crate::bits::BitSet;
+use crate::coordination::Step;
 use crate::graph::Phase;
 use crate::machine::{Client, Scheduler};
 use crate::slab::TaskAt;
@@ -68,6 +69,7 @@ impl Scheduler {
         }
         let until = self.now.after_micros(grace);
         self.set_away(client, until);
+        self.end_calls_of(client, out);
     }
 
     fn set_away(&mut self, client: ClientId, until: Time) {
@@ -89,9 +91,16 @@ impl Scheduler {
         self.set_away(id, until);
     }
 
-    pub(crate) fn on_client_returned(&mut self, client: ClientId) {
+    /// Its locks and the like lived with its connection.
+    fn end_calls_of(&mut self, client: ClientId, out: &mut Vec<Action>) {
+        let step = &mut Step { now: self.now, out };
+        self.coordination.on_client_lost(client, step);
+    }
+
+    pub(crate) fn on_client_returned(&mut self, client: ClientId, out: &mut Vec<Action>) {
         // The end of the old connection may not have been seen yet.
         self.set_away(client, self.now);
+        self.end_calls_of(client, out);
         if let Some(record) = self.clients.get_mut(&client) {
             self.away -= 1;
             record.presence = Presence::Here;

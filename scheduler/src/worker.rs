@@ -34,6 +34,8 @@ pub(crate) struct Worker {
     pub(crate) last_seen: Time,
     /// Tasks handed to it and not answered; few, so a plain list.
     pub(crate) assigned: Vec<TaskAt>,
+    /// Those of them that run and have given back what they asked for.
+    pub(crate) seceded: BTreeSet<TaskAt>,
     /// Cancelled assignments that it has not answered; they still occupy it.
     pub(crate) cancelling: u32,
     /// What all of these asked for.
@@ -80,6 +82,7 @@ impl Worker {
             load: WorkerLoad::default(),
             last_seen: now,
             assigned: Vec::new(),
+            seceded: BTreeSet::new(),
             cancelling: 0,
             used: Resources::slots(0),
             stored: 0,
@@ -101,7 +104,7 @@ impl Worker {
     }
 
     fn occupants(&self) -> u32 {
-        u32::try_from(self.assigned.len())
+        u32::try_from(self.assigned.len() - self.seceded.len())
             .unwrap_or(u32::MAX)
             .saturating_add(self.cancelling)
     }
@@ -193,7 +196,7 @@ impl Workers {
         if let Some(position) = worker.assigned.iter().position(|assigned| *assigned == at) {
             worker.assigned.swap_remove(position);
         }
-        let freed = worker.used.take(request);
+        let freed = worker.seceded.remove(&at) || worker.used.take(request);
         debug_assert!(freed, "what was given is there to be taken back");
         self.change(slot);
     }

@@ -16,6 +16,7 @@ use crate::world::{Step, World};
 
 mod fetching;
 mod limits;
+mod waiting;
 mod work;
 
 /// Scheme of the addresses of simulated workers; the endpoint is the number of the process.
@@ -75,6 +76,24 @@ struct Execution {
     token: u64,
     resources: Resources,
     outcome: Outcome,
+    stage: Stage,
+    /// How often it will still wait without its slot.
+    waits: u32,
+}
+
+/// Whether an operator works or waits for something that is not simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Works,
+    Waits,
+    /// It has what it waited for and wants its slot back.
+    WantsSlot,
+}
+
+impl Execution {
+    fn holds_its_slot(&self) -> bool {
+        self.stage == Stage::Works
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -328,6 +347,7 @@ impl Process {
                 Some(_) => Ok(()),
                 None => Err(format!("drops {partition}, which it does not hold")),
             },
+            Action::Resume { task, attempt } => self.resume(world, task, attempt),
             Action::Exit => {
                 self.die(world, Death::Orderly);
                 Ok(())

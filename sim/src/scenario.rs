@@ -68,6 +68,8 @@ pub struct Scenario {
     pub task_deadly_per_mille: u32,
     /// Longest run of a task.
     pub task_micros: u64,
+    /// Chance that a task waits for something without its slot, once or a few times.
+    pub task_waits_per_mille: u32,
 
     /// Longest base latency of a link.
     pub latency_micros: u64,
@@ -160,6 +162,7 @@ impl Scenario {
             task_flaky_per_mille: 0,
             task_deadly_per_mille: 0,
             task_micros: 20_000,
+            task_waits_per_mille: 0,
             latency_micros: 500,
             jitter_micros: 500,
             slow_link_per_mille: 0,
@@ -199,6 +202,7 @@ impl Scenario {
         scenario.vary_network(&mut random);
         scenario.vary_faults(&mut random);
         scenario.vary_clients(&mut random);
+        scenario.task_waits_per_mille = random.pick(&[0, 0, 100, 500], 0);
         scenario
     }
 

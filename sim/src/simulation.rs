@@ -103,6 +103,7 @@ impl Simulation {
             worker_deaths_per_task: scenario.worker_deaths_per_task,
             task_events: true,
             progress_interval_ms: 100,
+            ..Config::default()
         };
         let mut world = World::new(scenario, tracing);
         faults::plan(

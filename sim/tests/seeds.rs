@@ -81,6 +81,7 @@ fn two_thousand_seeds_end_right() {
         "stalls",
         "task failures",
         "tasks stopped",
+        "waits without a slot",
         "workers dropped",
         "workers killed",
         "workers killed by a task",

@@ -10,7 +10,7 @@ use transload_protocol::{Attempt, Inventory, OutputSizes, PartitionId, TaskId, W
 use crate::Action;
 use crate::machine::{Link, Turn, Worker};
 use crate::store::{Claim, State};
-use crate::tasks::Phase;
+use crate::tasks::{Phase, Slot};
 
 impl Worker {
     pub(crate) fn is_away(&self) -> bool {
@@ -85,14 +85,30 @@ impl Worker {
                 .map(|(task, running)| (*task, running.attempt))
                 .collect(),
         };
+        let waiting: Vec<(TaskId, Attempt)> = inventory
+            .running
+            .iter()
+            .filter(|(task, _)| {
+                let running = self.running.get(task);
+                running.is_some_and(|running| running.slot != Slot::Held)
+            })
+            .copied()
+            .collect();
         self.tell(WorkerMessage::Inventory(inventory), turn);
+        for (task, attempt) in waiting {
+            self.tell(WorkerMessage::Seceded { task, attempt }, turn);
+        }
     }
 
     /// The scheduler has no use for an attempt that it does not remember.
     pub(crate) fn on_disown(&mut self, task: TaskId, attempt: Attempt, turn: &mut Turn<'_>) {
-        let running = self.running.get(&task);
-        if running.is_some_and(|running| running.attempt == attempt) {
+        let running = self.running.get(&task).map(|running| running.attempt);
+        let queued = self.queued(task).map(|(_, queued)| queued.attempt);
+        if running == Some(attempt) {
             self.stop(task, Phase::Disowned, turn);
+        }
+        if queued == Some(attempt) {
+            self.cancel_queued(task, turn);
         }
     }
 }

@@ -124,6 +124,21 @@ pub enum Input {
         /// Why, in words.
         reason: String,
     },
+    /// A started task waits for others and gives up what it occupies until `Rejoin`. Said twice, it counts once.
+    Secede {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
+    /// A task that has seceded wants to go on; answered by `Action::Resume` when what it occupies is free, unless it is being
+    /// stopped.
+    Rejoin {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
     /// Resident memory of the process was measured, for the heartbeat.
     Measured {
         /// Bytes.
@@ -203,4 +218,11 @@ pub enum Action {
     },
     /// Clean up and end the process.
     Exit,
+    /// A task that wanted to go on may do so: it occupies what it asked for.
+    Resume {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
 }

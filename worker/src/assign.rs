@@ -98,6 +98,7 @@ impl Worker {
             layer,
             inputs,
         };
+        self.slotless += usize::from(queued.is_slotless());
         self.queue.insert(place, queued);
     }
 
@@ -196,10 +197,11 @@ impl Worker {
         {
             let attempt = running.attempt;
             turn.out.push(Action::Stop { task, attempt });
+            self.wait_no_more(task);
         }
     }
 
-    fn cancel_queued(&mut self, task: TaskId, turn: &mut Turn<'_>) {
+    pub(crate) fn cancel_queued(&mut self, task: TaskId, turn: &mut Turn<'_>) {
         if let Some(place) = self.places.get(&task).copied()
             && let Some(queued) = self.unqueue(place, turn)
         {
@@ -211,6 +213,7 @@ impl Worker {
     /// Takes a task out of the queue; what only it needed goes with it.
     pub(crate) fn unqueue(&mut self, place: Place, turn: &mut Turn<'_>) -> Option<Queued> {
         let queued = self.queue.remove(&place)?;
+        self.slotless -= usize::from(queued.is_slotless());
         self.places.remove(&place.task);
         for partition in queued.distinct_inputs() {
             self.store.remove_need(partition, place);
@@ -270,7 +273,7 @@ impl Worker {
         self.give_back(readers, turn);
     }
 
-    fn queued(&self, task: TaskId) -> Option<(Place, &Queued)> {
+    pub(crate) fn queued(&self, task: TaskId) -> Option<(Place, &Queued)> {
         let place = *self.places.get(&task)?;
         Some((place, self.queue.get(&place)?))
     }

@@ -6,6 +6,7 @@ use transload_protocol::PartitionId;
 
 use crate::Worker;
 use crate::store::{Claim, Record, State};
+use crate::tasks::Slot;
 
 impl Worker {
     /// Whether all that the machine keeps fits together.
@@ -46,6 +47,10 @@ impl Worker {
         ensure(places == self.places, || {
             format!("places {:?}, queue {places:?}", self.places)
         })?;
+        let slotless = self.queue.values().filter(|queued| queued.is_slotless());
+        ensure(slotless.count() == self.slotless, || {
+            format!("{} tasks said to need no slot", self.slotless)
+        })?;
         for (place, queued) in &self.queue {
             for partition in queued.distinct_inputs() {
                 let record = self.store.get(partition);
@@ -67,9 +72,10 @@ impl Worker {
     fn check_running(&self) -> Result<(), String> {
         let mut free = self.config.resources.clone();
         for (task, running) in &self.running {
-            ensure(free.take(&running.layer.resources), || {
-                format!("{task} and its neighbours occupy more than there is")
-            })?;
+            ensure(
+                running.slot != Slot::Held || free.take(&running.layer.resources),
+                || format!("{task} and its neighbours occupy more than there is"),
+            )?;
             for input in &running.inputs {
                 let state = self.store.get(*input).map(|record| record.state);
                 ensure(matches!(state, Some(State::Host { pins: 1.. })), || {
@@ -80,7 +86,8 @@ impl Worker {
         // Compared like this because amounts of zero may be written down or not.
         ensure(free.covers(&self.free) && self.free.covers(&free), || {
             format!("free are {}, should be {free}", self.free)
-        })
+        })?;
+        self.check_rejoining(free)
     }
 
     fn check_record(&self, partition: PartitionId, record: &Record) -> Result<(), String> {
@@ -137,11 +144,16 @@ impl Worker {
 
     /// While tasks are queued, something is under way that will call the machine again, other than the next heartbeat.
     fn check_progress_is_possible(&self) -> Result<(), String> {
-        let is_something_pending = !self.running.is_empty()
+        let is_something_pending = self.is_working()
             || self.store.usage().is_in_flight()
             || !self.store.indexes().retries.is_empty()
             || self.obstacle.is_some();
-        let stuck: BTreeSet<_> = self.queue.keys().map(|place| place.task).collect();
+        // One that is held up by a running task waits for that task's end, however long it waits itself.
+        let queue = self.queue.iter();
+        let stuck: BTreeSet<_> = queue
+            .filter(|(place, queued)| self.running.is_empty() || !self.is_held_up(**place, queued))
+            .map(|(place, _)| place.task)
+            .collect();
         ensure(stuck.is_empty() || is_something_pending, || {
             format!("nothing is under way, and yet these wait: {stuck:?}")
         })

@@ -1,5 +1,7 @@
 //! Inputs on their way to memory: which to ask for next, and what their arrival or failure means. Part of `machine`.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use transload_protocol::{Event, PartitionId, WorkerId};
 
 use crate::Action;
@@ -17,12 +19,12 @@ impl Worker {
     /// Asks for inputs of queued tasks, in order of the queue, as far as limits allow. Only the task at the head may use
     /// memory up to the limit and have others' inputs evicted; those behind it prefetch below the spill threshold.
     pub(crate) fn request_inputs(&mut self, turn: &mut Turn<'_>) -> Pressure {
-        let Some(head) = self.place_after(None) else {
+        let Some(head) = self.head() else {
             return Pressure::Calm;
         };
         let overcommitted = Pressure::Overcommitted { head };
         // A task that came in between and runs now has to end first.
-        let is_unlimited = self.pressure == overcommitted && self.running.is_empty();
+        let is_unlimited = self.pressure == overcommitted && !self.is_working();
         let calm = if is_unlimited {
             overcommitted
         } else {
@@ -51,7 +53,10 @@ impl Worker {
             {
                 break;
             }
-            cursor = self.place_after(Some(place));
+            // Tasks whose inputs are all here want nothing.
+            let incomplete = &self.store.indexes().progress;
+            let mut behind = incomplete.range((Excluded(place), Unbounded));
+            cursor = behind.next().map(|(place, _)| *place);
         }
         calm
     }

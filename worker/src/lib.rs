@@ -15,6 +15,7 @@ mod memory;
 mod release;
 mod report;
 mod run;
+mod secede;
 mod spill;
 mod store;
 mod tasks;

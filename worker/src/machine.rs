@@ -1,6 +1,7 @@
 //! The worker machine: its state, and what each message of the scheduler does to it. Driven by `runtime` and `sim`.
 //!
-//! The rest by what it is about: `assign` (the queue), `run` (tasks that start and end), `fetch` (partitions that arrive),
+//! The rest by what it is about: `assign` (the queue), `run` (tasks that start and end),
+//! `secede` (that wait without a slot), `fetch` (partitions that arrive),
 //! `spill` (that move between tiers), `release` (that leave). After each input [`Worker::handle`] plans anew: what to
 //! evict, which tasks to start, which inputs to ask for.
 
@@ -34,9 +35,14 @@ pub struct Worker {
     /// Where the layers are that they read whole.
     pub(crate) sources: BTreeMap<(GraphId, LayerIndex), Sources>,
     pub(crate) queue: BTreeMap<Place, Queued>,
+    /// Of `queue`, the tasks that need no slot: while there are none, nothing can start without a free one.
+    pub(crate) slotless: usize,
     /// Where in `queue` a task stands.
     pub(crate) places: BTreeMap<TaskId, Place>,
     pub(crate) running: BTreeMap<TaskId, Running>,
+    /// Seceded tasks that want to go on, by ticket.
+    pub(crate) rejoining: BTreeMap<u64, TaskId>,
+    pub(crate) next_ticket: u64,
     /// Resources that no running task occupies.
     pub(crate) free: Resources,
     pub(crate) store: Store,
@@ -85,8 +91,11 @@ impl Worker {
             layers: BTreeMap::new(),
             sources: BTreeMap::new(),
             queue: BTreeMap::new(),
+            slotless: 0,
             places: BTreeMap::new(),
             running: BTreeMap::new(),
+            rejoining: BTreeMap::new(),
+            next_ticket: 0,
             free: config.resources.clone(),
             store: Store::default(),
             pressure: Pressure::Calm,
@@ -162,6 +171,8 @@ impl Worker {
                 partition,
                 reason: _,
             } => self.on_load_failed(partition, turn),
+            Input::Secede { task, attempt } => self.on_secede(task, attempt, turn),
+            Input::Rejoin { task, attempt } => self.on_rejoin(task, attempt, turn),
             Input::Measured { resident_bytes } => self.resident_bytes = resident_bytes,
             Input::Tick => {}
             Input::Disconnected => self.on_disconnected(turn),
@@ -230,8 +241,10 @@ impl Worker {
         turn.out.push(Action::Exit);
         self.link = Link::Left;
         self.queue.clear();
+        self.slotless = 0;
         self.places.clear();
         self.running.clear();
+        self.rejoining.clear();
         self.layers.clear();
         self.sources.clear();
         self.store = Store::default();

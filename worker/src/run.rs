@@ -4,14 +4,15 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use transload_protocol::{
-    Attempt, OutputSizes, PartitionId, Resources, TaskErrorKind, TaskId, WorkerMessage,
+    Attempt, InputLocation, OutputSizes, PartitionId, Resources, TaskErrorKind, TaskId,
+    WorkerMessage,
 };
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
 use crate::memory::{Pressure, Shortage};
 use crate::store::{Claim, Record, State};
-use crate::tasks::{Phase, Place, Running};
+use crate::tasks::{Phase, Place, Queued, Running, Slot};
 
 /// Whether memory allows a task to start whose inputs are all there.
 enum Permission {
@@ -43,10 +44,34 @@ impl Worker {
         rest.next().map(|(place, _)| *place)
     }
 
+    /// The task that goes first. One that has to wait for a task without its slot is passed over: what that one waits for may
+    /// be behind it.
+    pub(crate) fn head(&self) -> Option<Place> {
+        let first = self.place_after(None)?;
+        if self.running.is_empty() || self.is_working() {
+            return Some(first);
+        }
+        let mut queue = self.queue.iter();
+        queue
+            .find(|(place, queued)| !self.is_held_up(**place, queued))
+            .map(|(place, _)| *place)
+    }
+
+    /// It waits for a running task: for its output, or for it to have read an earlier output of this one.
+    pub(crate) fn is_held_up(&self, place: Place, queued: &Queued) -> bool {
+        let is_made_here = |input: &InputLocation| self.running.contains_key(&input.partition.task);
+        self.is_output_in_the_way(place.task)
+            || !self.store.is_ready(place) && queued.inputs.iter().any(is_made_here)
+    }
+
     fn start_tasks(&mut self, turn: &mut Turn<'_>) {
-        let mut free = self.free.clone();
+        let mut free = self.resume_tasks(turn);
         let mut cursor = None;
         while let Some(place) = self.place_after(cursor) {
+            if free.slots == 0 && self.slotless == 0 {
+                // A long queue behind busy slots costs nothing.
+                return;
+            }
             cursor = Some(place);
             if !self.store.is_ready(place) {
                 match self.pressure {
@@ -91,7 +116,7 @@ impl Worker {
         if usage.host_bytes <= self.limits.host_bytes {
             return Permission::Start;
         }
-        if !self.running.is_empty() || usage.disk_operations > 0 {
+        if self.is_working() || usage.disk_operations > 0 {
             return Permission::Wait;
         }
         // A task with inputs may start: it ends their use. One without would only add to the excess.
@@ -106,6 +131,7 @@ impl Worker {
         let Some(queued) = self.queue.remove(&place) else {
             return;
         };
+        self.slotless -= usize::from(queued.is_slotless());
         let task = place.task;
         self.places.remove(&task);
         let inputs = queued.distinct_inputs();
@@ -126,6 +152,7 @@ impl Worker {
             layer: queued.layer,
             inputs,
             phase: Phase::Wanted,
+            slot: Slot::Held,
         };
         self.running.insert(task, running);
         self.tell(WorkerMessage::Started { task, attempt }, turn);
@@ -140,7 +167,7 @@ impl Worker {
             return None;
         }
         let running = entry.remove();
-        self.free.give_back(&running.layer.resources);
+        self.vacate(&running);
         for partition in &running.inputs {
             self.store.unpin(*partition);
         }
@@ -238,7 +265,7 @@ impl Worker {
         let Pressure::Starved { head, cause } = self.pressure else {
             return false;
         };
-        if !self.running.is_empty() || self.store.usage().is_in_flight() {
+        if self.is_working() || self.store.usage().is_in_flight() {
             return false;
         }
         match cause {
@@ -261,7 +288,7 @@ impl Worker {
 }
 
 /// Takes as much of `request` out of `free` as is there.
-fn set_aside(free: &mut Resources, request: &Resources) {
+pub(crate) fn set_aside(free: &mut Resources, request: &Resources) {
     free.slots = free.slots.saturating_sub(request.slots);
     for (name, amount) in &request.named {
         if let Some(left) = free.named.get_mut(name) {

@@ -55,7 +55,7 @@ enum Eviction {
 impl Worker {
     /// Evicts until what stays in memory is below the spill threshold.
     pub(crate) fn spill_excess(&mut self, turn: &mut Turn<'_>) {
-        let head = self.place_after(None);
+        let head = self.head();
         loop {
             let usage = self.store.usage();
             let staying = usage.host_bytes - usage.leaving_bytes;
@@ -93,13 +93,17 @@ impl Worker {
     /// Drops or spills the partition that is needed last, but nothing that the task at `head` needs.
     fn evict_one(&mut self, head: Option<Place>, turn: &mut Turn<'_>) -> Eviction {
         let is_fair_game = |victim: &&Victim| match (victim.next_use, head) {
-            (NextUse::At(place), Some(head)) => place > head,
+            (NextUse::At(place), Some(head)) => {
+                let record = self.store.get(victim.partition);
+                // What comes before the head was passed over and cannot start now.
+                place > head || record.is_some_and(|record| !record.needs.contains_key(&head))
+            }
             (NextUse::At(_), None) | (NextUse::NoneOutput | NextUse::NoneCopy, _) => true,
         };
         let mut shortage = Shortage::NothingToEvict;
         let mut chosen = None;
         let victims = &self.store.indexes().victims;
-        for victim in victims.iter().rev().take_while(is_fair_game) {
+        for victim in victims.iter().rev().filter(is_fair_game) {
             let Some(record) = self.store.get(victim.partition) else {
                 continue;
             };

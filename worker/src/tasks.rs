@@ -60,6 +60,11 @@ impl Queued {
         self.inputs.iter().map(|input| input.partition).collect()
     }
 
+    /// It can start when no slot is free.
+    pub(crate) fn is_slotless(&self) -> bool {
+        self.layer.resources.slots == 0
+    }
+
     /// For each input of the layer, the partitions in order: the shape that `Action::Start` wants.
     pub(crate) fn inputs_by_position(&self) -> Vec<Vec<PartitionId>> {
         let mut positions = vec![Vec::new(); self.layer.inputs.len()];
@@ -80,6 +85,21 @@ pub(crate) struct Running {
     /// Pinned until it ends.
     pub(crate) inputs: BTreeSet<PartitionId>,
     pub(crate) phase: Phase,
+    pub(crate) slot: Slot,
+}
+
+/// Whether a running task occupies what it asked for. Changed in `secede` alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// It does.
+    Held,
+    /// It has given it back, and waits for something that is not ours to know.
+    Given,
+    /// It wants it again.
+    Awaited {
+        /// Lower goes first.
+        ticket: u64,
+    },
 }
 
 /// What is to become of a running task.
@@ -94,6 +114,14 @@ pub(crate) enum Phase {
 }
 
 impl Running {
+    /// Whether it will come to its end whatever else starts here or not.
+    pub(crate) fn is_working(&self) -> bool {
+        match self.slot {
+            Slot::Held => true,
+            Slot::Given | Slot::Awaited { .. } => self.phase != Phase::Wanted,
+        }
+    }
+
     /// The one function that changes a phase. Returns whether the driver must be told to stop the task.
     pub(crate) fn abandon(&mut self, next: Phase) -> bool {
         let (phase, stop) = match (self.phase, next) {

@@ -41,6 +41,9 @@ struct World {
     /// Cancelled fetches that may still answer.
     late: Vec<(PartitionId, WorkerId)>,
     running: BTreeMap<TaskId, (Attempt, BTreeSet<PartitionId>)>,
+    /// Of these, those that wait without a slot, and those of them that want it back.
+    seceded: BTreeSet<TaskId>,
+    rejoining: BTreeSet<TaskId>,
     /// How often each attempt was answered.
     answers: BTreeMap<(TaskId, Attempt), u32>,
     next_attempt: u32,
@@ -62,6 +65,8 @@ impl World {
             operations: BTreeMap::new(),
             late: Vec::new(),
             running: BTreeMap::new(),
+            seceded: BTreeSet::new(),
+            rejoining: BTreeSet::new(),
             answers: BTreeMap::new(),
             next_attempt: 0,
             sequence: [0; GRAPHS as usize],
@@ -140,7 +145,9 @@ impl World {
         }
         let memory = self.worker.load().tiers[0];
         assert!(
-            !asks || memory.used_bytes <= memory.limit_bytes || self.running.is_empty(),
+            !asks
+                || memory.used_bytes <= memory.limit_bytes
+                || self.running.keys().all(|task| self.seceded.contains(task)),
             "after {shown}: asks for more than fits while tasks run"
         );
     }
@@ -193,6 +200,11 @@ impl World {
                 self.stored.remove(&partition);
             }
             Action::Exit => self.has_left = true,
+            Action::Resume { task, attempt } => {
+                assert_eq!(self.running[&task].0, attempt);
+                assert!(self.rejoining.remove(&task), "{task} did not ask");
+                self.seceded.remove(&task);
+            }
         }
     }
 
@@ -213,6 +225,8 @@ impl World {
             | WorkerMessage::Heartbeat { .. }
             | WorkerMessage::Events { .. }
             | WorkerMessage::Inventory(_)
+            | WorkerMessage::Seceded { .. }
+            | WorkerMessage::Rejoined { .. }
             | WorkerMessage::Goodbye => return,
         };
         let times = self.answers.get_mut(&answered).expect("was assigned");
@@ -261,6 +275,7 @@ impl World {
                 self.input(Input::Tick);
             }
             9..=10 => self.end_a_task(a, b % 8 == 0, b),
+            12 if a % 2 == 0 => self.wait_or_go_on(a, b),
             11 if !self.late.is_empty() => {
                 let (partition, from) = self.late.swap_remove(usize::from(a) % self.late.len());
                 self.answer_fetch(partition, from, b % 2 == 0, b);
@@ -335,6 +350,32 @@ impl World {
         });
     }
 
+    /// A running task gives up its slot, wants it back, or says so again.
+    fn wait_or_go_on(&mut self, a: u16, b: u16) {
+        let mut running = self.running.iter();
+        let Some((task, (attempt, _))) =
+            running.nth(usize::from(a / 2) % self.running.len().max(1))
+        else {
+            return;
+        };
+        let (task, attempt) = (*task, *attempt);
+        // Now and then, what an attempt of long ago says arrives late.
+        let attempt = Attempt(attempt.0 - u32::from(b.is_multiple_of(16) && attempt.0 > 0));
+        let is_current = self.running[&task].0 == attempt;
+        if b.is_multiple_of(2) {
+            if is_current {
+                self.seceded.insert(task);
+                self.rejoining.remove(&task);
+            }
+            self.input(Input::Secede { task, attempt });
+        } else {
+            if is_current {
+                self.rejoining.insert(task);
+            }
+            self.input(Input::Rejoin { task, attempt });
+        }
+    }
+
     fn end_a_task(&mut self, a: u16, fails: bool, b: u16) {
         if self.running.is_empty() {
             return;
@@ -345,6 +386,8 @@ impl World {
             .nth(usize::from(a) % self.running.len())
             .expect("not empty");
         let (attempt, _) = self.running.remove(&task).expect("it runs");
+        self.seceded.remove(&task);
+        self.rejoining.remove(&task);
         if fails {
             let (kind, message) = (TaskErrorKind::Operator, "bad row".to_owned());
             self.input(Input::TaskFailed {

@@ -90,6 +90,11 @@ const ARROWS: &[Arrows] = &[
         reason: "measurements may look at everything, and nothing depends on them",
     },
     Arrows {
+        from: "machines",
+        to: &["scheduler", "worker", "protocol"],
+        reason: "its instructions are counted in every CI run, so it must build in seconds, and holds the pure machines alone",
+    },
+    Arrows {
         from: "ci",
         to: &[],
         reason: "the judge of all crates depends on none of them and builds in seconds",

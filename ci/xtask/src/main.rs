@@ -8,6 +8,7 @@
 mod arrows;
 mod config_table;
 mod docs_links;
+mod instructions;
 mod purity;
 mod source;
 mod source_rules;
@@ -25,7 +26,11 @@ const USAGE: &str = "usage: cargo run -p transload-ci -- COMMAND
   purity                  pure crates stay pure, unsafe stays where it may be, every file says what it is
   docs-links              links in the Markdown files lead to files and functions that exist
   all                     the three above
-  config-table [--write]  compares the table on standard input with the one in README.md, or writes it there";
+  config-table [--write]  compares the table on standard input with the one in README.md, or writes it there
+  instructions record     counts the instructions of the pure machines and stores them in benches/instructions.json
+  instructions check      counts them, and fails when a scenario takes over 5 % more than is stored
+  instructions compare OLD NEW
+                          what two commits have stored";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -65,6 +70,13 @@ fn run(words: &[&str]) -> Result<Vec<String>, String> {
         ["config-table"] => config_table::check(&Workspace::load()?.root, &standard_input()?),
         ["config-table", "--write"] => {
             config_table::write(&Workspace::load()?.root, &standard_input()?)
+        }
+        ["instructions", "record"] => {
+            instructions::record(&Workspace::load()?.root).map(|()| Vec::new())
+        }
+        ["instructions", "check"] => instructions::check(&Workspace::load()?.root),
+        ["instructions", "compare", old, new] => {
+            instructions::compare(&Workspace::load()?.root, old, new).map(|()| Vec::new())
         }
         _ => Err(USAGE.to_owned()),
     }

@@ -2,15 +2,17 @@
 //!
 //! Called by `query`, the command line and anyone who embeds transload. Knows no SQL and decides nothing about placement.
 
+pub mod coordination;
 mod error;
 mod graph;
 mod state;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures::stream::{BoxStream, StreamExt};
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use transload_gpu::Budget;
@@ -79,6 +81,9 @@ struct ClientInner {
     memory: Arc<dyn Destination>,
     config: ClientConfig,
     next_graph: AtomicU32,
+    next_call: AtomicU64,
+    /// Where the connection was made, and lives.
+    runtime: Handle,
     /// Ends the connection's tasks when the client is dropped.
     _stop: DropGuard,
 }
@@ -90,6 +95,16 @@ impl Client {
     /// [`ClientError::Connect`] when nobody answers there in time, when it is no scheduler, or when it speaks another
     /// version of the protocol.
     pub async fn connect(address: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let budget = Budget::new("gathered partitions", options.memory_bytes);
+        Self::connect_with_memory(address, options, budget).await
+    }
+
+    /// As [`Client::connect`], with a budget for gathered partitions that is shared with others.
+    pub(crate) async fn connect_with_memory(
+        address: &str,
+        options: ClientOptions,
+        budget: Budget,
+    ) -> Result<Self, ClientError> {
         let config = &options.config;
         let role = Role::Client(ClientHello {
             name: options.name.clone(),
@@ -124,7 +139,6 @@ impl Client {
         });
 
         let tcp: Arc<dyn Transport> = Arc::new(TcpTransport::new(config.tcp.clone()));
-        let budget = Budget::new("gathered partitions", options.memory_bytes);
         Ok(Self {
             inner: Arc::new(ClientInner {
                 id,
@@ -134,6 +148,8 @@ impl Client {
                 memory: Arc::new(ClientMemory(budget)),
                 config: options.config,
                 next_graph: AtomicU32::new(0),
+                next_call: AtomicU64::new(0),
+                runtime: Handle::current(),
                 _stop: stop.drop_guard(),
             }),
         })
@@ -157,6 +173,11 @@ impl Client {
     /// The id that the scheduler gave this connection.
     pub fn id(&self) -> ClientId {
         self.inner.id
+    }
+
+    /// Whether its connection to the scheduler has not ended.
+    pub fn is_connected(&self) -> bool {
+        self.inner.state.lost().is_none()
     }
 
     /// Submits a graph as it is and waits until the scheduler has accepted it.

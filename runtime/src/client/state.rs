@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use transload_protocol::{
-    Address, ClusterInfo, EventRecord, Explanation, GraphError, GraphId, GraphOutcome,
-    LayerProgress, OutputLocation, SchedulerToClient, TaskId, WorkerId,
+    Address, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
+    GraphOutcome, LayerProgress, OutputLocation, RequestId, SchedulerToClient, TaskId, WorkerId,
 };
 
 /// Events kept for a subscriber that reads slowly; older ones are skipped.
@@ -24,6 +24,7 @@ struct Inner {
     peers: HashMap<WorkerId, Arc<[Address]>>,
     infos: VecDeque<oneshot::Sender<ClusterInfo>>,
     explanations: HashMap<TaskId, Vec<oneshot::Sender<Explanation>>>,
+    calls: HashMap<RequestId, mpsc::UnboundedSender<CoordinationAnswer>>,
     lost: Option<String>,
 }
 
@@ -116,6 +117,23 @@ impl State {
         receiver
     }
 
+    /// Answers to a call, until the connection ends.
+    pub(super) fn expect_answers(
+        &self,
+        request: RequestId,
+    ) -> mpsc::UnboundedReceiver<CoordinationAnswer> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        if inner.lost.is_none() {
+            inner.calls.insert(request, sender);
+        }
+        receiver
+    }
+
+    pub(super) fn expect_no_answers(&self, request: RequestId) {
+        self.lock().calls.remove(&request);
+    }
+
     pub(super) fn subscribe(&self) -> broadcast::Receiver<EventRecord> {
         self.events.subscribe()
     }
@@ -137,6 +155,7 @@ impl State {
         inner.lost.get_or_insert(reason);
         inner.infos.clear();
         inner.explanations.clear();
+        inner.calls.clear();
         for graph in inner.graphs.values() {
             graph.changed.send_modify(|version| *version += 1);
         }
@@ -187,6 +206,12 @@ impl State {
                 for event in events {
                     // No subscriber any more is no error.
                     let _ = self.events.send(event);
+                }
+            }
+            SchedulerToClient::Coordinated { request, answer } => {
+                if let Some(call) = inner.calls.get(&request) {
+                    // A call that was dropped says so itself.
+                    let _ = call.send(answer);
                 }
             }
             SchedulerToClient::ShuttingDown => {

@@ -20,6 +20,7 @@ use transload_protocol::Resources;
 use transload_transport_tcp::TcpOptions;
 
 use crate::RuntimeError;
+use crate::client::ClientOptions;
 use crate::control::SendLimits;
 use crate::scheduler_server::SchedulerFile;
 
@@ -62,6 +63,8 @@ pub struct SchedulerConfig {
     pub worker_deaths_per_task: u32,
     /// See [`transload_scheduler::Config::progress_interval_ms`].
     pub progress_interval: Duration,
+    /// See [`transload_scheduler::CoordinationLimits`].
+    pub coordination: transload_scheduler::CoordinationLimits,
     /// Its control connections.
     pub control: ControlConfig,
 }
@@ -151,6 +154,7 @@ impl Default for SchedulerConfig {
             worker_timeout: millis(machine.worker_timeout_ms),
             worker_deaths_per_task: machine.worker_deaths_per_task,
             progress_interval: millis(machine.progress_interval_ms),
+            coordination: machine.coordination,
             control: ControlConfig::default(),
         }
     }
@@ -225,6 +229,7 @@ impl SchedulerConfig {
             worker_deaths_per_task: self.worker_deaths_per_task,
             task_events: true,
             progress_interval_ms: as_millis(self.progress_interval),
+            coordination: self.coordination,
         }
     }
 }
@@ -297,6 +302,21 @@ impl WorkerConfig {
             disk_operations_in_flight: self.disk_operations_in_flight,
             fetch_attempts: self.fetch_attempts,
             heartbeat_ms: as_millis(self.heartbeat.min(silence / 4)).max(1),
+        }
+    }
+
+    /// How the tasks of a worker of this name connect as clients.
+    pub(crate) fn client_options(&self, name: &str) -> ClientOptions {
+        ClientOptions {
+            name: format!("tasks of {name}"),
+            memory_bytes: self.execution_bytes(),
+            config: ClientConfig {
+                connect_timeout: self.connect_timeout,
+                fetches_in_flight: self.fetches_in_flight,
+                fetch_attempts: self.fetch_attempts,
+                tcp: self.tcp.clone(),
+                control: self.control.clone(),
+            },
         }
     }
 

@@ -119,6 +119,22 @@ pub static SETTINGS: &[Setting] = &[
         what: "Shortest time between two progress messages about one graph.",
         cost: "None; a shorter one costs messages.",
         change: "Rarely."),
+    setting!("scheduler.coordination_names", COUNT, --"coordination-names" on [Scheduler] at scheduler.coordination.names;
+        what: "Most locks, semaphores, events, queues and variables at once; more are refused.",
+        cost: "Some hundred bytes each.",
+        change: "For programs with a lock for each of very many things."),
+    setting!("scheduler.coordination_calls", COUNT, --"coordination-calls" on [Scheduler] at scheduler.coordination.calls;
+        what: "Most calls at once that wait for one of these or hold it; more are refused.",
+        cost: "Some hundred bytes each.",
+        change: "For clusters in which very many tasks wait for each other."),
+    setting!("scheduler.coordination_item", BYTES, --"coordination-item" on [Scheduler] at scheduler.coordination.item_bytes;
+        what: "Largest item of a queue or value of a variable.",
+        cost: "The scheduler copies it for whoever reads it.",
+        change: "Rarely: data belongs in partitions."),
+    setting!("scheduler.coordination_memory", BYTES, --"coordination-memory" on [Scheduler] at scheduler.coordination.memory_bytes;
+        what: "Most bytes of all items and values together; more are refused.",
+        cost: "The scheduler's memory.",
+        change: "Higher for long queues."),
     setting!("worker.name", OPTIONAL_TEXT, --"name" on [Worker] at worker.name;
         what: "Name shown to people; `auto` for host and process id.",
         cost: "None.",

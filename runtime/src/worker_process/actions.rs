@@ -47,6 +47,12 @@ impl Driver {
             }
             Action::Drop { partition } => self.discard(partition),
             Action::Exit => self.exiting = true,
+            Action::Resume { task, attempt } => {
+                for waiting in self.resuming.remove(&(task, attempt)).unwrap_or_default() {
+                    // An operator that no longer waits for it has it all the same.
+                    let _ = waiting.send(());
+                }
+            }
         }
     }
 
@@ -89,7 +95,7 @@ impl Driver {
         let fetcher = Arc::clone(&self.parts.fetcher);
         let destination = self.parts.store.destination(bytes);
         let completions = self.completions.clone();
-        let task = tokio::spawn(async move {
+        let task = self.parts.data_runtime.spawn(async move {
             let start = Instant::now();
             let result = fetcher.fetch(&addresses, id, &destination).await;
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);

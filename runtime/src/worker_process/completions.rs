@@ -10,6 +10,7 @@ use super::driver::Driver;
 use super::fused::Failure;
 use super::store::Held;
 use crate::fetcher::{FetchError, Fetched};
+use crate::inside::SlotRequest;
 
 /// Something that this process has finished.
 pub(super) enum Completion {
@@ -18,6 +19,12 @@ pub(super) enum Completion {
         task: TaskId,
         attempt: Attempt,
         result: Result<Vec<Partition>, Failure>,
+    },
+    /// A running operator gives up its slot or wants it back.
+    Slot {
+        task: TaskId,
+        attempt: Attempt,
+        request: SlotRequest,
     },
     /// A fetch has ended.
     Fetch {
@@ -46,6 +53,11 @@ impl Driver {
                 attempt,
                 result,
             } => self.task_ended(task, attempt, result),
+            Completion::Slot {
+                task,
+                attempt,
+                request,
+            } => self.slot_request(task, attempt, request),
             Completion::Fetch {
                 id,
                 number,
@@ -69,6 +81,7 @@ impl Driver {
         result: Result<Vec<Partition>, Failure>,
     ) -> Input {
         self.parts.executor.forget(task, attempt);
+        self.resuming.remove(&(task, attempt));
         match result {
             Ok(partitions) => {
                 let bytes = partitions.iter().map(Partition::bytes).collect();
@@ -91,6 +104,19 @@ impl Driver {
                     message: error.message,
                     step,
                 }
+            }
+        }
+    }
+
+    fn slot_request(&mut self, task: TaskId, attempt: Attempt, request: SlotRequest) -> Input {
+        match request {
+            SlotRequest::Secede => Input::Secede { task, attempt },
+            SlotRequest::Rejoin(resumed) => {
+                if self.parts.executor.runs(task, attempt) {
+                    let waiting = self.resuming.entry((task, attempt)).or_default();
+                    waiting.push(resumed);
+                }
+                Input::Rejoin { task, attempt }
             }
         }
     }

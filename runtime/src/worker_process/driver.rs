@@ -4,13 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use transload_gpu::SpillDirectory;
 use transload_protocol::{
-    Address, GraphId, LayerIndex, PartitionId, SchedulerToWorker, WorkerId, WorkerMessage,
+    Address, Attempt, GraphId, LayerIndex, PartitionId, SchedulerToWorker, TaskId, WorkerId,
+    WorkerMessage,
 };
 use transload_worker::{Action, Input, Worker};
 
@@ -38,6 +40,8 @@ pub(super) struct Parts {
     pub(super) store: Arc<PartitionStore>,
     pub(super) spill: Arc<SpillDirectory>,
     pub(super) fetcher: Arc<Fetcher>,
+    /// Where fetches run, so that moving bytes does not hold up decisions.
+    pub(super) data_runtime: Handle,
     pub(super) stop_timeout: Duration,
 }
 
@@ -62,6 +66,8 @@ pub(super) struct Driver {
     pub(super) layers: HashMap<GraphId, HashMap<LayerIndex, Arc<PreparedLayer>>>,
     pub(super) fetches: HashMap<PartitionId, InFlight>,
     pub(super) next_fetch: u64,
+    /// Who waits in a task for its slot to come back.
+    pub(super) resuming: HashMap<(TaskId, Attempt), Vec<oneshot::Sender<()>>>,
     /// Spills and loads, which must be over before the spill directory is removed.
     pub(super) disk: JoinSet<()>,
     pub(super) completions: mpsc::UnboundedSender<Completion>,
@@ -83,6 +89,7 @@ impl Driver {
             layers: HashMap::new(),
             fetches: HashMap::new(),
             next_fetch: 0,
+            resuming: HashMap::new(),
             disk: JoinSet::new(),
             completions,
             completed,

@@ -18,6 +18,7 @@ use transload_protocol::{Attempt, TaskErrorKind, TaskId};
 
 use super::completions::Completion;
 use super::fused::PreparedLayer;
+use crate::inside::{Inside, WorkerClient};
 use crate::{
     Operator, OperatorError, OperatorRegistry, RuntimeError, TaskContext, WorkerEnvironment,
 };
@@ -31,6 +32,8 @@ pub(super) struct Executor {
     runtime: Option<Runtime>,
     operators: Arc<OperatorRegistry>,
     environment: Arc<WorkerEnvironment>,
+    /// For tasks that submit graphs of their own.
+    client: Arc<WorkerClient>,
     running: HashMap<(TaskId, Attempt), CancellationToken>,
 }
 
@@ -38,6 +41,7 @@ impl Executor {
     pub(super) fn start(
         environment: &Arc<WorkerEnvironment>,
         operators: OperatorRegistry,
+        client: Arc<WorkerClient>,
     ) -> Result<Self, RuntimeError> {
         let number = AtomicU32::new(0);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -54,6 +58,7 @@ impl Executor {
             runtime: Some(runtime),
             operators: Arc::new(operators),
             environment: Arc::clone(environment),
+            client,
             running: HashMap::new(),
         })
     }
@@ -79,6 +84,7 @@ impl Executor {
             inputs,
             cancelled,
             environment: Arc::clone(&self.environment),
+            inside: self.inside(task, attempt, completions),
         };
         let operators = Arc::clone(&self.operators);
         let completions = completions.clone();
@@ -96,6 +102,29 @@ impl Executor {
         });
     }
 
+    fn inside(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        completions: &mpsc::UnboundedSender<Completion>,
+    ) -> Inside {
+        let completions = completions.clone();
+        let requests = move |request| {
+            // A worker that is ending listens no more.
+            let _ = completions.send(Completion::Slot {
+                task,
+                attempt,
+                request,
+            });
+        };
+        Inside::new(Arc::clone(&self.client), Box::new(requests))
+    }
+
+    /// Whether this attempt was started and has not ended.
+    pub(super) fn runs(&self, task: TaskId, attempt: Attempt) -> bool {
+        self.running.contains_key(&(task, attempt))
+    }
+
     /// Asks a task to stop. It still ends by a completion.
     pub(super) fn cancel(&self, task: TaskId, attempt: Attempt) {
         if let Some(cancelled) = self.running.get(&(task, attempt)) {
@@ -111,6 +140,7 @@ impl Executor {
     /// Stops all tasks and waits for the slot threads, but no longer than `patience`.
     pub(super) async fn stop(mut self, patience: Duration) {
         self.running.values().for_each(CancellationToken::cancel);
+        self.client.close().await;
         if let Some(runtime) = self.runtime.take() {
             // A runtime waits for its threads, which must not happen on a thread of another one.
             let waiting = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(patience));

@@ -12,11 +12,15 @@ mod fused;
 mod store;
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::{Budget, SpillDirectory};
 use transload_protocol::{Role, Welcome, WorkerHello, WorkerId};
@@ -29,11 +33,13 @@ use self::store::PartitionStore;
 use crate::config::WorkerConfig;
 use crate::control::{self, ControlError, Dialed};
 use crate::fetcher::Fetcher;
+use crate::inside::WorkerClient;
 use crate::process;
 use crate::{OperatorFactory, RuntimeError, WorkerEnvironment};
 
 /// Runs a worker until the scheduler says so, `stop` is cancelled, or the connection to the scheduler ends. However it ends, its
-/// running operators are stopped and its spill directory is removed before this returns. Needs a tokio runtime.
+/// running operators are stopped and its spill directory is removed before this returns. Needs a tokio runtime, on which partitions
+/// are served and fetched; the machine and its connection to the scheduler have a thread of their own.
 ///
 /// # Errors
 /// [`RuntimeError`]; [`RuntimeError::SchedulerLost`] when the connection ended and nobody asked for it.
@@ -41,6 +47,46 @@ pub async fn run_worker(
     config: WorkerConfig,
     operators: OperatorFactory,
     stop: CancellationToken,
+) -> Result<(), RuntimeError> {
+    let threads = |source| RuntimeError::Threads {
+        what: "the worker's thread",
+        source,
+    };
+    let data = Handle::current();
+    let abort = CancellationToken::new();
+    let _aborts_when_dropped = abort.clone().drop_guard();
+    let (ended, end) = oneshot::channel();
+    // A message that arrives, the machine's decision and its answer are one thread's work: handing them from one thread to the next
+    // would cost more than all of them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(threads)?;
+    thread::Builder::new()
+        .name("worker".to_owned())
+        .spawn(move || {
+            let result = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = abort.cancelled() => Ok(()),
+                    result = work(config, operators, stop, data) => result,
+                }
+            });
+            runtime.shutdown_background();
+            // Whoever waited may be gone.
+            let _ = ended.send(result);
+        })
+        .map_err(threads)?;
+    end.await
+        .unwrap_or_else(|_| Err(threads(io::Error::other("it panicked"))))
+}
+
+/// The worker's life, on its own thread. `data` is the runtime for partitions.
+async fn work(
+    config: WorkerConfig,
+    operators: OperatorFactory,
+    stop: CancellationToken,
+    data_runtime: Handle,
 ) -> Result<(), RuntimeError> {
     let address = tokio::select! {
         biased;
@@ -63,13 +109,18 @@ pub async fn run_worker(
         execution_memory: Budget::new("memory for operators", config.execution_bytes()),
         scratch_dir: make_scratch_directory(spill.path())?,
     });
-    let executor = Executor::start(&environment, operators(&environment))?;
+    let client = Arc::new(WorkerClient::new(
+        address.clone(),
+        config.client_options(&name),
+        environment.execution_memory.clone(),
+    ));
+    let executor = Executor::start(&environment, operators(&environment), client)?;
     let store = Arc::new(PartitionStore::new(
         config.storage_bytes(),
         config.served_loads,
     ));
     let published = process::publish(store.source());
-    let data = listen(&config, &dialed, &store).await?;
+    let data = listen(&config, &dialed, &store, &data_runtime).await?;
     let hello = WorkerHello {
         name: name.clone(),
         host: host_name(),
@@ -104,6 +155,7 @@ pub async fn run_worker(
         store,
         spill,
         fetcher: Arc::new(Fetcher::new(vec![data.transport])),
+        data_runtime,
         stop_timeout: config.stop_timeout,
     });
     let ended = driver
@@ -128,6 +180,7 @@ async fn listen(
     config: &WorkerConfig,
     dialed: &Dialed,
     store: &Arc<PartitionStore>,
+    data_runtime: &Handle,
 ) -> Result<Data, RuntimeError> {
     // The address from which this machine reaches the scheduler is one that others reach, too.
     let outward = dialed.stream.local_addr().map(|address| address.ip());
@@ -146,9 +199,15 @@ async fn listen(
         Err(_) => format!("{host}:{}", config.data_port),
     };
     let transport: Arc<dyn Transport> = Arc::new(TcpTransport::new(options));
-    let listener = transport
-        .listen(&bind, store.source())
+    let (listening, source) = (Arc::clone(&transport), store.source());
+    let at = bind.clone();
+    let listener = data_runtime
+        .spawn(async move { listening.listen(&at, source).await })
         .await
+        .map_err(|error| RuntimeError::Threads {
+            what: "the threads that serve partitions",
+            source: error.into(),
+        })?
         .map_err(|source| RuntimeError::Listen {
             address: bind.clone(),
             source,

@@ -17,8 +17,8 @@ use transload_protocol::{ClusterInfo, Edges, Layer, LayerIndex, TaskGraph};
 use transload_runtime::builtin::content_byte;
 use transload_runtime::config::Sources;
 use transload_runtime::{
-    CancellationToken, Client, Config, LocalCluster, LocalClusterOptions, WorkerMode,
-    builtin_operators, run_worker,
+    CancellationToken, Client, Config, LocalCluster, LocalClusterOptions, OperatorFactory,
+    WorkerMode, builtin_operators, run_worker,
 };
 
 /// Name of the test that is a worker when this program is called as one.
@@ -26,6 +26,11 @@ const ENTRY: &str = "run_as_worker";
 
 /// The body of the test named [`ENTRY`] in each test program: a worker when the last argument is a scheduler's address.
 pub(crate) fn worker_entry() {
+    worker_entry_with(builtin_operators());
+}
+
+/// The same, with operators of the test program's own.
+pub(crate) fn worker_entry_with(operators: OperatorFactory) {
     let Some(address) = std::env::args()
         .next_back()
         .filter(|text| text.contains(':'))
@@ -36,7 +41,7 @@ pub(crate) fn worker_entry() {
     config.worker.scheduler = Some(address);
     let ended = Runtime::new().expect("a runtime").block_on(run_worker(
         config.worker,
-        builtin_operators(),
+        operators,
         CancellationToken::new(),
     ));
     // Not through the test harness: it would print what nobody reads.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
-    Attempt, ClusterInfo, EventRecord, Explanation, GraphError, GraphId, GraphOutcome, InputSpec,
-    Inventory, LayerIndex, LayerProgress, LayerSpec, OutputSizes, PartitionId, SchedulerToClient,
-    SchedulerToWorker, SourceTable, TaskAssignment, TaskId, WorkerId,
+    Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
+    GraphOutcome, InputSpec, Inventory, LayerIndex, LayerProgress, LayerSpec, OutputSizes,
+    PartitionId, RequestId, SchedulerToClient, SchedulerToWorker, SourceTable, TaskAssignment,
+    TaskId, WorkerId,
 };
 
 #[derive(Debug)]
@@ -103,6 +104,7 @@ impl FakeWorker {
                 {
                     self.assigned.remove(&task);
                 }
+                self.cancelling.retain(|open| *open != (task, attempt));
             }
         }
     }
@@ -241,6 +243,7 @@ pub(crate) struct FakeClient {
     pub(crate) info: Vec<ClusterInfo>,
     pub(crate) events: Vec<EventRecord>,
     pub(crate) shutting_down: bool,
+    pub(crate) coordinated: Vec<(RequestId, CoordinationAnswer)>,
 }
 
 impl FakeClient {
@@ -280,6 +283,9 @@ impl FakeClient {
             SchedulerToClient::Info { info } => self.info.push(info),
             SchedulerToClient::Events { events } => self.events.extend(events),
             SchedulerToClient::ShuttingDown => self.shutting_down = true,
+            SchedulerToClient::Coordinated { request, answer } => {
+                self.coordinated.push((request, answer));
+            }
         }
     }
 }

@@ -108,6 +108,9 @@ impl Cluster {
         assert!(self.scheduler.knows_worker(worker));
         let inventory = fake.inventory();
         self.workers.insert(worker, fake);
+        for client in self.clients.values_mut() {
+            client.peers.remove(&worker);
+        }
         self.feed(Input::WorkerReturned {
             worker,
             hello: self.hellos[&worker].clone(),

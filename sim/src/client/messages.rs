@@ -66,7 +66,8 @@ impl Client {
             }
             SchedulerToClient::Explained { .. }
             | SchedulerToClient::Info { .. }
-            | SchedulerToClient::Events { .. } => Ok(()),
+            | SchedulerToClient::Events { .. }
+            | SchedulerToClient::Coordinated { .. } => Ok(()),
             SchedulerToClient::ShuttingDown => {
                 self.close(world, true);
                 Ok(())

@@ -21,7 +21,15 @@ impl Process {
         }
         let (store, fetching) = (&self.store, &self.fetching);
         // What turned out to be empty takes no room, whatever was expected of it.
+        // What a task without a slot reads stays where it is, and counts no more.
+        let waiting = self.running.iter().filter(|(_, it)| !it.holds_its_slot());
+        let pinned: Vec<_> = waiting
+            .filter_map(|(key, _)| self.assigned.get(key))
+            .collect();
         self.overcommitted.retain(|partition| {
+            if pinned.iter().any(|inputs| inputs.contains(partition)) {
+                return false;
+            }
             fetching.contains_key(partition)
                 || store
                     .get(partition)
@@ -52,6 +60,8 @@ impl Process {
             | WorkerMessage::Lost { .. }
             | WorkerMessage::Heartbeat { .. }
             | WorkerMessage::Events { .. }
+            | WorkerMessage::Seceded { .. }
+            | WorkerMessage::Rejoined { .. }
             | WorkerMessage::Goodbye => return,
         };
         self.assigned.remove(&key);

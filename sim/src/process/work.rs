@@ -3,7 +3,7 @@
 use transload_protocol::{Attempt, LayerIndex, LayerSpec, PartitionId, TaskErrorKind, TaskId};
 use transload_worker::Input;
 
-use super::{Death, DiskOperation, Execution, Life, Outcome, Process, Stored};
+use super::{Death, DiskOperation, Execution, Life, Outcome, Process, Stage, Stored};
 use crate::graphs::{Fate, operate};
 use crate::network::Happening;
 use crate::world::{Step, World};
@@ -28,15 +28,9 @@ impl Process {
                 attempt.0
             ));
         }
-        let mut free = self.config.resources.clone();
-        let running = self.running.values().map(|execution| &execution.resources);
-        if !running
-            .chain([&spec.resources])
-            .all(|taken| free.take(taken))
-        {
-            return Err(format!("starts {task} with no slot free for it"));
-        }
-        if !self.running.is_empty() && self.memory_bytes() > self.config.memory_bytes {
+        self.check_slot(task, &spec.resources)?;
+        let beside_another = self.running.values().any(Execution::holds_its_slot);
+        if beside_another && self.memory_bytes() > self.config.memory_bytes {
             return Err(format!("starts {task} beside another with memory overfull"));
         }
         let values = self.compute(task, &spec, inputs)?;
@@ -59,12 +53,15 @@ impl Process {
             }
         };
         let token = world.token();
+        let waits = Self::draw_waits(world);
         self.running.insert(
             (task, attempt),
             Execution {
                 token,
                 resources: spec.resources,
                 outcome,
+                stage: Stage::Works,
+                waits,
             },
         );
         world.count("tasks started");
@@ -73,7 +70,7 @@ impl Process {
         Ok(())
     }
 
-    fn end_later(
+    pub(super) fn end_later(
         &self,
         world: &mut World,
         task: TaskId,
@@ -140,8 +137,9 @@ impl Process {
             ));
         };
         world.count("tasks stopped");
-        // Some operators notice at once, some only when they are done.
-        if heeds {
+        // Some operators notice at once, some only when they are done. One that waits is never too busy, and none begins to.
+        execution.waits = 0;
+        if heeds || !execution.holds_its_slot() {
             execution.outcome = Outcome::Stopped;
             execution.token = token;
             self.end_later(world, task, attempt, token, 2_000);
@@ -159,6 +157,9 @@ impl Process {
     ) -> Step {
         let key = (task, attempt);
         if self.running.get(&key).is_none_or(|it| it.token != token) {
+            return Ok(());
+        }
+        if self.waits_first(world, key)? {
             return Ok(());
         }
         let Some(execution) = self.running.remove(&key) else {

@@ -10,7 +10,8 @@ use transload_protocol::{
 };
 
 use super::*;
-use crate::{CancellationToken, Operator, WorkerEnvironment};
+use crate::inside::{Inside, WorkerClient};
+use crate::{CancellationToken, ClientOptions, Operator, WorkerEnvironment};
 
 /// Writes down what it sees, and returns its position and its inputs' bytes.
 #[derive(Default)]
@@ -100,6 +101,11 @@ fn summed() -> LayerSpec {
 fn context(layer: &PreparedLayer, position: u32, inputs: &[&[&str]]) -> TaskContext {
     let partition =
         |text: &&str| Partition::new(Bytes::new(), vec![Bytes::copy_from_slice(text.as_bytes())]);
+    // Where a connection would live that no witness asks for.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let _entered = runtime.enter();
     TaskContext {
         task: TaskId {
             graph: GraphId {
@@ -117,6 +123,14 @@ fn context(layer: &PreparedLayer, position: u32, inputs: &[&[&str]]) -> TaskCont
             .map(|input| input.iter().map(partition).collect())
             .collect(),
         cancelled: CancellationToken::new(),
+        inside: Inside::new(
+            Arc::new(WorkerClient::new(
+                "nowhere:1".to_owned(),
+                ClientOptions::default(),
+                Budget::new("memory for operators", 1),
+            )),
+            Box::new(drop),
+        ),
         environment: Arc::new(WorkerEnvironment {
             name: "worker".to_owned(),
             slots: 1,

@@ -3,6 +3,7 @@
 mod asking;
 mod ending;
 mod failing;
+mod inside;
 mod lineage;
 mod placement;
 mod restart;

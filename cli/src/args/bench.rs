@@ -1,0 +1,184 @@
+//! The command line of `transload bench`. Knows nothing of how it is measured.
+
+use clap::{Args, Subcommand, ValueEnum};
+use transload_runtime::bench::{Mode, Shape};
+
+/// Arguments of `transload bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+const SCHEDULER_HELP: &str = "\
+Measures what the scheduler itself costs for each task: its workers are simulated, answer every assignment at once, do no work and
+move no bytes. Every run takes place in new processes.
+
+With --mode machine (the default) the scheduler's state machine runs alone, without sockets: the CPU time is that of the one thread on
+which machine and workers take turns. With --mode sockets a scheduler process has a TCP connection to each of the workers, all of
+which live in another process: the CPU time is that of all threads of the scheduler process.
+
+bytes/task is the growth of the scheduler's resident memory from before the submission to its peak, and holds the submitted graph.
+messages counts what goes between the scheduler and its workers and client, both ways.";
+
+const SCHEDULER_EXAMPLES: &str = "\
+Graphs:
+  merge     independent tasks, and one that reads them all
+  tree      a binary reduction
+  map       two layers, one-to-one; the client keeps all tasks of the second and is told of each
+  shuffle   a chain of shuffles, each of 1,000 x 1,000 partitions (fewer with fewer than 2,000 tasks)
+  random    every task reads two others, drawn from the 100,000 before its layer; --seed chooses them
+Examples:
+  transload bench scheduler
+  transload bench scheduler --graph all --tasks 1000000 --workers 1000 --runs 3
+  transload bench scheduler --mode sockets --graph merge --graph random --workers 24
+  transload bench scheduler --graph tree --json | jq .scheduler_cpu_us_per_task";
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// What the scheduler costs for each task, with simulated instant workers.
+    #[command(long_about = SCHEDULER_HELP, after_help = SCHEDULER_EXAMPLES)]
+    Scheduler(SchedulerBenchArgs),
+    /// One process of a measurement.
+    #[command(hide = true)]
+    Part {
+        /// Which, as JSON.
+        part: String,
+    },
+}
+
+/// Arguments of `transload bench scheduler`.
+#[derive(Debug, Args)]
+pub(crate) struct SchedulerBenchArgs {
+    /// Tasks of each graph, about; the result says how many exactly.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10..=16_000_000))]
+    pub(crate) tasks: u32,
+    /// Simulated workers.
+    #[arg(long, value_name = "W", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) workers: u32,
+    /// Slots of each worker: tasks that it would run at once.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) slots: u32,
+    /// The graph; may be given several times.
+    #[arg(
+        long = "graph",
+        value_name = "NAME",
+        value_enum,
+        default_value = "merge"
+    )]
+    pub(crate) graphs: Vec<GraphName>,
+    /// What stands around the scheduler.
+    #[arg(long, value_enum, default_value_t = ModeName::Machine)]
+    pub(crate) mode: ModeName,
+    /// Runs of each graph; the median of each number counts.
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) runs: u32,
+    /// Chooses the edges of random graphs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// One JSON object for each graph, on a line of its own.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl SchedulerBenchArgs {
+    /// The graphs that are asked for, each once, in order.
+    pub(crate) fn shapes(&self) -> Vec<Shape> {
+        let mut shapes = Vec::new();
+        for name in &self.graphs {
+            for shape in name.shapes() {
+                if !shapes.contains(&shape) {
+                    shapes.push(shape);
+                }
+            }
+        }
+        shapes
+    }
+}
+
+/// A name of `--graph`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphName {
+    Merge,
+    Tree,
+    Map,
+    Shuffle,
+    Random,
+    /// All five.
+    All,
+}
+
+impl GraphName {
+    fn shapes(self) -> Vec<Shape> {
+        match self {
+            Self::Merge => vec![Shape::Merge],
+            Self::Tree => vec![Shape::Tree],
+            Self::Map => vec![Shape::Map],
+            Self::Shuffle => vec![Shape::Shuffle],
+            Self::Random => vec![Shape::Random],
+            Self::All => Shape::ALL.to_vec(),
+        }
+    }
+}
+
+/// A name of `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeName {
+    /// The state machine alone, in one thread.
+    Machine,
+    /// A scheduler process with a TCP connection to each worker.
+    Sockets,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Self {
+        match name {
+            ModeName::Machine => Self::Machine,
+            ModeName::Sockets => Self::Sockets,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn shapes(line: &str) -> Vec<Shape> {
+        match Cli::try_parse_from(line.split(' '))
+            .expect("parses")
+            .command
+        {
+            Command::Bench(BenchArgs {
+                command: BenchCommand::Scheduler(args),
+            }) => args.shapes(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn graphs_are_measured_once_each_in_the_order_given() {
+        let tree_first = "transload bench scheduler --graph tree --graph all";
+        assert_eq!(shapes(tree_first).len(), 5);
+        assert_eq!(shapes(tree_first)[0], Shape::Tree);
+        assert_eq!(shapes("transload bench scheduler"), [Shape::Merge]);
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        for bad in [
+            "transload bench",
+            "transload bench scheduler --tasks 0",
+            "transload bench scheduler --workers 0",
+            "transload bench scheduler --runs 0",
+            "transload bench scheduler --graph circle",
+            "transload bench scheduler --mode thought",
+        ] {
+            assert!(Cli::try_parse_from(bad.split(' ')).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Operators that wait without their slots. What they wait for is not simulated: it comes after some time.
+
+use transload_protocol::{Attempt, Resources, TaskId};
+use transload_worker::Input;
+
+use super::{Outcome, Process, Stage};
+use crate::world::{Step, World};
+
+impl Process {
+    /// How often an operator that starts now will wait.
+    pub(super) fn draw_waits(world: &mut World) -> u32 {
+        let per_mille = world.scenario.task_waits_per_mille;
+        if per_mille > 0 && world.random.chance(per_mille) {
+            world.random.small(1, 3)
+        } else {
+            0
+        }
+    }
+
+    /// Whether such a task may go on beside those that hold their slots.
+    pub(super) fn check_slot(&self, task: TaskId, asked: &Resources) -> Step {
+        let mut free = self.config.resources.clone();
+        let running = self.running.values();
+        let held = running.filter(|execution| execution.holds_its_slot());
+        if held
+            .map(|execution| &execution.resources)
+            .chain([asked])
+            .all(|taken| free.take(taken))
+        {
+            Ok(())
+        } else {
+            Err(format!("runs {task} with no slot free for it"))
+        }
+    }
+
+    /// An operator would end now, or has waited long enough. Whether it has something else to do first.
+    pub(super) fn waits_first(
+        &mut self,
+        world: &mut World,
+        (task, attempt): (TaskId, Attempt),
+    ) -> Result<bool, String> {
+        let Some(execution) = self.running.get_mut(&(task, attempt)) else {
+            return Ok(false);
+        };
+        if execution.outcome == Outcome::Stopped {
+            return Ok(false);
+        }
+        let input = match execution.stage {
+            Stage::Works if execution.waits == 0 => return Ok(false),
+            Stage::Works => {
+                execution.waits -= 1;
+                execution.stage = Stage::Waits;
+                world.count("waits without a slot");
+                Input::Secede { task, attempt }
+            }
+            Stage::Waits => {
+                execution.stage = Stage::WantsSlot;
+                Input::Rejoin { task, attempt }
+            }
+            Stage::WantsSlot => return Err(format!("{task} goes on without its slot")),
+        };
+        if execution.stage == Stage::Waits {
+            let token = world.token();
+            execution.token = token;
+            let micros = world.scenario.task_micros;
+            self.end_later(world, task, attempt, token, micros);
+        }
+        self.handle(world, input)?;
+        Ok(true)
+    }
+
+    /// The machine lets a task go on.
+    pub(super) fn resume(&mut self, world: &mut World, task: TaskId, attempt: Attempt) -> Step {
+        let asked = match self.running.get(&(task, attempt)) {
+            Some(execution) if execution.stage == Stage::WantsSlot => execution.resources.clone(),
+            Some(_) | None => return Err(format!("resumes {task}, which does not wait for it")),
+        };
+        self.check_slot(task, &asked)?;
+        let token = world.token();
+        if let Some(execution) = self.running.get_mut(&(task, attempt)) {
+            execution.stage = Stage::Works;
+            execution.token = token;
+        }
+        let micros = world.scenario.task_micros;
+        self.end_later(world, task, attempt, token, micros);
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Running tasks that wait for others without holding their slot, and get it back before new tasks start. Part of `machine`.
+//!
+//! Knows nothing of what they wait for. While they wait they count as idle: whatever they wait for may have to run here.
+
+use std::collections::BTreeMap;
+
+use transload_protocol::{Attempt, Resources, TaskId, WorkerMessage};
+
+use crate::Action;
+use crate::machine::{Turn, Worker};
+use crate::run::set_aside;
+use crate::tasks::{Phase, Running, Slot};
+
+impl Worker {
+    pub(crate) fn on_secede(&mut self, task: TaskId, attempt: Attempt, turn: &mut Turn<'_>) {
+        let Some(running) = self.attempt(task, attempt) else {
+            return;
+        };
+        let is_wanted = running.phase == Phase::Wanted;
+        match std::mem::replace(&mut running.slot, Slot::Given) {
+            Slot::Held => {
+                let layer = running.layer.clone();
+                self.free.give_back(&layer.resources);
+                // Of an attempt that it has cancelled the scheduler waits for the end alone.
+                if is_wanted {
+                    self.tell(WorkerMessage::Seceded { task, attempt }, turn);
+                }
+            }
+            Slot::Awaited { ticket } => {
+                self.rejoining.remove(&ticket);
+            }
+            Slot::Given => {}
+        }
+    }
+
+    pub(crate) fn on_rejoin(&mut self, task: TaskId, attempt: Attempt, turn: &mut Turn<'_>) {
+        let ticket = self.next_ticket;
+        let Some(running) = self.attempt(task, attempt) else {
+            return;
+        };
+        if running.phase != Phase::Wanted {
+            return;
+        }
+        match running.slot {
+            Slot::Held => turn.out.push(Action::Resume { task, attempt }),
+            Slot::Given => {
+                running.slot = Slot::Awaited { ticket };
+                self.rejoining.insert(ticket, task);
+                self.next_ticket += 1;
+            }
+            Slot::Awaited { .. } => {}
+        }
+    }
+
+    /// Lets tasks go on that wait for their slot, first come, first served, and returns what new tasks may take.
+    pub(crate) fn resume_tasks(&mut self, turn: &mut Turn<'_>) -> Resources {
+        let mut free = self.free.clone();
+        let waiting: Vec<TaskId> = self.rejoining.values().copied().collect();
+        for task in waiting {
+            let Some(running) = self.running.get_mut(&task) else {
+                continue;
+            };
+            let layer = running.layer.clone();
+            if !free.take(&layer.resources) {
+                // What it waits for is kept for it.
+                set_aside(&mut free, &layer.resources);
+                continue;
+            }
+            let attempt = running.attempt;
+            if let Slot::Awaited { ticket } = std::mem::replace(&mut running.slot, Slot::Held) {
+                self.rejoining.remove(&ticket);
+            }
+            self.free.take(&layer.resources);
+            self.tell(WorkerMessage::Rejoined { task, attempt }, turn);
+            turn.out.push(Action::Resume { task, attempt });
+        }
+        free
+    }
+
+    /// A task is being stopped: it needs no slot for that.
+    pub(crate) fn wait_no_more(&mut self, task: TaskId) {
+        if let Some(running) = self.running.get_mut(&task)
+            && let Slot::Awaited { ticket } = running.slot
+        {
+            running.slot = Slot::Given;
+            self.rejoining.remove(&ticket);
+        }
+    }
+
+    /// A task has ended: what it occupies is free.
+    pub(crate) fn vacate(&mut self, ended: &Running) {
+        match ended.slot {
+            Slot::Held => self.free.give_back(&ended.layer.resources),
+            Slot::Given => {}
+            Slot::Awaited { ticket } => {
+                self.rejoining.remove(&ticket);
+            }
+        }
+    }
+
+    /// Whether a task runs here that will end without any other being started.
+    pub(crate) fn is_working(&self) -> bool {
+        self.running.values().any(Running::is_working)
+    }
+
+    /// Those that wait are listed, and none waits for what is free.
+    pub(crate) fn check_rejoining(&self, mut free: Resources) -> Result<(), String> {
+        let mut waiting = BTreeMap::new();
+        for (task, running) in &self.running {
+            if let Slot::Awaited { ticket } = running.slot {
+                waiting.insert(ticket, *task);
+                if running.phase != Phase::Wanted {
+                    return Err(format!("{task} is being stopped and waits for its slot"));
+                }
+            }
+        }
+        if waiting != self.rejoining {
+            return Err(format!(
+                "{:?} wait for their slots, tasks say {waiting:?}",
+                self.rejoining
+            ));
+        }
+        for task in waiting.values() {
+            if let Some(running) = self.running.get(task) {
+                if free.take(&running.layer.resources) {
+                    return Err(format!("{task} waits for a slot that is free"));
+                }
+                set_aside(&mut free, &running.layer.resources);
+            }
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, task: TaskId, attempt: Attempt) -> Option<&mut Running> {
+        self.running
+            .get_mut(&task)
+            .filter(|running| running.attempt == attempt)
+    }
+}
