@@ -29,6 +29,8 @@ impl Scheduler {
         self.on_worker_connected(id, hello, out);
         if let Some(worker) = self.workers.by_id.get(&id).copied() {
             self.take_stock(worker, inventory, out);
+            // It is new and has tasks that prefer it: `place` must find it among those with room at once.
+            self.workers.relist();
         }
         self.on_back(id, out);
     }
