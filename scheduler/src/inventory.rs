@@ -51,11 +51,16 @@ impl Scheduler {
         }
         for (task, attempt) in inventory.running {
             match self.look_up(task) {
-                Ok(at) if self.adopt_running(at, worker, attempt, out) => {}
-                Ok(_) => out.push(Action::ToWorker {
-                    worker: self.workers.slab[worker].id,
-                    message: SchedulerToWorker::Disown { task, attempt },
-                }),
+                Ok(at) => {
+                    // Also an attempt that is to stop may end before it hears of that.
+                    self.tell_layer(at, worker, out);
+                    if !self.adopt_running(at, worker, attempt) {
+                        out.push(Action::ToWorker {
+                            worker: self.workers.slab[worker].id,
+                            message: SchedulerToWorker::Disown { task, attempt },
+                        });
+                    }
+                }
                 Err(graph) => {
                     unknown.insert(graph);
                 }
@@ -143,13 +148,7 @@ impl Scheduler {
     }
 
     /// Takes a running attempt for the task's current one, if it has none and needs one.
-    fn adopt_running(
-        &mut self,
-        at: TaskAt,
-        worker: WorkerSlot,
-        attempt: Attempt,
-        out: &mut Vec<Action>,
-    ) -> bool {
+    fn adopt_running(&mut self, at: TaskAt, worker: WorkerSlot, attempt: Attempt) -> bool {
         let graph = &mut self.graphs.slab[at.graph];
         let id = graph.task_id(at.index);
         let task = &mut graph.tasks[at.index as usize];
@@ -165,7 +164,6 @@ impl Scheduler {
             return false;
         }
         task.attempt = attempt.0;
-        self.tell_layer(at, worker, out);
         self.set_state(
             at,
             TaskState::Assigned {
