@@ -71,7 +71,7 @@ impl Door {
     async fn talk(&self, stream: TcpStream, address: SocketAddr) {
         let peer: Arc<str> = address.to_string().into();
         let patience = self.control.handshake_timeout;
-        let (role, reader, writer) = match control::answer(stream, peer, patience).await {
+        let (role, reader, mut writer) = match control::answer(stream, peer, patience).await {
             Ok(accepted) => accepted,
             Err(ControlError::Closed { peer }) => {
                 tracing::debug!(%peer, "connection closed before it said hello");
@@ -82,7 +82,7 @@ impl Door {
                 return;
             }
         };
-        let (outbox, queue) = mpsc::unbounded_channel();
+        let (outbox, mut queue) = mpsc::unbounded_channel();
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
         let is_client = match &role {
             Role::Client(_) | Role::ReturningClient(_) => true,
@@ -90,6 +90,11 @@ impl Door {
         };
         let joined = Arrival::Joined(id, role, outbox);
         if self.arrivals.send(joined).await.is_err() {
+            return;
+        }
+        // The welcome leaves before the first message is looked at, whatever that is.
+        let first = queue.recv().await.unwrap_or_default();
+        if first.iter().any(|message| writer.push(message).is_err()) {
             return;
         }
         let reason = if is_client {
