@@ -125,7 +125,8 @@ pub enum Input {
         /// What it was given.
         token: SessionToken,
     },
-    /// A client came back over another connection: see `Scheduler::knows_client`.
+    /// A client came back over another connection: see `Scheduler::knows_client`. It is told nothing before its
+    /// `ClientMessage::Resume`.
     ClientReturned {
         /// Who.
         client: ClientId,

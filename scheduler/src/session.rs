@@ -15,6 +15,9 @@ use crate::graph::Phase;
 use crate::machine::{Client, Scheduler};
 use crate::slab::TaskAt;
 
+/// For so long a client that is back may keep us waiting for its `Resume`.
+const RESUME_MICROS: u64 = 30_000_000;
+
 /// Whether a client hears what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
@@ -97,15 +100,11 @@ impl Scheduler {
         self.coordination.on_client_lost(client, step);
     }
 
+    /// It is told nothing before it has said with `Resume` what it knows.
     pub(crate) fn on_client_returned(&mut self, client: ClientId, out: &mut Vec<Action>) {
         // The end of the old connection may not have been seen yet.
-        self.set_away(client, self.now);
+        self.set_away(client, self.now.after_micros(RESUME_MICROS));
         self.end_calls_of(client, out);
-        if let Some(record) = self.clients.get_mut(&client) {
-            self.away -= 1;
-            record.presence = Presence::Here;
-            record.told = BitSet::default();
-        }
     }
 
     /// When the first absent client counts as gone.
@@ -166,9 +165,14 @@ impl Scheduler {
         submitted: &[GraphId],
         out: &mut Vec<Action>,
     ) {
-        let Some(record) = self.clients.get(&client) else {
+        let Some(record) = self.clients.get_mut(&client) else {
             return;
         };
+        if record.presence != Presence::Here {
+            self.away -= 1;
+            record.presence = Presence::Here;
+            record.told = BitSet::default();
+        }
         let known: BTreeSet<&GraphId> = accepted.iter().chain(submitted).collect();
         let mut dropped: Vec<GraphId> = record.graphs.iter().copied().collect();
         dropped.retain(|graph| !known.contains(graph));
