@@ -131,6 +131,8 @@ pub(crate) struct Process {
     disk: BTreeMap<u64, DiskOperation>,
     /// When the scheduler sees the end of a connection that broke, if it has not yet.
     pub(crate) gone_due: Option<(Time, u64)>,
+    /// Its connection broke, and no other one is there.
+    pub(crate) is_away: bool,
     tick: Option<(Time, u64)>,
 }
 
@@ -179,6 +181,7 @@ impl Process {
             overcommitted: BTreeSet::new(),
             disk: BTreeMap::new(),
             gone_due: None,
+            is_away: false,
             tick: None,
         }
     }
@@ -234,7 +237,7 @@ impl Process {
         self.sources.clear();
         self.assigned.clear();
         self.overcommitted.clear();
-        self.up_until = Time::from_micros(u64::MAX);
+        self.is_away = true;
         let later = world.random.below(400_000);
         let at = self
             .up

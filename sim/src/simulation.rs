@@ -221,7 +221,11 @@ impl Simulation {
             }
             Happening::ToScheduler { process, message } => self.on_worker_message(process, message),
             Happening::ToWorker { process, message } => {
-                self.feed(process, WorkerInput::FromScheduler(message))
+                // What was sent over a connection that broke meanwhile does not arrive.
+                match self.processes.get(process) {
+                    Some(it) if it.is_away => Ok(()),
+                    Some(_) | None => self.feed(process, WorkerInput::FromScheduler(message)),
+                }
             }
             Happening::WorkerGone { process } => self.on_worker_gone(process),
             Happening::SchedulerGone { process } => {
@@ -345,6 +349,7 @@ impl Simulation {
         self.with_process(process, |process, world| {
             if let WorkerInput::Connected { worker } = &input {
                 process.id = Some(*worker);
+                process.is_away = false;
             }
             process.handle(world, input)
         })

@@ -2,7 +2,7 @@
 //! names somebody who never was, or who is lost, ends the simulation.
 
 use transload_protocol::{
-    ClientHello, ClientId, SchedulerToWorker, SessionToken, WorkerId, WorkerMessage,
+    ClientHello, ClientId, SchedulerToWorker, SessionToken, Time, WorkerId, WorkerMessage,
 };
 use transload_scheduler::{Action, Input};
 
@@ -153,16 +153,20 @@ impl Simulation {
         let Some(process) = self.processes.get_mut(index) else {
             return Ok(());
         };
-        if self.world.now > process.up_until || self.stopped {
-            return Ok(());
-        }
         if let Some(worker) = process.id {
+            if !process.is_alive() || self.stopped {
+                return Ok(());
+            }
+            process.up_until = Time::from_micros(u64::MAX);
             // It came back, and says what it has when it is welcomed.
             let at = process.down.arrival(self.world.now, &mut self.world.random);
             let process = index;
             self.world
                 .agenda
                 .push(at, Happening::WorkerWelcome { process, worker });
+            return Ok(());
+        }
+        if self.world.now > process.up_until || self.stopped {
             return Ok(());
         }
         process.in_cluster = true;
