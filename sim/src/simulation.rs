@@ -231,10 +231,10 @@ impl Simulation {
             Happening::SchedulerGone { process } => {
                 let comes_back = self.comes_back();
                 self.with_process(process, |process, world| {
-                    if comes_back {
+                    if comes_back && process.id.is_some() {
                         return process.go_away(world);
                     }
-                    // A worker without a scheduler ends.
+                    // A worker without a scheduler ends, and so does one that was never welcomed.
                     process.die(world, Death::Killed);
                     Ok(())
                 })
