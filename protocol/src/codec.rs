@@ -54,11 +54,28 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_frame<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
-    let bytes = encode(message)?;
-    let length =
-        u32::try_from(bytes.len()).map_err(|_| CodecError::TooLarge { bytes: bytes.len() })?;
-    buffer.extend_from_slice(&length.to_le_bytes());
-    buffer.extend_from_slice(&bytes);
+    let start = buffer.len();
+    let written = write_frame(message, buffer);
+    if written.is_err() {
+        buffer.truncate(start);
+    }
+    written
+}
+
+/// Straight into the buffer: a buffer of its own for each message would cost more than the encoding.
+fn write_frame<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; size_of::<u32>()]);
+    bincode::serde::encode_into_std_write(message, buffer, config())
+        .map_err(|error| CodecError::Unencodable(error.to_string()))?;
+    let bytes = buffer.len() - start - size_of::<u32>();
+    let length = u32::try_from(bytes)
+        .ok()
+        .filter(|_| bytes <= MAX_FRAME_BYTES)
+        .ok_or(CodecError::TooLarge { bytes })?;
+    if let Some(prefix) = buffer.get_mut(start..start + size_of::<u32>()) {
+        prefix.copy_from_slice(&length.to_le_bytes());
+    }
     Ok(())
 }
 

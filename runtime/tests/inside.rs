@@ -15,8 +15,8 @@ use common::{cluster, kill, left_in, number, run, until};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use transload_gpu::Partition;
-use transload_protocol::{Blob, Layer, LayerIndex, TaskErrorKind, TaskGraph};
-use transload_runtime::builtin::register_builtin;
+use transload_protocol::{Blob, Edges, Layer, LayerIndex, TaskErrorKind, TaskGraph};
+use transload_runtime::builtin::{content_byte, register_builtin};
 use transload_runtime::coordination::CoordinationError;
 use transload_runtime::{
     Client, ClientError, LocalCluster, Operator, OperatorError, OperatorFactory, OperatorRegistry,
@@ -25,6 +25,9 @@ use transload_runtime::{
 
 type Outcome = Result<Vec<Partition>, OperatorError>;
 type Run = fn(TaskContext) -> BoxFuture<'static, Outcome>;
+
+/// Bytes of a partition of which three do not fit in the memory of the test that makes ten.
+const LARGE: u32 = 400 << 10;
 
 /// How long any of these may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,13 +56,16 @@ fn operators() -> OperatorFactory {
     Arc::new(|_| {
         let mut registry = OperatorRegistry::new();
         register_builtin(&mut registry);
-        let own: [(&'static str, Run); 6] = [
+        let own: [(&'static str, Run); 9] = [
             ("fibonacci", |task| fibonacci(task).boxed()),
             ("nested-sleep", |task| nested_sleep(task).boxed()),
             ("nested-failure", |task| nested_failure(task).boxed()),
             ("two-waits", |task| two_waits(task).boxed()),
             ("count", |task| count(task).boxed()),
             ("produce", |task| produce(task).boxed()),
+            ("deep-sum", |task| deep_sum(task).boxed()),
+            ("leave-behind", |task| leave_behind(task).boxed()),
+            ("busy-holder", |task| busy_holder(task).boxed()),
         ];
         for (name, run) in own {
             registry.register(Arc::new(Own { name, run }));
@@ -103,6 +109,8 @@ fn of_one_layer(layer: Layer) -> (TaskGraph, LayerIndex) {
 async fn fibonacci(task: TaskContext) -> Outcome {
     let n = argument(&task);
     if n < 2 {
+        // Long enough for others to see the tasks above wait.
+        tokio::time::sleep(Duration::from_millis(10)).await;
         return made(u64::from(n));
     }
     let (graph, kept) = of_one_layer(
@@ -112,6 +120,31 @@ async fn fibonacci(task: TaskContext) -> Outcome {
     let handle = task.client().await?.submit(graph).await?;
     let below = task.wait_without_slot(handle.gather(kept)).await?;
     made(below.iter().flatten().map(read).sum())
+}
+
+/// A partition of so many bytes, and a task that sums them up and those of as many others as it is deep, each in a graph
+/// within the graph before it.
+fn deep(depth: u32) -> (TaskGraph, LayerIndex) {
+    let mut graph = TaskGraph::new("deep");
+    let made = graph.push(Layer::new("make", "bytes", 1).with_common(text(LARGE)));
+    let sum = Layer::new("sum", "deep-sum", 1).with_common(text(depth));
+    let kept = graph.push(sum.reading(made, Edges::OneToOne));
+    graph.keep(kept);
+    (graph, kept)
+}
+
+async fn deep_sum(task: TaskContext) -> Outcome {
+    let depth = argument(&task);
+    let mut sum: u64 = (task.inputs[0][0].buffers()[0].iter())
+        .map(|byte| u64::from(*byte))
+        .sum();
+    if depth > 0 {
+        let (graph, kept) = deep(depth - 1);
+        let handle = task.client().await?.submit(graph).await?;
+        let below = task.wait_without_slot(handle.gather(kept)).await?;
+        sum += read(&below[0][0]);
+    }
+    made(sum)
 }
 
 /// Nests so deep; the innermost sleeps for an hour.
@@ -179,6 +212,24 @@ async fn produce(task: TaskContext) -> Outcome {
         task.wait_without_slot(queue.put(number)).await?;
     }
     made(0)
+}
+
+/// Submits a graph of an hour and ends without waiting for it.
+async fn leave_behind(task: TaskContext) -> Outcome {
+    let layer = Layer::new("hour", "sleep", 3).with_common(text(3_600_000));
+    let handle = task.client().await?.submit(of_one_layer(layer).0).await?;
+    drop(handle);
+    made(0)
+}
+
+/// Holds a lock with a short lease while its thread computes for much longer. Makes 1 when it still has it then.
+async fn busy_holder(task: TaskContext) -> Outcome {
+    let lock = task.client().await?.lock("busy");
+    let lock = lock.with_lease(Duration::from_millis(300));
+    let mut permit = lock.acquire().await?;
+    std::thread::sleep(Duration::from_millis(1_500));
+    let is_held = permit.lost().now_or_never().is_none();
+    made(u64::from(is_held))
 }
 
 async fn of_one_slot(workers: u32, spill: &std::path::Path) -> (LocalCluster, Client) {
@@ -294,6 +345,50 @@ async fn a_task_can_wait_for_two_things_at_once_and_give_up_a_third() {
     let (cluster, client) = of_one_slot(1, spill.path()).await;
     let (graph, kept) = of_one_layer(Layer::new("top", "two-waits", 1));
     assert_eq!(number(&run(&client, graph, kept).await), 5);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waiting_tasks_read_does_not_keep_what_they_wait_for_out_of_memory() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let cluster = cluster(1, spill.path(), |config| {
+        config.worker.slots = Some(1);
+        config.worker.memory_bytes = Some(2 << 20);
+    })
+    .await;
+    let client = cluster.client().await.expect("connects");
+    let (graph, kept) = deep(9);
+    let one: u64 = (0..LARGE as usize)
+        .map(|at| u64::from(content_byte(0, 0, at)))
+        .sum();
+    assert_eq!(number(&run(&client, graph, kept).await), 10 * one);
+    cluster.shutdown().await;
+    assert_eq!(left_in(spill.path()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_leaves_behind_is_cancelled() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let (cluster, client) = of_one_slot(1, spill.path()).await;
+    let (graph, kept) = of_one_layer(Layer::new("top", "leave-behind", 1));
+    run(&client, graph, kept).await;
+    until(&client, "nothing runs any more", |info| {
+        info.graphs_running == 0
+            && info.workers[0].assigned == 0
+            && info.workers[0].load.running.is_empty()
+    })
+    .await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_too_busy_to_yield_keeps_its_lock() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let (cluster, client) = of_one_slot(1, spill.path()).await;
+    let (graph, kept) = of_one_layer(Layer::new("top", "busy-holder", 2));
+    let held = run(&client, graph, kept).await;
+    let held: Vec<u64> = held.iter().flatten().map(read).collect();
+    assert_eq!(held, [1, 1]);
     cluster.shutdown().await;
 }
 

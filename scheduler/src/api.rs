@@ -11,6 +11,9 @@ pub struct Config {
     /// Tasks handed to a worker beyond those that its slots can run, per slot, so that fetching overlaps with computing.
     /// Default 1. More hides longer fetches and pins more memory.
     pub queue_per_slot: u32,
+    /// Where tasks are so short that such a queue runs empty between two messages, it grows up to so many tasks per slot. Default
+    /// 64. At most `queue_per_slot`: it stays as it is.
+    pub max_queue_per_slot: u32,
     /// A worker that sent nothing for so long counts as lost, in milliseconds. Default 10,000.
     pub worker_timeout_ms: u32,
     /// How many workers may die while running one task before that task is given up and named. Default 3.
@@ -60,6 +63,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             queue_per_slot: 1,
+            max_queue_per_slot: 64,
             worker_timeout_ms: 10_000,
             worker_deaths_per_task: 3,
             task_events: true,

@@ -63,6 +63,9 @@ impl Scheduler {
                     return;
                 }
                 self.on_task_done(at, worker, sizes, out);
+                let record = &mut self.workers.slab[worker];
+                let is_idle = record.assigned.is_empty();
+                record.pace.on_ended(self.now, is_idle);
                 self.end_if_done(at.graph, out);
             }
             Standing::Cancelled => {

@@ -16,6 +16,7 @@ impl BitSet {
         self.len == 0
     }
 
+    #[inline]
     pub(crate) fn contains(&self, member: u32) -> bool {
         self.words
             .get(member as usize / 64)
@@ -23,14 +24,15 @@ impl BitSet {
     }
 
     /// Adds a member; false when it was there already.
+    #[inline]
     pub(crate) fn insert(&mut self, member: u32) -> bool {
+        if self.contains(member) {
+            return false;
+        }
         let at = member as usize / 64;
         if at >= self.words.len() {
             self.words.resize(at + 1, 0);
             self.summary.resize(at / 64 + 1, 0);
-        }
-        if self.words[at] & bit(member) != 0 {
-            return false;
         }
         self.words[at] |= bit(member);
         self.summary[at / 64] |= 1 << (at % 64);

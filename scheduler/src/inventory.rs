@@ -30,7 +30,7 @@ impl Scheduler {
         if let Some(worker) = self.workers.by_id.get(&id).copied() {
             self.take_stock(worker, inventory, out);
             // It is new and has tasks that prefer it: `place` must find it among those with room at once.
-            self.workers.relist();
+            self.workers.relist(self.now);
         }
         self.on_back(id, out);
     }

@@ -19,6 +19,7 @@ mod inventory;
 mod lineage;
 mod machine;
 mod members;
+mod pace;
 mod place;
 mod ready;
 mod record;

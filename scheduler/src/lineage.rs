@@ -53,10 +53,11 @@ impl Scheduler {
         let visit = |reader| readers.push(reader);
         let compiled = &graph.compiled;
         compiled.for_each_direct_consumer(layer, position, visit);
-        for index in readers.drain(..) {
+        for index in readers.iter().copied() {
             let graph = at.graph;
             self.one_missing_less(TaskAt { graph, index });
         }
+        readers.clear();
         self.readers = readers;
         self.on_barriers(at, 0, Self::one_missing_less);
         let mut unneeded = std::mem::take(&mut self.unneeded);

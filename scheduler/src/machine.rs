@@ -13,6 +13,7 @@ use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
 use crate::graph::Graph;
+use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
 use crate::restore::Recovery;
 use crate::session::Presence;
@@ -135,7 +136,10 @@ impl Scheduler {
     /// A scheduler that knows nobody.
     pub fn new(config: Config) -> Self {
         Self {
-            workers: Workers::new(config.queue_per_slot),
+            workers: Workers::new(QueueLimits {
+                least: config.queue_per_slot,
+                most: config.max_queue_per_slot,
+            }),
             coordination: Coordination::new(config.coordination),
             config,
             now: Time::default(),
@@ -215,7 +219,7 @@ impl Scheduler {
         if self.recovery.is_none() {
             self.place(out);
         }
-        self.workers.relist();
+        self.workers.relist(self.now);
         self.flush_releases(out);
         self.flush_assignments(out);
         self.flush_progress(out);

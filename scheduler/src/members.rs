@@ -25,7 +25,8 @@ impl Scheduler {
         }
         self.next_worker = self.next_worker.max(id.0.saturating_add(1));
         self.record(|| JournalEntry::WorkerJoined { worker: id }, out);
-        self.workers.insert(Worker::new(id, hello, self.now));
+        self.workers
+            .insert(Worker::new(id, hello, self.now, self.workers.queue));
         self.ready.unproven.extend(&self.ready.layers);
         if self.liveness_check.is_none() {
             self.liveness_check = Some(self.now.after_micros(self.timeout_micros()));

@@ -148,7 +148,7 @@ impl Scheduler {
             if self.waiting(reach) == 0 {
                 return;
             }
-            self.workers.relist();
+            self.workers.relist(self.now);
             let Some(&(fullness, worker)) = self.workers.open.range(cursor..).next() else {
                 return;
             };
@@ -390,7 +390,12 @@ impl Scheduler {
         let graph = &self.graphs.slab[at.graph];
         let record = &graph.layers[layer as usize];
         let task = graph.task_id(at.index);
-        let assignments = &mut self.workers.slab[worker].assignments;
+        let order = record.rank.order(at.index - record.first_task);
+        let record = &mut self.workers.slab[worker];
+        if record.assigned.len() == 1 {
+            record.pace.on_assigned(self.now);
+        }
+        let assignments = &mut record.assignments;
         if assignments.is_empty() {
             self.assigning.push(worker);
         }
@@ -398,7 +403,7 @@ impl Scheduler {
             task,
             attempt,
             layer: LayerIndex(layer),
-            order: record.rank.order(at.index - record.first_task),
+            order,
             inputs,
         });
         if self.tells_tasks() {

@@ -128,13 +128,18 @@ impl Scheduler {
         if self.away == 0 {
             return;
         }
-        let over: Vec<ClientId> = self
+        let over: Vec<(Time, ClientId)> = self
             .absences()
             .filter(|(until, _)| *until <= self.now)
-            .map(|(_, client)| client)
             .collect();
-        for client in over {
-            self.on_client_left(client, out);
+        let grace = u64::from(self.config.client_grace_ms) * 1_000;
+        for (until, client) in over {
+            if self.now.micros_since(until) > grace / 2 {
+                // We were the silent one, and it may be waiting at the door.
+                self.set_away(client, self.now.after_micros(grace));
+            } else {
+                self.on_client_left(client, out);
+            }
         }
     }
 

@@ -99,6 +99,7 @@ impl<S: Slot, T> Slab<S, T> {
         Some(value)
     }
 
+    #[inline]
     pub(crate) fn get(&self, slot: S) -> Option<&T> {
         self.entries.get(slot.index())?.as_ref()
     }
@@ -127,6 +128,7 @@ impl<S: Slot, T> Index<S> for Slab<S, T> {
         clippy::expect_used,
         reason = "slots are kept only while their record lives; Scheduler::check proves it"
     )]
+    #[inline]
     fn index(&self, slot: S) -> &T {
         self.entries[slot.index()].as_ref().expect("a live slot")
     }
@@ -137,6 +139,7 @@ impl<S: Slot, T> IndexMut<S> for Slab<S, T> {
         clippy::expect_used,
         reason = "slots are kept only while their record lives; Scheduler::check proves it"
     )]
+    #[inline]
     fn index_mut(&mut self, slot: S) -> &mut T {
         self.entries[slot.index()].as_mut().expect("a live slot")
     }

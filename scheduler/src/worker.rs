@@ -9,6 +9,7 @@ use transload_protocol::{
 };
 
 use crate::bits::BitSet;
+use crate::pace::{Pace, QueueLimits};
 use crate::ready::Rank;
 use crate::slab::{Slab, TaskAt, WorkerSlot};
 
@@ -32,6 +33,8 @@ pub(crate) struct Worker {
     /// Its last report.
     pub(crate) load: WorkerLoad,
     pub(crate) last_seen: Time,
+    /// How fast it works.
+    pub(crate) pace: Pace,
     /// Tasks handed to it and not answered; few, so a plain list.
     pub(crate) assigned: Vec<TaskAt>,
     /// Those of them that run and have given back what they asked for.
@@ -71,16 +74,18 @@ pub(crate) struct Workers {
     pub(crate) open: BTreeSet<(u32, WorkerSlot)>,
     /// Workers whose fullness or own queue may have changed since. Most give up a task and get another in the same step.
     changed: Vec<WorkerSlot>,
-    queue_per_slot: u32,
+    /// How long a worker's queue may be.
+    pub(crate) queue: QueueLimits,
 }
 
 impl Worker {
-    pub(crate) fn new(id: WorkerId, hello: WorkerHello, now: Time) -> Self {
+    pub(crate) fn new(id: WorkerId, hello: WorkerHello, now: Time, queue: QueueLimits) -> Self {
         Self {
             id,
             hello,
             load: WorkerLoad::default(),
             last_seen: now,
+            pace: Pace::new(queue, now),
             assigned: Vec::new(),
             seceded: BTreeSet::new(),
             cancelling: 0,
@@ -101,6 +106,11 @@ impl Worker {
     /// Slots, counted as at least one so that a worker without any still gets its named resources used.
     fn slots(&self) -> u32 {
         self.hello.resources.slots.max(1)
+    }
+
+    /// How many times its slots it may be given.
+    fn factor(&self) -> u32 {
+        self.pace.queue_per_slot().saturating_add(1)
     }
 
     fn occupants(&self) -> u32 {
@@ -132,13 +142,13 @@ impl Worker {
 }
 
 impl Workers {
-    pub(crate) fn new(queue_per_slot: u32) -> Self {
+    pub(crate) fn new(queue: QueueLimits) -> Self {
         Self {
             slab: Slab::new(),
             by_id: BTreeMap::new(),
             open: BTreeSet::new(),
             changed: Vec::new(),
-            queue_per_slot,
+            queue,
         }
     }
 
@@ -166,7 +176,7 @@ impl Workers {
     pub(crate) fn fits(&self, slot: WorkerSlot, request: &Resources, reach: Reach) -> bool {
         let factor = match reach {
             Reach::Slot => 1,
-            Reach::Queue => self.factor(),
+            Reach::Queue => self.slab[slot].factor(),
         };
         self.slab[slot].fits_times(request, factor)
     }
@@ -220,7 +230,7 @@ impl Workers {
     pub(crate) fn listing(&self, slot: WorkerSlot) -> Option<u32> {
         let worker = &self.slab[slot];
         let fullness = worker.fullness();
-        (!worker.leaving && fullness < FULL.saturating_mul(self.factor())).then_some(fullness)
+        (!worker.leaving && fullness < FULL.saturating_mul(worker.factor())).then_some(fullness)
     }
 
     /// Whether no other worker is emptier, as far as `open` knows.
@@ -230,11 +240,13 @@ impl Workers {
             .is_none_or(|(least, other)| *other == slot || *least >= fullness)
     }
 
-    /// Brings `open` up to date.
-    pub(crate) fn relist(&mut self) {
+    /// Brings `open` up to date, and the length of queues with it.
+    pub(crate) fn relist(&mut self, now: Time) {
         while let Some(slot) = self.changed.pop() {
             if let Some(worker) = self.slab.get_mut(slot) {
                 worker.is_changed = false;
+                let slots = worker.slots();
+                worker.pace.adapt(now, slots, self.queue);
                 self.list(slot);
             }
         }
@@ -270,9 +282,5 @@ impl Workers {
             worker.is_changed = true;
             self.changed.push(slot);
         }
-    }
-
-    fn factor(&self) -> u32 {
-        self.queue_per_slot.saturating_add(1)
     }
 }

@@ -349,6 +349,14 @@ impl Client {
         }
     }
 
+    /// The task whose client this is waits no more.
+    pub(crate) fn abandon(&mut self, world: &mut World) {
+        if self.presence == Presence::Planned {
+            self.presence = Presence::Gone;
+        }
+        self.close(world, false);
+    }
+
     /// The connection ends, from this side: in good order, or in the middle of what was said last.
     pub(crate) fn close(&mut self, world: &mut World, orderly: bool) {
         if self.presence != Presence::Connected {

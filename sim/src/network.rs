@@ -69,12 +69,24 @@ pub(crate) enum Happening {
         attempt: Attempt,
         token: u64,
     },
+    /// An operator submits a graph and waits for it.
+    TaskSubmits(TaskRun),
     /// A spill or load ends.
     DiskEnds { process: usize, operation: u64 },
     /// A client does what its script says.
     ClientActs { client: usize, act: Act },
     /// Something breaks, or is mended.
     Fault(Fault),
+}
+
+/// An operator that runs in a process, and what it does there now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TaskRun {
+    pub(crate) process: usize,
+    pub(crate) task: TaskId,
+    pub(crate) attempt: Attempt,
+    /// Another one means that it does something else by now.
+    pub(crate) token: u64,
 }
 
 /// How a fetch ends.
@@ -128,7 +140,8 @@ impl Happening {
             Self::ClientActs { client, .. } => (17, *client as u64),
             Self::Fault(_) => (18, 0),
             Self::SchedulerDecides => (19, 0),
-            Self::ClientReturns { client } => (20, *client as u64),
+            Self::ClientReturns { client } => (21, *client as u64),
+            Self::TaskSubmits(run) => (20, u64::from(run.task.index)),
         };
         (kind << 48) | number
     }

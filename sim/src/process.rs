@@ -2,7 +2,7 @@
 //!
 //! The driver is strict: an action that a real driver could not carry out ends the simulation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
     Address, Attempt, GraphId, InputSpec, LayerIndex, LayerSpec, PartitionId, Resources,
@@ -81,9 +81,11 @@ struct Execution {
     waits: u32,
 }
 
-/// Whether an operator works or waits for something that is not simulated.
+/// Whether an operator works or waits for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// Started ahead of time: it waits in `Process::ahead` for a slot.
+    Ahead,
     Works,
     Waits,
     /// It has what it waited for and wants its slot back.
@@ -122,6 +124,8 @@ pub(crate) struct Process {
     sources: BTreeMap<(GraphId, LayerIndex, u32), SourceTable>,
     store: BTreeMap<PartitionId, Stored>,
     running: BTreeMap<(TaskId, Attempt), Execution>,
+    /// Of these, the ones that wait for a slot, in the order in which they get it.
+    ahead: VecDeque<(TaskId, Attempt)>,
     /// Fetches in flight, and the bytes expected.
     fetching: BTreeMap<PartitionId, (u64, u64)>,
     /// The inputs of what was assigned and not answered.
@@ -176,6 +180,7 @@ impl Process {
             sources: BTreeMap::new(),
             store: BTreeMap::new(),
             running: BTreeMap::new(),
+            ahead: VecDeque::new(),
             fetching: BTreeMap::new(),
             assigned: BTreeMap::new(),
             overcommitted: BTreeSet::new(),

@@ -33,6 +33,8 @@ pub struct Scenario {
     pub worker_timeout_ms: u32,
     /// `scheduler::Config::queue_per_slot`.
     pub queue_per_slot: u32,
+    /// `scheduler::Config::max_queue_per_slot`.
+    pub max_queue_per_slot: u32,
     /// `scheduler::Config::worker_deaths_per_task`.
     pub worker_deaths_per_task: u32,
     /// Chance that the scheduler takes in what arrived and decides only after more has arrived.
@@ -70,6 +72,10 @@ pub struct Scenario {
     pub task_micros: u64,
     /// Chance that a task waits for something without its slot, once or a few times.
     pub task_waits_per_mille: u32,
+    /// Chance that what it waits for is a graph of its own.
+    pub task_submits_per_mille: u32,
+    /// Most graphs that tasks submit, all together.
+    pub graphs_within_tasks: u32,
 
     /// Longest base latency of a link.
     pub latency_micros: u64,
@@ -148,6 +154,7 @@ impl Scenario {
             heartbeat_ms: 500,
             worker_timeout_ms: 3_000,
             queue_per_slot: 1,
+            max_queue_per_slot: 0,
             worker_deaths_per_task: 3,
             batch_per_mille: 0,
             clients: 1,
@@ -166,6 +173,8 @@ impl Scenario {
             task_deadly_per_mille: 0,
             task_micros: 20_000,
             task_waits_per_mille: 0,
+            task_submits_per_mille: 0,
+            graphs_within_tasks: 0,
             latency_micros: 500,
             jitter_micros: 500,
             slow_link_per_mille: 0,
@@ -208,6 +217,8 @@ impl Scenario {
         scenario.vary_clients(&mut random);
         scenario.task_waits_per_mille = random.pick(&[0, 0, 100, 500], 0);
         scenario.scheduler_crashes = random.pick(&[0, 0, 1, 3], 0);
+        scenario.task_submits_per_mille = random.pick(&[0, 300, 1_000, 1_000], 0);
+        scenario.graphs_within_tasks = random.small(1, 8);
         scenario
     }
 
@@ -233,6 +244,7 @@ impl Scenario {
         self.heartbeat_ms = random.pick(&[100, 250, 500], 500);
         self.worker_timeout_ms = self.heartbeat_ms * random.small(4, 8);
         self.queue_per_slot = random.small(0, 2);
+        self.max_queue_per_slot = random.pick(&[0, 0, 16], 0);
         self.worker_deaths_per_task = random.small(1, 4);
         self.batch_per_mille = random.pick(&[0, 0, 300, 900], 0);
     }

@@ -11,7 +11,7 @@ use transload_worker::Input as WorkerInput;
 
 use crate::client::Client;
 use crate::faults::{self, Fault};
-use crate::network::{FetchAnswer, Happening};
+use crate::network::{FetchAnswer, Happening, TaskRun};
 use crate::process::{Death, Life, Process};
 use crate::scenario::Scenario;
 use crate::trace::{Failure, Tracing};
@@ -20,6 +20,7 @@ use crate::world::{Reader, Report, Step, World};
 mod crash;
 mod driver;
 mod ending;
+mod inside;
 mod mishaps;
 mod transfers;
 
@@ -40,6 +41,8 @@ pub struct Simulation {
     scheduler_tick: Option<(Time, u64)>,
     processes: Vec<Process>,
     clients: Vec<Client>,
+    /// Tasks that wait for graphs of their own, and the clients that see to these.
+    inside: Vec<(TaskRun, usize)>,
     workers: BTreeMap<WorkerId, usize>,
     /// What each process was told to run and has not answered, as the scheduler's connection sees it.
     assigned: BTreeMap<usize, BTreeSet<TaskId>>,
@@ -105,6 +108,7 @@ impl Simulation {
     fn new(scenario: Scenario, tracing: Tracing) -> Result<Self, String> {
         let config = Config {
             queue_per_slot: scenario.queue_per_slot,
+            max_queue_per_slot: scenario.max_queue_per_slot,
             worker_timeout_ms: scenario.worker_timeout_ms,
             worker_deaths_per_task: scenario.worker_deaths_per_task,
             task_events: true,
@@ -135,6 +139,7 @@ impl Simulation {
             undecided: false,
             processes,
             clients,
+            inside: Vec::new(),
             workers: BTreeMap::new(),
             assigned: BTreeMap::new(),
             stopped: false,
@@ -172,6 +177,7 @@ impl Simulation {
                 .note(self.world.now, || format!("{happening:?}"));
             let is_work = !happening.is_background() && !happening.is_plan();
             self.happen(happening)?;
+            self.follow_tasks();
             if is_work && self.world.agenda.is_quiet() {
                 self.check_quiet()?;
             }
@@ -187,6 +193,7 @@ impl Simulation {
             | Happening::WorkerTick { process, .. }
             | Happening::SchedulerGone { process }
             | Happening::TaskEnds { process, .. }
+            | Happening::TaskSubmits(TaskRun { process, .. })
             | Happening::DiskEnds { process, .. } => *process,
             Happening::FetchArrives { fetch } => self.world.fetches.get(fetch)?.holder,
             Happening::FetchEnds { fetch, .. } => match self.world.fetches.get(fetch)?.reader {
@@ -304,6 +311,7 @@ impl Simulation {
             } => self.with_process(process, |process, world| {
                 process.task_ended(world, task, attempt, token)
             }),
+            Happening::TaskSubmits(run) => self.on_task_submits(run),
             Happening::DiskEnds { process, operation } => self
                 .with_process(process, |process, world| {
                     process.disk_ended(world, operation)

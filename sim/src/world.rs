@@ -82,6 +82,8 @@ pub(crate) struct World {
     pub(crate) injected: BTreeMap<TaskId, Injected>,
     pub(crate) fetches: BTreeMap<u64, Fetch>,
     pub(crate) report: Report,
+    /// Graphs that tasks may still submit.
+    graphs_within_tasks: u32,
     tokens: u64,
 }
 
@@ -100,6 +102,7 @@ impl World {
                 seed: scenario.seed,
                 ..Report::default()
             },
+            graphs_within_tasks: scenario.graphs_within_tasks,
             tokens: 0,
             scenario,
         }
@@ -118,6 +121,16 @@ impl World {
     /// A chance that is zero once the run is calm.
     pub(crate) const fn mishap(&mut self, per_mille: u32) -> bool {
         !self.calm && self.random.chance(per_mille)
+    }
+
+    /// Whether a task that waits does so for a graph of its own.
+    pub(crate) const fn submits_a_graph(&mut self) -> bool {
+        let per_mille = self.scenario.task_submits_per_mille;
+        if per_mille == 0 || self.graphs_within_tasks == 0 || !self.random.chance(per_mille) {
+            return false;
+        }
+        self.graphs_within_tasks -= 1;
+        true
     }
 
     /// Schedules something up to `micros` from now.

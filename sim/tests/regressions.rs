@@ -19,6 +19,10 @@ const SEEDS: &[(u64, &str)] = &[
         31_076,
         "shared copies outlived a task that was lost, and then needed no more before it was made again",
     ),
+    (
+        84,
+        "a queued task that needed anew what a task without its slot still read counted as stuck, and stood in others' way",
+    ),
 ];
 
 #[test]

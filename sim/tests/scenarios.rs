@@ -259,3 +259,40 @@ fn a_failure_says_how_to_see_it_again() {
     assert!(text.contains("seed 4711 failed at step 12"), "{text}");
     assert!(text.contains("--seed 4711 --trace"), "{text}");
 }
+
+#[test]
+fn graphs_within_graphs_end_on_one_slot_with_memory_for_hardly_one_task() {
+    let outcome = run(|scenario| {
+        scenario.workers = 1;
+        scenario.slots_per_worker = (1, 1);
+        scenario.queue_per_slot = 0;
+        scenario.memory_bytes = 2_500;
+        scenario.clients = 2;
+        scenario.layers = 2;
+        scenario.tasks_per_layer = 3;
+        scenario.task_waits_per_mille = 1_000;
+        scenario.task_submits_per_mille = 1_000;
+        scenario.graphs_within_tasks = 20;
+    });
+    assert!(outcome.of("graphs within tasks") > 10 * SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn workers_that_die_with_waiting_tasks_take_their_graphs_with_them_and_no_other() {
+    let outcome = run(|scenario| {
+        scenario.kills = 4;
+        scenario.calm_after_micros = 300_000;
+        scenario.worker_deaths_per_task = 100;
+        scenario.task_waits_per_mille = 500;
+        scenario.task_submits_per_mille = 1_000;
+        scenario.graphs_within_tasks = 30;
+    });
+    let cut_short = outcome.of("graphs within tasks cut short");
+    assert!(cut_short > 0);
+    let unfinished = outcome.of("graphs submitted") - outcome.of("graphs finished");
+    assert!(unfinished <= cut_short, "{unfinished} of {cut_short}");
+}

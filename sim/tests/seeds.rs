@@ -70,6 +70,8 @@ fn two_thousand_seeds_end_right() {
         "graphs cancelled",
         "graphs failed",
         "graphs finished",
+        "graphs within tasks",
+        "graphs within tasks cut short",
         "loads",
         "missing inputs",
         "outputs lost",

@@ -90,7 +90,10 @@ impl Worker {
             .iter()
             .filter(|(task, _)| {
                 let running = self.running.get(task);
-                running.is_some_and(|running| running.slot != Slot::Held)
+                running.is_some_and(|running| match running.slot {
+                    Slot::Given | Slot::Awaited { .. } => true,
+                    Slot::Held | Slot::Ahead => false,
+                })
             })
             .copied()
             .collect();

@@ -72,6 +72,10 @@ impl Worker {
     fn check_running(&self) -> Result<(), String> {
         let mut free = self.config.resources.clone();
         for (task, running) in &self.running {
+            let is_ahead = running.slot == Slot::Ahead;
+            ensure(is_ahead == self.ahead.contains(*task), || {
+                format!("{task} is ahead in one place and not in the other")
+            })?;
             ensure(
                 running.slot != Slot::Held || free.take(&running.layer.resources),
                 || format!("{task} and its neighbours occupy more than there is"),
@@ -83,6 +87,16 @@ impl Worker {
                 })?;
             }
         }
+        let ahead = self
+            .running
+            .values()
+            .filter(|running| running.slot == Slot::Ahead);
+        ensure(ahead.count() == self.ahead.len(), || {
+            format!("{} tasks ahead", self.ahead.len())
+        })?;
+        ensure(self.ahead.len() == 0 || free.slots == 0, || {
+            "a slot is free and a task waits for it".to_owned()
+        })?;
         // Compared like this because amounts of zero may be written down or not.
         ensure(free.covers(&self.free) && self.free.covers(&free), || {
             format!("free are {}, should be {free}", self.free)

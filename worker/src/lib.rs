@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod absence;
+mod ahead;
 mod api;
 mod assign;
 mod check;

@@ -13,6 +13,7 @@ use transload_protocol::{
     Tier, Time, WorkerId, WorkerMessage,
 };
 
+use crate::ahead::Ahead;
 use crate::memory::{Limits, Pressure};
 use crate::report::next_beat;
 use crate::spill::Obstacle;
@@ -45,6 +46,7 @@ pub struct Worker {
     pub(crate) next_ticket: u64,
     /// Resources that no running task occupies.
     pub(crate) free: Resources,
+    pub(crate) ahead: Ahead,
     pub(crate) store: Store,
     pub(crate) pressure: Pressure,
     /// Why spilling pauses, if it does.
@@ -97,6 +99,7 @@ impl Worker {
             rejoining: BTreeMap::new(),
             next_ticket: 0,
             free: config.resources.clone(),
+            ahead: Ahead::default(),
             store: Store::default(),
             pressure: Pressure::Calm,
             obstacle: None,
@@ -249,6 +252,7 @@ impl Worker {
         self.sources.clear();
         self.store = Store::default();
         self.free = self.config.resources.clone();
+        self.ahead = Ahead::default();
         self.pressure = Pressure::Calm;
         self.obstacle = None;
     }

@@ -9,6 +9,7 @@ use transload_protocol::{
 };
 
 use crate::Action;
+use crate::ahead::may_go_ahead;
 use crate::machine::{Turn, Worker};
 use crate::memory::{Pressure, Shortage};
 use crate::store::{Claim, Record, State};
@@ -57,18 +58,27 @@ impl Worker {
             .map(|(place, _)| *place)
     }
 
-    /// It waits for a running task: for its output, or for it to have read an earlier output of this one.
+    /// It waits for a running task: for its output, or for it to have read what is to be replaced, of this task or of one
+    /// that both read.
     pub(crate) fn is_held_up(&self, place: Place, queued: &Queued) -> bool {
-        let is_made_here = |input: &InputLocation| self.running.contains_key(&input.partition.task);
+        let is_awaited = |input: &InputLocation| {
+            let record = self.store.get(input.partition);
+            self.running.contains_key(&input.partition.task)
+                || record.is_some_and(|record| {
+                    record.claim == Claim::Released
+                        && matches!(record.state, State::Host { pins: 1.. })
+                })
+        };
         self.is_output_in_the_way(place.task)
-            || !self.store.is_ready(place) && queued.inputs.iter().any(is_made_here)
+            || !self.store.is_ready(place) && queued.inputs.iter().any(is_awaited)
     }
 
     fn start_tasks(&mut self, turn: &mut Turn<'_>) {
         let mut free = self.resume_tasks(turn);
+        let mut ahead = self.room_ahead();
         let mut cursor = None;
         while let Some(place) = self.place_after(cursor) {
-            if free.slots == 0 && self.slotless == 0 {
+            if free.slots == 0 && self.slotless == 0 && ahead == 0 {
                 // A long queue behind busy slots costs nothing.
                 return;
             }
@@ -91,14 +101,19 @@ impl Worker {
             let Some(queued) = self.queue.get(&place) else {
                 continue;
             };
-            if !free.take(&queued.layer.resources) {
+            let is_ahead = !free.take(&queued.layer.resources);
+            if is_ahead && ahead > 0 && may_go_ahead(&queued.layer.resources) {
+                ahead -= 1;
+            } else if is_ahead {
+                // Nothing overtakes it on the way to the slots.
+                ahead = 0;
                 // What it waits for is kept for it, so that smaller tasks behind it cannot starve it.
                 set_aside(&mut free, &queued.layer.resources);
                 continue;
             }
             let is_source = queued.inputs.is_empty();
             match self.permission(is_source) {
-                Permission::Start => self.start(place, turn),
+                Permission::Start => self.start(place, is_ahead, turn),
                 Permission::Wait => return,
                 Permission::Refuse => self.fail_for_lack_of_disk(place, turn),
             }
@@ -127,7 +142,7 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, place: Place, turn: &mut Turn<'_>) {
+    fn start(&mut self, place: Place, is_ahead: bool, turn: &mut Turn<'_>) {
         let Some(queued) = self.queue.remove(&place) else {
             return;
         };
@@ -139,7 +154,11 @@ impl Worker {
             self.store.pin(*partition);
             self.store.remove_need(*partition, place);
         }
-        self.free.take(&queued.layer.resources);
+        if is_ahead {
+            self.ahead.push(task);
+        } else {
+            self.free.take(&queued.layer.resources);
+        }
         let attempt = queued.attempt;
         turn.out.push(Action::Start {
             task,
@@ -152,7 +171,8 @@ impl Worker {
             layer: queued.layer,
             inputs,
             phase: Phase::Wanted,
-            slot: Slot::Held,
+            slot: if is_ahead { Slot::Ahead } else { Slot::Held },
+            started: turn.now,
         };
         self.running.insert(task, running);
         self.tell(WorkerMessage::Started { task, attempt }, turn);
@@ -167,7 +187,7 @@ impl Worker {
             return None;
         }
         let running = entry.remove();
-        self.vacate(&running);
+        self.vacate(task, &running);
         for partition in &running.inputs {
             self.store.unpin(*partition);
         }
@@ -193,6 +213,8 @@ impl Worker {
             }
             return;
         };
+        self.ahead
+            .on_done(running.started, turn.now, self.config.resources.slots);
         match running.phase {
             Phase::Wanted | Phase::Cancelled => {
                 for (partition, bytes) in outputs {

@@ -21,6 +21,7 @@ impl Worker {
             Slot::Held => {
                 let layer = running.layer.clone();
                 self.free.give_back(&layer.resources);
+                self.give_slots_to_those_ahead();
                 // Of an attempt that it has cancelled the scheduler waits for the end alone.
                 if is_wanted {
                     self.tell(WorkerMessage::Seceded { task, attempt }, turn);
@@ -29,6 +30,8 @@ impl Worker {
             Slot::Awaited { ticket } => {
                 self.rejoining.remove(&ticket);
             }
+            // It cannot have begun to wait before it has begun.
+            Slot::Ahead => running.slot = Slot::Ahead,
             Slot::Given => {}
         }
     }
@@ -42,7 +45,7 @@ impl Worker {
             return;
         }
         match running.slot {
-            Slot::Held => turn.out.push(Action::Resume { task, attempt }),
+            Slot::Held | Slot::Ahead => turn.out.push(Action::Resume { task, attempt }),
             Slot::Given => {
                 running.slot = Slot::Awaited { ticket };
                 self.rejoining.insert(ticket, task);
@@ -88,9 +91,13 @@ impl Worker {
     }
 
     /// A task has ended: what it occupies is free.
-    pub(crate) fn vacate(&mut self, ended: &Running) {
+    pub(crate) fn vacate(&mut self, task: TaskId, ended: &Running) {
         match ended.slot {
-            Slot::Held => self.free.give_back(&ended.layer.resources),
+            Slot::Held => {
+                self.free.give_back(&ended.layer.resources);
+                self.give_slots_to_those_ahead();
+            }
+            Slot::Ahead => self.ahead.remove(task),
             Slot::Given => {}
             Slot::Awaited { ticket } => {
                 self.rejoining.remove(&ticket);

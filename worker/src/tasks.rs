@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use transload_protocol::{
     Attempt, InputLocation, InputSpec, LayerIndex, PartitionId, Resources, SourceTable, TaskId,
+    Time,
 };
 
 /// Position in the queue: lower runs first.
@@ -86,11 +87,14 @@ pub(crate) struct Running {
     pub(crate) inputs: BTreeSet<PartitionId>,
     pub(crate) phase: Phase,
     pub(crate) slot: Slot,
+    pub(crate) started: Time,
 }
 
-/// Whether a running task occupies what it asked for. Changed in `secede` alone.
+/// Whether a running task occupies what it asked for. Changed in `secede` and `ahead` alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
+    /// It waits at the executor for a slot that another task still occupies; see `ahead`.
+    Ahead,
     /// It does.
     Held,
     /// It has given it back, and waits for something that is not ours to know.
@@ -117,7 +121,7 @@ impl Running {
     /// Whether it will come to its end whatever else starts here or not.
     pub(crate) fn is_working(&self) -> bool {
         match self.slot {
-            Slot::Held => true,
+            Slot::Held | Slot::Ahead => true,
             Slot::Given | Slot::Awaited { .. } => self.phase != Phase::Wanted,
         }
     }

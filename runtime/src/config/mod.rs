@@ -57,6 +57,8 @@ pub struct SchedulerConfig {
     pub connections: u32,
     /// See [`transload_scheduler::Config::queue_per_slot`].
     pub queue_per_slot: u32,
+    /// See [`transload_scheduler::Config::max_queue_per_slot`].
+    pub max_queue_per_slot: u32,
     /// See [`transload_scheduler::Config::worker_timeout_ms`].
     pub worker_timeout: Duration,
     /// See [`transload_scheduler::Config::client_grace_ms`].
@@ -161,6 +163,7 @@ impl Default for SchedulerConfig {
             file: None,
             connections: 4_096,
             queue_per_slot: machine.queue_per_slot,
+            max_queue_per_slot: machine.max_queue_per_slot,
             worker_timeout: millis(machine.worker_timeout_ms),
             client_grace: millis(machine.client_grace_ms),
             recovery_grace: millis(machine.recovery_grace_ms),
@@ -272,6 +275,7 @@ impl SchedulerConfig {
     pub fn machine(&self) -> transload_scheduler::Config {
         transload_scheduler::Config {
             queue_per_slot: self.queue_per_slot,
+            max_queue_per_slot: self.max_queue_per_slot,
             worker_timeout_ms: as_millis(self.worker_timeout),
             client_grace_ms: as_millis(self.client_grace),
             recovery_grace_ms: as_millis(self.recovery_grace),

@@ -107,6 +107,10 @@ pub static SETTINGS: &[Setting] = &[
         what: "Tasks handed to a worker beyond those that run, per slot, so that fetching overlaps with computing.",
         cost: "More memory pinned by inputs that wait, and less freedom to place tasks late.",
         change: "2 or 3 where inputs take longer to fetch than a task takes to run."),
+    setting!("scheduler.max_queue_per_slot", NUMBER, --"max-queue-per-slot" on [Scheduler, Sql] at scheduler.max_queue_per_slot;
+        what: "How far that queue grows, per slot, where tasks are so short that it would run empty between two messages.",
+        cost: "Short tasks that wait at one worker while another idles, for a few milliseconds.",
+        change: "0 to keep the queue at `queue_per_slot`, to compare."),
     setting!("scheduler.worker_timeout", DURATION, --"worker-timeout" on [Scheduler, Sql] at scheduler.worker_timeout;
         what: "A worker that sent nothing for so long counts as lost.",
         cost: "Longer until work of a machine that vanished runs elsewhere.",

@@ -59,8 +59,13 @@ impl FrameReader {
     ) -> Result<(), ControlError> {
         loop {
             let before = messages.len();
-            while let Some(frame) = self.buffered_frame()? {
-                messages.push(codec::decode(&frame).map_err(|source| self.bad_frame(source))?);
+            while let Some(length) = self.buffered_length()? {
+                let end = LENGTH_BYTES + length;
+                // Read where it lies: a handle of its own for each frame would cost more than the reading.
+                let frame = self.buffer.get(LENGTH_BYTES..end).unwrap_or_default();
+                let message = codec::decode(frame).map_err(|source| self.bad_frame(source));
+                self.buffer.advance(end);
+                messages.push(message?);
             }
             if messages.len() > before {
                 return Ok(());
@@ -93,6 +98,14 @@ impl FrameReader {
     }
 
     fn buffered_frame(&mut self) -> Result<Option<BytesMut>, ControlError> {
+        Ok(self.buffered_length()?.map(|length| {
+            self.buffer.advance(LENGTH_BYTES);
+            self.buffer.split_to(length)
+        }))
+    }
+
+    /// Length of the frame at the front of the buffer, if all of it is there.
+    fn buffered_length(&self) -> Result<Option<usize>, ControlError> {
         let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
         };
@@ -103,8 +116,7 @@ impl FrameReader {
         if self.buffer.len() < LENGTH_BYTES + length {
             return Ok(None);
         }
-        self.buffer.advance(LENGTH_BYTES);
-        Ok(Some(self.buffer.split_to(length)))
+        Ok(Some(length))
     }
 
     async fn fill(&mut self) -> Result<(), ControlError> {

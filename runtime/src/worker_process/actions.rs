@@ -48,6 +48,7 @@ impl Driver {
             Action::Drop { partition } => self.discard(partition),
             Action::Exit => self.exiting = true,
             Action::Resume { task, attempt } => {
+                self.parts.executor.return_slot(task, attempt);
                 for waiting in self.resuming.remove(&(task, attempt)).unwrap_or_default() {
                     // An operator that no longer waits for it has it all the same.
                     let _ = waiting.send(());

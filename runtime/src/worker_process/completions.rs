@@ -110,7 +110,10 @@ impl Driver {
 
     fn slot_request(&mut self, task: TaskId, attempt: Attempt, request: SlotRequest) -> Input {
         match request {
-            SlotRequest::Secede => Input::Secede { task, attempt },
+            SlotRequest::Secede => {
+                self.parts.executor.lend_slot(task, attempt);
+                Input::Secede { task, attempt }
+            }
             SlotRequest::Rejoin(resumed) => {
                 if self.parts.executor.runs(task, attempt) {
                     let waiting = self.resuming.entry((task, attempt)).or_default();

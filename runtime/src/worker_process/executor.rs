@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,8 @@ use transload_gpu::Partition;
 use transload_protocol::{Attempt, TaskErrorKind, TaskId};
 
 use super::completions::Completion;
-use super::fused::PreparedLayer;
+use super::fused::{Failure, PreparedLayer};
+use super::slots::{Id, Slots};
 use crate::inside::{Inside, WorkerClient};
 use crate::{
     Operator, OperatorError, OperatorRegistry, RuntimeError, TaskContext, WorkerEnvironment,
@@ -25,6 +27,9 @@ use crate::{
 
 /// Deep expressions and plans recurse deeply.
 const STACK_BYTES: usize = 16 << 20;
+
+/// Tasks that a slot thread runs one after the other before it looks at what else there is to do on it.
+const TASKS_IN_A_ROW: u32 = 32;
 
 /// The slot threads and what runs on them. Dropping it asks all tasks to stop and waits for none.
 pub(super) struct Executor {
@@ -35,6 +40,15 @@ pub(super) struct Executor {
     /// For tasks that submit graphs of their own.
     client: Arc<WorkerClient>,
     running: HashMap<(TaskId, Attempt), CancellationToken>,
+    slots: Arc<Slots<Job>>,
+}
+
+/// A task on its way to the slot threads.
+struct Job {
+    layer: Arc<PreparedLayer>,
+    operators: Arc<OperatorRegistry>,
+    context: TaskContext,
+    completions: mpsc::UnboundedSender<Completion>,
 }
 
 impl Executor {
@@ -60,10 +74,11 @@ impl Executor {
             environment: Arc::clone(environment),
             client,
             running: HashMap::new(),
+            slots: Arc::new(Slots::new(environment.slots.max(1))),
         })
     }
 
-    /// Starts a task; its end arrives at `completions`.
+    /// Starts a task as soon as its slots are free, after those that were here before; its end arrives at `completions`.
     pub(super) fn run(
         &mut self,
         task: TaskId,
@@ -74,32 +89,29 @@ impl Executor {
     ) {
         let cancelled = CancellationToken::new();
         self.running.insert((task, attempt), cancelled.clone());
-        let own = layer.own();
+        let own = Arc::clone(layer.own());
         let context = TaskContext {
             task,
             attempt,
             position: task.index.saturating_sub(own.first_task),
-            layer: Arc::clone(own),
+            layer: Arc::clone(&own),
             step: None,
             inputs,
             cancelled,
             environment: Arc::clone(&self.environment),
             inside: self.inside(task, attempt, completions),
         };
-        let operators = Arc::clone(&self.operators);
-        let completions = completions.clone();
-        let Some(runtime) = &self.runtime else {
-            return;
-        };
-        runtime.spawn(async move {
-            let result = layer.run(&operators, context).await;
-            // A worker that is ending listens no more.
-            let _ = completions.send(Completion::Task {
-                task,
-                attempt,
-                result,
-            });
-        });
+        let slots = own.resources.slots;
+        self.begin(self.slots.take(
+            (task, attempt),
+            slots,
+            Job {
+                layer,
+                operators: Arc::clone(&self.operators),
+                context,
+                completions: completions.clone(),
+            },
+        ));
     }
 
     fn inside(
@@ -130,6 +142,30 @@ impl Executor {
         if let Some(cancelled) = self.running.get(&(task, attempt)) {
             cancelled.cancel();
         }
+        if let Some(job) = self.slots.withdraw((task, attempt)) {
+            job.end(Err(Failure {
+                error: stopped(),
+                step: None,
+            }));
+        }
+    }
+
+    /// A running task waits without its slot.
+    pub(super) fn lend_slot(&self, task: TaskId, attempt: Attempt) {
+        self.begin(self.slots.lend((task, attempt)));
+    }
+
+    /// The machine gives a task its slot back.
+    pub(super) fn return_slot(&self, task: TaskId, attempt: Attempt) {
+        self.slots.return_to((task, attempt));
+    }
+
+    fn begin(&self, jobs: impl IntoIterator<Item = Job>) {
+        if let Some(runtime) = &self.runtime {
+            for job in jobs {
+                runtime.spawn(occupy(Arc::clone(&self.slots), job));
+            }
+        }
     }
 
     /// To be called when a task's completion has arrived.
@@ -159,6 +195,65 @@ impl Drop for Executor {
     }
 }
 
+impl Job {
+    fn id(&self) -> Id {
+        (self.context.task, self.context.attempt)
+    }
+
+    async fn run(self) {
+        let id = self.id();
+        let result = self.layer.run(&self.operators, self.context).await;
+        tell(&self.completions, id, result);
+    }
+
+    /// Ends without having run.
+    fn end(self, result: Result<Vec<Partition>, Failure>) {
+        tell(&self.completions, self.id(), result);
+    }
+}
+
+fn tell(
+    completions: &mpsc::UnboundedSender<Completion>,
+    (task, attempt): Id,
+    result: Result<Vec<Partition>, Failure>,
+) {
+    // A worker that is ending listens no more.
+    let _ = completions.send(Completion::Task {
+        task,
+        attempt,
+        result,
+    });
+}
+
+/// Runs a task, and then those that waited for its slots.
+fn occupy(slots: Arc<Slots<Job>>, mut job: Job) -> BoxFuture<'static, ()> {
+    async move {
+        let mut in_a_row = 0;
+        loop {
+            let id = job.id();
+            job.run().await;
+            let mut next = slots.end(id).into_iter();
+            let Some(first) = next.next() else {
+                return;
+            };
+            job = first;
+            for further in next {
+                tokio::spawn(occupy(Arc::clone(&slots), further));
+            }
+            in_a_row += 1;
+            if in_a_row == TASKS_IN_A_ROW {
+                in_a_row = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    .boxed()
+}
+
+fn stopped() -> OperatorError {
+    OperatorError::new("the task was stopped")
+}
+
 /// Runs the operator that a context's layer names, unless the task was stopped before.
 pub(super) async fn run_operator(
     operators: &OperatorRegistry,
@@ -186,7 +281,7 @@ async fn call(
     let running = async move {
         tokio::select! {
             biased;
-            () = cancelled.cancelled() => Err(OperatorError::new("the task was stopped")),
+            () = cancelled.cancelled() => Err(stopped()),
             result = async { operator.run(context).await } => result,
         }
     };

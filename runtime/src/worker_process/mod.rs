@@ -10,6 +10,7 @@ mod driver;
 mod executor;
 mod fused;
 mod link;
+mod slots;
 mod store;
 
 use std::fs;

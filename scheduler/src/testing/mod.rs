@@ -46,7 +46,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A scheduler with one client and no workers.
     pub(crate) fn new() -> Self {
-        Self::with(Config::default())
+        // Steps follow each other so fast here that every worker would get a long queue.
+        Self::with(Config {
+            max_queue_per_slot: 0,
+            ..Config::default()
+        })
     }
 
     pub(crate) fn with(config: Config) -> Self {

@@ -59,6 +59,32 @@ impl Client {
         })
     }
 
+    /// A client of a task's own, which submits one graph at once, reads all of it, and leaves.
+    pub(crate) fn within_task(index: usize, world: &mut World) -> Result<Self, String> {
+        let scenario = world.scenario.clone();
+        let plan = random_graph(&scenario, &mut world.random)?;
+        let tasks = plan.compiled.graph().clone();
+        let submission = Submission::new(tasks, Some(Arc::new(plan)), world);
+        for act in [Act::Connect, Act::Submit { graph: 0 }] {
+            let happening = Happening::ClientActs { client: index, act };
+            world.agenda.push(world.now, happening);
+        }
+        Ok(Self {
+            index,
+            id: None,
+            presence: Presence::Planned,
+            up: world.link(),
+            down: world.link(),
+            up_until: Time::from_micros(u64::MAX),
+            submissions: vec![submission],
+            fetching: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            leaves_when_done: true,
+            shuts_down: false,
+            is_cut_off: false,
+        })
+    }
+
     /// The scheduler's welcome is here.
     pub(crate) fn welcome(&mut self, world: &mut World, id: ClientId) -> Step {
         self.id = Some(id);

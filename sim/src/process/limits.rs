@@ -2,7 +2,7 @@
 
 use transload_protocol::{PartitionId, Tier, WorkerMessage};
 
-use super::Process;
+use super::{Process, Stage};
 use crate::world::Step;
 
 impl Process {
@@ -22,7 +22,10 @@ impl Process {
         let (store, fetching) = (&self.store, &self.fetching);
         // What turned out to be empty takes no room, whatever was expected of it.
         // What a task without a slot reads stays where it is, and counts no more.
-        let waiting = self.running.iter().filter(|(_, it)| !it.holds_its_slot());
+        let waiting = self
+            .running
+            .iter()
+            .filter(|(_, it)| !it.holds_its_slot() && it.stage != Stage::Ahead);
         let pinned: Vec<_> = waiting
             .filter_map(|(key, _)| self.assigned.get(key))
             .collect();

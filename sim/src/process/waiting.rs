@@ -1,9 +1,10 @@
-//! Operators that wait without their slots. What they wait for is not simulated: it comes after some time.
+//! Operators that wait without their slots: for graphs of their own, or for something that comes after some time.
 
 use transload_protocol::{Attempt, Resources, TaskId};
 use transload_worker::Input;
 
 use super::{Outcome, Process, Stage};
+use crate::network::{Happening, TaskRun};
 use crate::world::{Step, World};
 
 impl Process {
@@ -57,16 +58,36 @@ impl Process {
                 execution.stage = Stage::WantsSlot;
                 Input::Rejoin { task, attempt }
             }
-            Stage::WantsSlot => return Err(format!("{task} goes on without its slot")),
+            Stage::WantsSlot | Stage::Ahead => {
+                return Err(format!("{task} goes on without its slot"));
+            }
         };
         if execution.stage == Stage::Waits {
             let token = world.token();
             execution.token = token;
-            let micros = world.scenario.task_micros;
-            self.end_later(world, task, attempt, token, micros);
+            if world.submits_a_graph() {
+                let run = TaskRun {
+                    process: self.index,
+                    task,
+                    attempt,
+                    token,
+                };
+                world.soon(1_000, Happening::TaskSubmits(run));
+            } else {
+                let micros = world.scenario.task_micros;
+                self.end_later(world, task, attempt, token, micros);
+            }
+            self.run_those_ahead(world);
         }
         self.handle(world, input)?;
         Ok(true)
+    }
+
+    /// Whether the operator still waits for what it waited for then.
+    pub(crate) fn still_waits(&self, run: &TaskRun) -> bool {
+        let execution = self.running.get(&(run.task, run.attempt));
+        self.is_alive()
+            && execution.is_some_and(|it| it.token == run.token && it.stage == Stage::Waits)
     }
 
     /// The machine lets a task go on.

@@ -1,6 +1,8 @@
 //! What a simulated worker's executors and disk do.
 
-use transload_protocol::{Attempt, LayerIndex, LayerSpec, PartitionId, TaskErrorKind, TaskId};
+use transload_protocol::{
+    Attempt, LayerIndex, LayerSpec, PartitionId, Resources, TaskErrorKind, TaskId,
+};
 use transload_worker::Input;
 
 use super::{Death, DiskOperation, Execution, Life, Outcome, Process, Stage, Stored};
@@ -28,7 +30,12 @@ impl Process {
                 attempt.0
             ));
         }
-        self.check_slot(task, &spec.resources)?;
+        let mut free = self.free();
+        let is_behind = spec.resources.slots > 0 && !self.ahead.is_empty();
+        let is_ahead = is_behind || !free.take(&spec.resources);
+        if is_ahead && spec.resources != Resources::slots(1) {
+            return Err(format!("starts {task} with no slot free for it"));
+        }
         let beside_another = self.running.values().any(Execution::holds_its_slot);
         if beside_another && self.memory_bytes() > self.config.memory_bytes {
             return Err(format!("starts {task} beside another with memory overfull"));
@@ -60,14 +67,44 @@ impl Process {
                 token,
                 resources: spec.resources,
                 outcome,
-                stage: Stage::Works,
+                stage: if is_ahead { Stage::Ahead } else { Stage::Works },
                 waits,
             },
         );
         world.count("tasks started");
-        let micros = world.scenario.task_micros;
-        self.end_later(world, task, attempt, token, micros);
+        if is_ahead {
+            world.count("tasks started ahead");
+            self.ahead.push_back((task, attempt));
+        } else {
+            let micros = world.scenario.task_micros;
+            self.end_later(world, task, attempt, token, micros);
+        }
         Ok(())
+    }
+
+    /// What running tasks leave.
+    fn free(&self) -> Resources {
+        let mut free = self.config.resources.clone();
+        let running = self.running.values();
+        for execution in running.filter(|running| running.holds_its_slot()) {
+            free.take(&execution.resources);
+        }
+        free
+    }
+
+    /// Those that were started ahead run as soon as slots are free.
+    pub(super) fn run_those_ahead(&mut self, world: &mut World) {
+        let mut free = self.free();
+        while let Some((task, attempt)) = self.ahead.front().copied()
+            && let Some(execution) = self.running.get_mut(&(task, attempt))
+            && free.take(&execution.resources)
+        {
+            execution.stage = Stage::Works;
+            let token = execution.token;
+            self.ahead.pop_front();
+            let micros = world.scenario.task_micros;
+            self.end_later(world, task, attempt, token, micros);
+        }
     }
 
     pub(super) fn end_later(
@@ -137,6 +174,14 @@ impl Process {
             ));
         };
         world.count("tasks stopped");
+        if execution.stage == Stage::Ahead {
+            // It has not begun, and never will.
+            execution.outcome = Outcome::Stopped;
+            execution.token = token;
+            self.ahead.retain(|waiting| *waiting != (task, attempt));
+            self.end_later(world, task, attempt, token, 1);
+            return Ok(());
+        }
         // Some operators notice at once, some only when they are done. One that waits is never too busy, and none begins to.
         execution.waits = 0;
         if heeds || !execution.holds_its_slot() {
@@ -165,6 +210,7 @@ impl Process {
         let Some(execution) = self.running.remove(&key) else {
             return Ok(());
         };
+        self.run_those_ahead(world);
         match execution.outcome {
             Outcome::KillsTheProcess => {
                 world.count("workers killed by a task");
@@ -337,6 +383,7 @@ impl Process {
         };
         self.store.clear();
         self.running.clear();
+        self.ahead.clear();
         self.disk.clear();
         self.tick = None;
         for fetch in std::mem::take(&mut self.fetching)
