@@ -18,6 +18,9 @@ use crate::slab::TaskAt;
 /// For so long a client that is back may keep us waiting for its `Resume`.
 const RESUME_MICROS: u64 = 30_000_000;
 
+/// Later than this after a deadline, a client that is away gets another chance.
+const LATE_MICROS: u64 = 20_000;
+
 /// Whether a client hears what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
@@ -134,8 +137,8 @@ impl Scheduler {
             .collect();
         let grace = u64::from(self.config.client_grace_ms) * 1_000;
         for (until, client) in over {
-            if self.now.micros_since(until) > grace / 2 {
-                // We were the silent one, and it may be waiting at the door.
+            if self.now.micros_since(until) > LATE_MICROS {
+                // We were busy or asleep ourselves, and it may be waiting at the door.
                 self.set_away(client, self.now.after_micros(grace));
             } else {
                 self.on_client_left(client, out);
