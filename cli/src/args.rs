@@ -159,6 +159,8 @@ Examples:
       for workers on other machines, in a network you trust
   transload scheduler --host 0.0.0.0 --port 0 --scheduler-file ~/s.json
       on a batch system: a free port, told through a shared file
+  transload scheduler --journal /var/lib/transload/journal
+      started again with the same folder after its process died, it goes on where it ended
 Ctrl-C or SIGTERM tells workers and clients, and ends; a second one ends at once.";
 
 /// Arguments of `transload scheduler`.

@@ -27,7 +27,10 @@ pub(crate) async fn scheduler(args: SchedulerArgs, signals: &Signals) -> Result<
     });
     say(&text)?;
     tokio::select! {
-        () = server.ended() => tracing::info!("a client asked the scheduler to end"),
+        () = server.ended() => match server.take_failure() {
+            Some(error) => return Err(runtime_failure(&error)),
+            None => tracing::info!("a client asked the scheduler to end"),
+        },
         stop = signals.stop() => tracing::info!(?stop, "the scheduler ends"),
     }
     server.shutdown().await;

@@ -12,6 +12,7 @@ mod event;
 mod fused;
 mod graph;
 mod ids;
+mod journal;
 mod message;
 pub mod optimize;
 mod place;
@@ -31,13 +32,15 @@ pub use graph::{
     MAX_TASKS_PER_GRAPH, Source, TaskGraph,
 };
 pub use ids::{
-    Attempt, ClientId, GraphId, LayerIndex, ParseIdError, PartitionId, TaskId, WorkerId,
+    Attempt, ClientId, ClusterId, GraphId, LayerIndex, ParseIdError, PartitionId, SessionToken,
+    TaskId, WorkerId,
 };
+pub use journal::JournalEntry;
 pub use message::{
     ClientHello, ClientMessage, ClusterInfo, Explanation, GraphOutcome, Hello, InputLocation,
-    InputSpec, LayerProgress, LayerSpec, OutputLocation, Role, SchedulerToClient,
-    SchedulerToWorker, TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo,
-    WorkerLoad, WorkerMessage,
+    InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient,
+    ReturningWorker, Role, SchedulerToClient, SchedulerToWorker, Session, TaskAssignment,
+    TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad, WorkerMessage,
 };
 pub use optimize::{Optimized, Passes, optimize};
 pub use place::{Address, AddressError, Blob, Tier, Time};

@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Arguments, Attempt, ClientId, CoordinationAnswer, CoordinationCall, EventRecord,
-    Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, RequestId, Resources,
-    SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
+    Address, Arguments, Attempt, ClientId, ClusterId, CoordinationAnswer, CoordinationCall,
+    EventRecord, Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, RequestId,
+    Resources, SessionToken, SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -28,6 +28,32 @@ pub enum Role {
     Client(ClientHello),
     /// A worker, which runs their tasks.
     Worker(WorkerHello),
+    /// A client whose connection broke.
+    ReturningClient(ReturningClient),
+    /// A worker whose connection broke, with what it holds and runs. Its first message is an `Inventory`.
+    ReturningWorker(Box<ReturningWorker>),
+}
+
+/// A client that goes on where its broken connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturningClient {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// The id it was given there.
+    pub client: ClientId,
+    /// What it was given to prove that.
+    pub token: SessionToken,
+}
+
+/// A worker that comes back after its connection broke.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturningWorker {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// The id it was given there.
+    pub worker: WorkerId,
+    /// What it says of itself.
+    pub hello: WorkerHello,
 }
 
 /// What a client says of itself.
@@ -68,6 +94,8 @@ pub enum Welcome {
     Client {
         /// Its id from now on.
         client: ClientId,
+        /// How it can come back when the connection breaks.
+        session: Session,
     },
     /// A worker is part of the cluster.
     Worker {
@@ -75,7 +103,23 @@ pub enum Welcome {
         worker: WorkerId,
         /// It must send at least one message in each such interval, or it counts as lost.
         heartbeat_ms: u32,
+        /// Under which name it can come back when the connection breaks; `None` when a scheduler that is gone will not be
+        /// started again, so that the worker ends with it.
+        cluster: Option<ClusterId>,
     },
+}
+
+/// How a client comes back after a broken connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// What it shows then.
+    pub token: SessionToken,
+    /// For so long the scheduler keeps what the client submitted while it is away; 0 for not at all.
+    pub grace_ms: u32,
+    /// The scheduler keeps a journal: should it be gone, another may take its place.
+    pub lasting: bool,
 }
 
 /// From client to scheduler.
@@ -118,6 +162,23 @@ pub enum ClientMessage {
     Subscribe,
     /// Stop the scheduler and all its workers.
     Shutdown,
+    /// First message after a broken connection: all graphs that the client still knows. The scheduler forgets its others, and
+    /// tells anew what it knows of each of these.
+    Resume {
+        /// Those that were accepted.
+        accepted: Vec<GraphId>,
+        /// Those whose submission was not answered. A `Resubmit` of each follows.
+        submitted: Vec<GraphId>,
+    },
+    /// As `Submit`, after a broken connection: ignored when the graph has been accepted before.
+    Resubmit {
+        /// The id the client chose.
+        graph: GraphId,
+        /// What to run.
+        tasks: TaskGraph,
+    },
+    /// The client leaves in good order: everything of its is freed at once.
+    Goodbye,
     /// Use a lock, semaphore, event, queue or variable. Answered by `Coordinated` where the call says so.
     Coordinate {
         /// The call; for `Renew`, `Taken` and `End` the earlier one that they are about.
@@ -303,6 +364,13 @@ pub enum SchedulerToWorker {
     },
     /// Finish nothing more, clean up, and exit.
     Shutdown,
+    /// Stop running this attempt and drop what it makes. Nobody waits for an answer.
+    Disown {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
 }
 
 /// What a worker needs to know of a layer.
@@ -448,6 +516,17 @@ pub enum WorkerMessage {
         /// Which attempt.
         attempt: Attempt,
     },
+    /// First message of a worker that comes back. Whatever else it was given before it has dropped.
+    Inventory(Inventory),
+}
+
+/// What a worker still has after its connection to the scheduler broke.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Tasks whose outputs it stores, all of them, and their sizes.
+    pub stored: Vec<(TaskId, OutputSizes)>,
+    /// Attempts that run there.
+    pub running: Vec<(TaskId, Attempt)>,
 }
 
 /// Load of a worker.

@@ -7,6 +7,7 @@ use transload_transport::TransportError;
 
 use crate::config::ConfigError;
 use crate::control::ControlError;
+use crate::scheduler_server::JournalError;
 
 /// Why a scheduler, worker or local cluster could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,17 @@ pub enum RuntimeError {
         "no scheduler named; give HOST:PORT, or --scheduler-file with the file that `transload scheduler` wrote"
     )]
     NoScheduler,
+    /// The scheduler's journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The scheduler that this worker came back to does not know it: it is to start anew.
+    #[error("the scheduler at {address} does not know this worker any more ({reason})")]
+    Forgotten {
+        /// The scheduler's address.
+        address: String,
+        /// Its answer.
+        reason: String,
+    },
     /// A scheduler that has stopped was asked something.
     #[error("the scheduler has stopped")]
     SchedulerStopped,

@@ -1,8 +1,8 @@
 //! What goes into the scheduler and what comes out of it.
 
 use transload_protocol::{
-    ClientHello, ClientId, ClientMessage, EventRecord, SchedulerToClient, SchedulerToWorker,
-    WorkerHello, WorkerId, WorkerMessage,
+    ClientHello, ClientId, ClientMessage, EventRecord, Inventory, JournalEntry, SchedulerToClient,
+    SchedulerToWorker, SessionToken, WorkerHello, WorkerId, WorkerMessage,
 };
 
 /// Limits and habits of a scheduler. Every field has a default and can be configured.
@@ -23,6 +23,14 @@ pub struct Config {
     pub task_events: bool,
     /// Shortest time between two progress messages about one graph, in milliseconds. Default 100.
     pub progress_interval_ms: u32,
+    /// For so long the graphs of a client with a session go on after its connection broke, in milliseconds. Default 3,000;
+    /// 0 for not at all. Longer survives longer breaks, and works longer for clients that died.
+    pub client_grace_ms: u32,
+    /// For so long a scheduler that took the place of another waits for that one's workers before it hands out tasks, in
+    /// milliseconds. Default 5,000; less when all are back. Longer repeats less work, and does nothing meanwhile.
+    pub recovery_grace_ms: u32,
+    /// Emit [`Action::Record`]. Default false.
+    pub journal: bool,
     /// What locks, semaphores, events, queues and variables may take.
     pub coordination: CoordinationLimits,
 }
@@ -60,6 +68,9 @@ impl Default for Config {
             worker_deaths_per_task: 3,
             task_events: true,
             progress_interval_ms: 100,
+            client_grace_ms: 3_000,
+            recovery_grace_ms: 5_000,
+            journal: false,
             coordination: CoordinationLimits::default(),
         }
     }
@@ -82,7 +93,8 @@ pub enum Input {
         /// What.
         message: ClientMessage,
     },
-    /// A client's connection ended; its graphs are cancelled and its partitions freed.
+    /// A client's connection ended; unless it has a session and comes back in time, its graphs are cancelled and its partitions
+    /// freed.
     ClientLost {
         /// Who.
         client: ClientId,
@@ -110,6 +122,28 @@ pub enum Input {
     },
     /// Time has passed; see `Scheduler::next_deadline`.
     Tick,
+    /// A client that has just connected can come back with this token when its connection breaks.
+    SessionOpened {
+        /// Who.
+        client: ClientId,
+        /// What it was given.
+        token: SessionToken,
+    },
+    /// A client came back over another connection: see `Scheduler::knows_client`. It is told nothing before its
+    /// `ClientMessage::Resume`.
+    ClientReturned {
+        /// Who.
+        client: ClientId,
+    },
+    /// A worker came back over another connection: see `Scheduler::knows_worker`.
+    WorkerReturned {
+        /// Who.
+        worker: WorkerId,
+        /// What it said.
+        hello: WorkerHello,
+        /// What it still has.
+        inventory: Inventory,
+    },
 }
 
 /// Something for the driver to do.
@@ -140,4 +174,6 @@ pub enum Action {
     Emit(EventRecord),
     /// A client asked for shutdown: all workers and clients have been told; end the process.
     Stop,
+    /// Write this down before any later message leaves. Only with [`Config::journal`].
+    Record(JournalEntry),
 }

@@ -368,10 +368,11 @@ impl Scheduler {
                 || format!("worker {id} queues {queued:?}, tasks that prefer it are {preferred:?}"),
             )?;
             ensure(
-                preferred.iter().all(|at| {
-                    let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-                    !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
-                }),
+                self.recovery.is_some()
+                    || preferred.iter().all(|at| {
+                        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
+                        !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
+                    }),
                 || format!("worker {id} is idle while tasks wait for it"),
             )?;
             open.extend(self.workers.listing(slot).map(|fullness| (fullness, slot)));

@@ -4,13 +4,15 @@
 
 use transload_protocol::{
     ClientId, ClientMessage, CompiledGraph, Edges, Event, GraphError, GraphId, GraphOutcome,
-    LayerIndex, SchedulerToClient, SchedulerToWorker, Source, TaskGraph, TaskId, WorkerId,
+    JournalEntry, LayerIndex, SchedulerToClient, SchedulerToWorker, Source, TaskGraph, TaskId,
+    WorkerId,
 };
 
 use crate::api::Action;
 use crate::coordination::Step;
 use crate::graph::{Graph, Phase};
 use crate::machine::Scheduler;
+use crate::session::Presence;
 use crate::slab::{GraphSlot, TaskAt};
 use crate::task::TaskState;
 
@@ -44,6 +46,14 @@ impl Scheduler {
             ClientMessage::Info => answer(SchedulerToClient::Info { info: self.info() }),
             ClientMessage::Subscribe => self.on_subscribe(client),
             ClientMessage::Shutdown => self.on_shutdown(out),
+            ClientMessage::Resume {
+                accepted,
+                submitted,
+            } => self.on_resume(client, &accepted, &submitted, out),
+            ClientMessage::Resubmit { graph, tasks } => {
+                self.on_resubmit(client, graph, tasks, out);
+            }
+            ClientMessage::Goodbye => self.on_client_left(client, out),
             ClientMessage::Coordinate { request, call } => {
                 let step = &mut Step { now: self.now, out };
                 self.coordination.on_call(client, request, call, step);
@@ -51,12 +61,17 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn on_client_lost(&mut self, client: ClientId, out: &mut Vec<Action>) {
+    /// A client is gone for good.
+    pub(crate) fn on_client_left(&mut self, client: ClientId, out: &mut Vec<Action>) {
         let Some(record) = self.clients.remove(&client) else {
             return;
         };
         if record.subscribed {
             self.subscribers -= 1;
+        }
+        self.away -= u32::from(record.presence != Presence::Here);
+        if record.session.is_some() {
+            self.record(|| JournalEntry::ClientLeft { client }, out);
         }
         let step = &mut Step { now: self.now, out };
         self.coordination.on_client_lost(client, step);
@@ -67,7 +82,7 @@ impl Scheduler {
         }
     }
 
-    fn on_submit(
+    pub(crate) fn on_submit(
         &mut self,
         client: ClientId,
         id: GraphId,
@@ -96,14 +111,12 @@ impl Scheduler {
                 return;
             }
         };
-        let slot = self.graphs.slab.next_slot();
-        let graph = Graph::new(id, self.accepted, slot, compiled);
-        self.accepted = self.accepted.wrapping_add(1);
-        self.graphs.slab.insert(graph);
-        self.graphs.by_id.insert(id, slot);
-        if let Some(record) = self.clients.get_mut(&client) {
-            record.graphs.insert(id);
-        }
+        let accepted = || JournalEntry::Accepted {
+            graph: id,
+            tasks: compiled.graph().clone(),
+        };
+        self.record(accepted, out);
+        let slot = self.insert_graph(id, compiled);
         out.push(Action::ToClient {
             client,
             message: SchedulerToClient::Accepted { graph: id },
@@ -111,6 +124,20 @@ impl Scheduler {
         let tasks = self.graphs.slab[slot].compiled.task_count();
         self.emit(Event::GraphAccepted { graph: id, tasks }, out);
         self.start_roots(slot);
+    }
+
+    /// Makes the record of an accepted graph, of which nothing has begun.
+    pub(crate) fn insert_graph(&mut self, id: GraphId, compiled: CompiledGraph) -> GraphSlot {
+        let slot = self.graphs.slab.next_slot();
+        let graph = Graph::new(id, self.accepted, slot, compiled);
+        self.accepted = self.accepted.wrapping_add(1);
+        self.graphs.slab.insert(graph);
+        self.graphs.by_id.insert(id, slot);
+        if let Some(record) = self.clients.get_mut(&id.client) {
+            record.graphs.insert(id);
+            record.ended.remove(&id);
+        }
+        slot
     }
 
     fn misused_id(&self, client: ClientId, id: GraphId) -> Option<String> {
@@ -134,7 +161,7 @@ impl Scheduler {
         }
     }
 
-    fn start_roots(&mut self, slot: GraphSlot) {
+    pub(crate) fn start_roots(&mut self, slot: GraphSlot) {
         let tasks = self.graphs.slab[slot].compiled.task_count();
         for index in 0..tasks {
             if self.graphs.slab[slot].tasks[index as usize].state
@@ -146,7 +173,7 @@ impl Scheduler {
     }
 
     /// The graph, if this client owns it.
-    fn owned(&self, client: ClientId, id: GraphId) -> Option<GraphSlot> {
+    pub(crate) fn owned(&self, client: ClientId, id: GraphId) -> Option<GraphSlot> {
         (id.client == client)
             .then(|| self.graphs.by_id.get(&id).copied())
             .flatten()
@@ -163,7 +190,11 @@ impl Scheduler {
         }
     }
 
-    fn on_release(&mut self, client: ClientId, tasks: &[TaskId], out: &mut Vec<Action>) {
+    pub(crate) fn on_release(&mut self, client: ClientId, tasks: &[TaskId], out: &mut Vec<Action>) {
+        let released = || JournalEntry::Released {
+            tasks: tasks.to_vec(),
+        };
+        self.record(released, out);
         for id in tasks {
             let Some(at) = self
                 .owned(client, id.graph)
@@ -222,6 +253,7 @@ impl Scheduler {
     }
 
     fn on_shutdown(&mut self, out: &mut Vec<Action>) {
+        self.record(|| JournalEntry::Shutdown, out);
         for worker in self.workers.by_id.keys() {
             out.push(Action::ToWorker {
                 worker: *worker,

@@ -23,6 +23,7 @@ impl Scheduler {
         }
         let graph = &self.graphs.slab[slot];
         if graph.phase == Phase::Finished && graph.held == 0 {
+            self.note_end(graph.id, &GraphOutcome::Finished, out);
             self.forget(slot, out);
         }
     }
@@ -74,8 +75,11 @@ impl Scheduler {
                 self.tell_end(slot, outcome, out);
             }
             None => {
-                if self.graphs.slab[slot].phase == Phase::Running {
-                    let graph = self.graphs.slab[slot].id;
+                let graph = self.graphs.slab[slot].id;
+                if self.graphs.slab[slot].phase == Phase::Finished {
+                    self.note_end(graph, &GraphOutcome::Finished, out);
+                } else {
+                    self.note_end(graph, &GraphOutcome::Cancelled, out);
                     self.emit(Event::GraphEnded { graph }, out);
                 }
                 self.call_off(slot, out);
@@ -106,6 +110,9 @@ impl Scheduler {
     fn tell_end(&mut self, slot: GraphSlot, outcome: GraphOutcome, out: &mut Vec<Action>) {
         self.tell_progress(slot, out);
         let graph = self.graphs.slab[slot].id;
+        if outcome != GraphOutcome::Finished {
+            self.note_end(graph, &outcome, out);
+        }
         out.push(Action::ToClient {
             client: graph.client,
             message: SchedulerToClient::Ended { graph, outcome },

@@ -24,7 +24,7 @@ impl Scheduler {
                     spilled_bytes: worker.spilled_bytes,
                 })
                 .collect(),
-            clients: count(self.clients.len()),
+            clients: count(self.clients.len()).saturating_sub(self.away),
             graphs_running: count(
                 self.graphs
                     .slab

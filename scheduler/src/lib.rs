@@ -15,14 +15,18 @@ mod ending;
 mod explain;
 mod graph;
 mod info;
+mod inventory;
 mod lineage;
 mod machine;
 mod members;
 mod pace;
 mod place;
 mod ready;
+mod record;
 mod reports;
+mod restore;
 mod secede;
+mod session;
 mod slab;
 mod task;
 #[cfg(test)]
@@ -32,3 +36,4 @@ mod worker;
 
 pub use api::{Action, Config, CoordinationLimits, Input};
 pub use machine::Scheduler;
+pub use record::Facts;

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    Attempt, ClientHello, ClientId, EventRecord, GraphId, Resources, TaskId, Time, Transfer,
-    WorkerId,
+    Attempt, ClientHello, ClientId, EventRecord, GraphId, GraphOutcome, Resources, SessionToken,
+    TaskId, Time, Transfer, WorkerId,
 };
 
 use crate::api::{Action, Config, Input};
@@ -15,6 +15,8 @@ use crate::coordination::{Coordination, Step};
 use crate::graph::Graph;
 use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
+use crate::restore::Recovery;
+use crate::session::Presence;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
 use crate::worker::Workers;
 
@@ -61,6 +63,16 @@ pub struct Scheduler {
     pub(crate) weighed: Vec<u32>,
     pub(crate) weighing: u32,
     pub(crate) holders: Vec<WorkerSlot>,
+    /// Clients whose connection broke, and which may come back.
+    pub(crate) away: u32,
+    /// Takes the place of another scheduler, and waits for that one's workers.
+    pub(crate) recovery: Option<Recovery>,
+    /// Attempts up to this one may have been handed out by earlier schedulers.
+    pub(crate) attempt_base: u32,
+    /// No worker was given this id or a higher one.
+    pub(crate) next_worker: u32,
+    /// No client was given this id or a higher one.
+    pub(crate) next_client: u32,
 }
 
 /// What the scheduler remembers of a client.
@@ -72,6 +84,25 @@ pub(crate) struct Client {
     pub(crate) graphs: BTreeSet<GraphId>,
     /// Worker slots whose addresses it was told.
     pub(crate) told: BitSet,
+    /// What it shows to come back after its connection broke, if it can.
+    pub(crate) session: Option<SessionToken>,
+    pub(crate) presence: Presence,
+    /// How its last graphs ended that have no record any more, should it have missed that. Only with a session.
+    pub(crate) ended: BTreeMap<GraphId, GraphOutcome>,
+}
+
+impl Client {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            name,
+            subscribed: false,
+            graphs: BTreeSet::new(),
+            told: BitSet::default(),
+            session: None,
+            presence: Presence::Here,
+            ended: BTreeMap::new(),
+        }
+    }
 }
 
 /// An attempt that was cancelled and whose end its worker has not reported.
@@ -135,6 +166,11 @@ impl Scheduler {
             weighed: Vec::new(),
             weighing: 1,
             holders: Vec::new(),
+            away: 0,
+            recovery: None,
+            attempt_base: 0,
+            next_worker: 0,
+            next_client: 0,
         }
     }
 
@@ -162,7 +198,15 @@ impl Scheduler {
             Input::FromWorker { worker, message } => self.on_worker_message(worker, message, out),
             Input::WorkerLost { worker, reason } => self.on_worker_lost(worker, &reason, out),
             Input::Tick => self.on_tick(out),
+            Input::SessionOpened { client, token } => self.on_session_opened(client, token, out),
+            Input::ClientReturned { client } => self.on_client_returned(client, out),
+            Input::WorkerReturned {
+                worker,
+                hello,
+                inventory,
+            } => self.on_worker_returned(worker, hello, inventory, out),
         }
+        self.spare_the_absent(out);
     }
 
     /// Decides what follows from everything that was taken in: which tasks go where, what is dropped, who is told. Costs the same for
@@ -172,31 +216,33 @@ impl Scheduler {
             return;
         }
         self.flush_releases(out);
-        self.place(out);
+        if self.recovery.is_none() {
+            self.place(out);
+        }
         self.workers.relist(self.now);
         self.flush_releases(out);
         self.flush_assignments(out);
         self.flush_progress(out);
         self.flush_events(out);
+        self.spare_the_absent(out);
     }
 
     /// When an [`Input::Tick`] is wanted, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Time> {
         let progress = self.progress_due.first().map(|(due, _)| *due);
+        let recovery = self.recovery.as_ref().map(|recovery| recovery.until);
+        let absence = self.next_absence_end();
         let coordination = self.coordination.next_deadline();
-        [self.liveness_check, progress, coordination]
-            .into_iter()
-            .flatten()
-            .min()
+        let members = [self.liveness_check, recovery, absence];
+        let others = [progress, coordination];
+        members.into_iter().chain(others).flatten().min()
     }
 
     fn on_client_connected(&mut self, client: ClientId, hello: ClientHello) {
-        self.clients.entry(client).or_insert(Client {
-            name: hello.name,
-            subscribed: false,
-            graphs: BTreeSet::new(),
-            told: BitSet::default(),
-        });
+        self.next_client = self.next_client.max(client.0.saturating_add(1));
+        self.clients
+            .entry(client)
+            .or_insert_with(|| Client::new(hello.name));
     }
 
     fn on_tick(&mut self, out: &mut Vec<Action>) {
@@ -205,6 +251,8 @@ impl Scheduler {
         {
             self.drop_silent_workers(due, out);
         }
+        self.end_recovery_if_due(out);
+        self.end_absences(out);
         let now = self.now;
         self.coordination.on_tick(&mut Step { now, out });
     }

@@ -3,7 +3,8 @@
 //! Called by `machine`. Knows nothing of what a report means for other tasks.
 
 use transload_protocol::{
-    Event, SchedulerToWorker, TaskErrorKind, TaskId, Time, WorkerHello, WorkerId, WorkerMessage,
+    Event, JournalEntry, SchedulerToWorker, TaskErrorKind, TaskId, Time, WorkerHello, WorkerId,
+    WorkerMessage,
 };
 
 use crate::api::Action;
@@ -22,6 +23,8 @@ impl Scheduler {
         if self.workers.by_id.contains_key(&id) {
             return;
         }
+        self.next_worker = self.next_worker.max(id.0.saturating_add(1));
+        self.record(|| JournalEntry::WorkerJoined { worker: id }, out);
         self.workers
             .insert(Worker::new(id, hello, self.now, self.workers.queue));
         self.ready.unproven.extend(&self.ready.layers);
@@ -58,6 +61,8 @@ impl Scheduler {
             WorkerMessage::Lost { tasks } => self.on_lost_outputs(worker, &tasks, out),
             WorkerMessage::Heartbeat { load } => self.workers.slab[worker].load = load,
             WorkerMessage::Events { events } => self.forward(worker, events, out),
+            // It belongs to a return, and this worker is here.
+            WorkerMessage::Inventory(_) => {}
             WorkerMessage::Seceded { task, attempt } => self.on_seceded(worker, task, attempt),
             WorkerMessage::Rejoined { task, attempt } => self.on_rejoined(worker, task, attempt),
             WorkerMessage::Goodbye => self.remove_worker(worker, "it left", false, out),
@@ -112,7 +117,7 @@ impl Scheduler {
     }
 
     /// Takes a worker out: its tasks go back, what it held and someone needs is made again.
-    fn remove_worker(
+    pub(crate) fn remove_worker(
         &mut self,
         worker: WorkerSlot,
         reason: &str,
@@ -120,6 +125,7 @@ impl Scheduler {
         out: &mut Vec<Action>,
     ) {
         let id = self.workers.slab[worker].id;
+        self.record(|| JournalEntry::WorkerLeft { worker: id }, out);
         self.workers.close(worker);
         self.emit(
             Event::WorkerLost {

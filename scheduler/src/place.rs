@@ -370,9 +370,10 @@ impl Scheduler {
             },
         );
         let to = self.workers.slab[worker].id;
+        let base = self.attempt_base;
         let graph = &mut self.graphs.slab[at.graph];
         let task = &mut graph.tasks[at.index as usize];
-        task.attempt += 1;
+        task.attempt = task.attempt.max(base) + 1;
         let (attempt, layer) = (Attempt(task.attempt), task.layer);
         if graph.layers[layer as usize].told.insert(worker.0) {
             out.push(Action::ToWorker {

@@ -98,6 +98,8 @@ pub(crate) struct Client {
     fetching: BTreeMap<PartitionId, u64>,
     leaves_when_done: bool,
     shuts_down: bool,
+    /// Its connection is broken; it will come back.
+    pub(crate) is_cut_off: bool,
 }
 
 impl Client {
@@ -198,7 +200,8 @@ impl Client {
     }
 
     fn send(&mut self, world: &mut World, message: ClientMessage) {
-        if self.presence != Presence::Connected {
+        // What is said to nobody is said again after `resume`.
+        if self.presence != Presence::Connected || self.is_cut_off {
             return;
         }
         let at = self.up.arrival(world.now, &mut world.random);
@@ -206,6 +209,60 @@ impl Client {
         world
             .agenda
             .push(at, Happening::FromClient { client, message });
+    }
+
+    /// The connection breaks: what is under way to the scheduler is lost.
+    pub(crate) fn cut_off(&mut self, world: &mut World) {
+        self.is_cut_off = true;
+        let at = self.up.last().max(self.down.last()).max(world.now);
+        let later = world.random.below(500_000);
+        let client = self.index;
+        world.agenda.push(
+            at.after_micros(later + 1),
+            Happening::ClientReturns { client },
+        );
+    }
+
+    /// The connection is there again: everything that may have been lost is said once more.
+    pub(crate) fn resume(&mut self, world: &mut World) {
+        self.is_cut_off = false;
+        let mut accepted = Vec::new();
+        let mut submitted = Vec::new();
+        let mut rest = Vec::new();
+        for it in &mut self.submissions {
+            let Some(graph) = it.id else {
+                continue;
+            };
+            it.located.clear();
+            match it.status {
+                Status::Planned | Status::Over => continue,
+                Status::Submitted => {
+                    submitted.push(graph);
+                    let tasks = it.tasks.clone();
+                    rest.push(ClientMessage::Resubmit { graph, tasks });
+                }
+                Status::Running | Status::Held => accepted.push(graph),
+            }
+            if it.cancelled {
+                rest.push(ClientMessage::Cancel { graph });
+            }
+            let kept = it.plan.iter().flat_map(|plan| plan.kept_tasks());
+            let released = kept.filter(|index| !it.held.contains(index));
+            let tasks: Vec<TaskId> = released.map(|index| TaskId { graph, index }).collect();
+            if !tasks.is_empty() {
+                rest.push(ClientMessage::Release { tasks });
+            }
+        }
+        self.send(
+            world,
+            ClientMessage::Resume {
+                accepted,
+                submitted,
+            },
+        );
+        for message in rest {
+            self.send(world, message);
+        }
     }
 
     fn release(&mut self, world: &mut World, graph: usize, tasks: &[u32]) -> Step {

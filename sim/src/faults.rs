@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Stall,
     /// The scheduler does nothing for a while.
     SchedulerStall,
+    /// The scheduler dies, and another one takes its place at once.
+    SchedulerCrash,
     /// A worker says goodbye and ends.
     Departure,
     /// A new worker process starts.
@@ -35,6 +37,7 @@ pub(crate) fn plan(scenario: &Scenario, random: &mut Random, agenda: &mut Agenda
         (Fault::CutConnection, scenario.cut_connections),
         (Fault::Stall, scenario.stalls),
         (Fault::SchedulerStall, scenario.scheduler_stalls),
+        (Fault::SchedulerCrash, scenario.scheduler_crashes),
         (Fault::Departure, scenario.departures),
         (Fault::Arrival, scenario.arrivals),
     ];

@@ -52,6 +52,8 @@ pub(crate) enum Happening {
     },
     /// The scheduler sees a client's connection end.
     ClientGone { client: usize },
+    /// A client whose connection broke reaches the scheduler, or the one in its place.
+    ClientReturns { client: usize },
     /// A timer of the scheduler's machine.
     SchedulerTick { token: u64 },
     /// A timer of a worker's machine.
@@ -138,6 +140,7 @@ impl Happening {
             Self::ClientActs { client, .. } => (17, *client as u64),
             Self::Fault(_) => (18, 0),
             Self::SchedulerDecides => (19, 0),
+            Self::ClientReturns { client } => (21, *client as u64),
             Self::TaskSubmits(run) => (20, u64::from(run.task.index)),
         };
         (kind << 48) | number

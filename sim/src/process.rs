@@ -133,6 +133,10 @@ pub(crate) struct Process {
     /// Partitions asked for while memory was short.
     overcommitted: BTreeSet<PartitionId>,
     disk: BTreeMap<u64, DiskOperation>,
+    /// When the scheduler sees the end of a connection that broke, if it has not yet.
+    pub(crate) gone_due: Option<(Time, u64)>,
+    /// Its connection broke, and no other one is there.
+    pub(crate) is_away: bool,
     tick: Option<(Time, u64)>,
 }
 
@@ -181,6 +185,8 @@ impl Process {
             assigned: BTreeMap::new(),
             overcommitted: BTreeSet::new(),
             disk: BTreeMap::new(),
+            gone_due: None,
+            is_away: false,
             tick: None,
         }
     }
@@ -226,6 +232,24 @@ impl Process {
             }));
         }
         inputs
+    }
+
+    /// The connection to the scheduler broke: the process keeps what it has, and comes back after a while.
+    pub(crate) fn go_away(&mut self, world: &mut World) -> Step {
+        world.count("workers cut off");
+        self.handle(world, Input::Disconnected)?;
+        self.layers.clear();
+        self.sources.clear();
+        self.assigned.clear();
+        self.overcommitted.clear();
+        self.is_away = true;
+        let later = world.random.below(400_000);
+        let at = self
+            .up
+            .arrival(world.now.after_micros(later), &mut world.random);
+        let process = self.index;
+        world.agenda.push(at, Happening::WorkerHello { process });
+        Ok(())
     }
 
     /// Feeds the machine, checks it, and carries out what it wants.

@@ -106,6 +106,9 @@ pub struct Scenario {
     pub stalls: u32,
     /// Times at which the scheduler does nothing for a while.
     pub scheduler_stalls: u32,
+    /// Schedulers that die and are followed by another one, made of their journal. Where there are any, workers and clients
+    /// come back after broken connections.
+    pub scheduler_crashes: u32,
     /// Longest stall.
     pub stall_micros: u64,
     /// Workers that leave in good order.
@@ -186,6 +189,7 @@ impl Scenario {
             cut_connections: 0,
             stalls: 0,
             scheduler_stalls: 0,
+            scheduler_crashes: 0,
             stall_micros: 0,
             departures: 0,
             arrivals: 0,
@@ -212,6 +216,7 @@ impl Scenario {
         scenario.vary_faults(&mut random);
         scenario.vary_clients(&mut random);
         scenario.task_waits_per_mille = random.pick(&[0, 0, 100, 500], 0);
+        scenario.scheduler_crashes = random.pick(&[0, 0, 1, 3], 0);
         scenario.task_submits_per_mille = random.pick(&[0, 300, 1_000, 1_000], 0);
         scenario.graphs_within_tasks = random.small(1, 8);
         scenario

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 
-use transload_protocol::{ClientMessage, TaskId, Time, WorkerId};
+use transload_protocol::{ClientMessage, JournalEntry, TaskId, Time, WorkerId};
 use transload_scheduler::{Config, Input, Scheduler};
 use transload_worker::Input as WorkerInput;
 
@@ -17,6 +17,7 @@ use crate::scenario::Scenario;
 use crate::trace::{Failure, Tracing};
 use crate::world::{Reader, Report, Step, World};
 
+mod crash;
 mod driver;
 mod ending;
 mod inside;
@@ -30,6 +31,11 @@ const MAX_STEPS: u64 = 1_000_000;
 pub struct Simulation {
     world: World,
     scheduler: Scheduler,
+    config: Config,
+    /// Everything that the schedulers wrote down so far.
+    journal: Vec<JournalEntry>,
+    /// How many schedulers there were before this one.
+    epoch: u32,
     /// The scheduler has taken in something that it has not decided about yet; it will.
     undecided: bool,
     scheduler_tick: Option<(Time, u64)>,
@@ -107,6 +113,8 @@ impl Simulation {
             worker_deaths_per_task: scenario.worker_deaths_per_task,
             task_events: true,
             progress_interval_ms: 100,
+            recovery_grace_ms: 1_000,
+            journal: scenario.scheduler_crashes > 0,
             ..Config::default()
         };
         let mut world = World::new(scenario, tracing);
@@ -123,7 +131,10 @@ impl Simulation {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             world,
-            scheduler: Scheduler::new(config),
+            scheduler: Scheduler::new(config.clone()),
+            config,
+            journal: Vec::new(),
+            epoch: 0,
             scheduler_tick: None,
             undecided: false,
             processes,
@@ -195,6 +206,7 @@ impl Simulation {
             | Happening::ClientHello { .. }
             | Happening::FromClient { .. }
             | Happening::ClientGone { .. }
+            | Happening::ClientReturns { .. }
             | Happening::SchedulerTick { .. }
             | Happening::SchedulerDecides => {
                 return (self.stalled_until > self.world.now).then_some(self.stalled_until);
@@ -216,12 +228,20 @@ impl Simulation {
             }
             Happening::ToScheduler { process, message } => self.on_worker_message(process, message),
             Happening::ToWorker { process, message } => {
-                self.feed(process, WorkerInput::FromScheduler(message))
+                // What was sent over a connection that broke meanwhile does not arrive.
+                match self.processes.get(process) {
+                    Some(it) if it.is_away => Ok(()),
+                    Some(_) | None => self.feed(process, WorkerInput::FromScheduler(message)),
+                }
             }
             Happening::WorkerGone { process } => self.on_worker_gone(process),
             Happening::SchedulerGone { process } => {
-                // A worker without a scheduler ends.
+                let comes_back = self.comes_back();
                 self.with_process(process, |process, world| {
+                    if comes_back && process.id.is_some() {
+                        return process.go_away(world);
+                    }
+                    // A worker without a scheduler ends, and so does one that was never welcomed.
                     process.die(world, Death::Killed);
                     Ok(())
                 })
@@ -231,7 +251,12 @@ impl Simulation {
                 self.with_client(client, |client, world| client.welcome(world, id))
             }
             Happening::FromClient { client, message } => {
-                match self.clients.get(client).map(|it| (it.id, it.up_until)) {
+                match self
+                    .clients
+                    .get(client)
+                    .filter(|it| !it.is_cut_off)
+                    .map(|it| (it.id, it.up_until))
+                {
                     Some((Some(client), until)) if self.world.now <= until => {
                         if let ClientMessage::Unreachable { task, .. } = &message {
                             self.world.injected(*task).losses += 1;
@@ -246,10 +271,15 @@ impl Simulation {
             }
             Happening::ClientGone { client } => {
                 match self.clients.get(client).and_then(|client| client.id) {
+                    Some(client) if self.comes_back() => self.decide(Input::FromClient {
+                        client,
+                        message: ClientMessage::Goodbye,
+                    }),
                     Some(client) => self.decide(Input::ClientLost { client }),
                     None => Ok(()),
                 }
             }
+            Happening::ClientReturns { client } => self.on_client_returns(client),
             Happening::SchedulerDecides => {
                 self.undecided = false;
                 self.conclude(false)
@@ -327,6 +357,7 @@ impl Simulation {
         self.with_process(process, |process, world| {
             if let WorkerInput::Connected { worker } = &input {
                 process.id = Some(*worker);
+                process.is_away = false;
             }
             process.handle(world, input)
         })

@@ -60,6 +60,7 @@ fn two_thousand_seeds_end_right() {
     println!("{counts:#?}");
     for name in [
         "clients vanished",
+        "clients that came back",
         "connections cut",
         "departures",
         "early releases",
@@ -78,6 +79,7 @@ fn two_thousand_seeds_end_right() {
         "outputs read",
         "outputs unreachable",
         "power cuts",
+        "scheduler crashes",
         "shutdowns",
         "spills",
         "stalls",
@@ -85,9 +87,11 @@ fn two_thousand_seeds_end_right() {
         "tasks stopped",
         "waits without a slot",
         "workers dropped",
+        "workers cut off",
         "workers killed",
         "workers killed by a task",
         "workers lost",
+        "workers that came back",
     ] {
         let count = counts.get(name).copied().unwrap_or(0);
         assert!(

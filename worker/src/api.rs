@@ -45,7 +45,7 @@ impl Config {
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The scheduler welcomed this worker.
+    /// The scheduler welcomed this worker, or, after `Disconnected`, welcomed it back under the id that it had.
     Connected {
         /// The id it was given.
         worker: WorkerId,
@@ -146,6 +146,8 @@ pub enum Input {
     },
     /// Time has passed; see `Worker::next_deadline`.
     Tick,
+    /// The connection to the scheduler broke, and may be made again.
+    Disconnected,
 }
 
 /// Something for the driver to do. Actions are to be carried out in order.

@@ -201,7 +201,7 @@ impl Worker {
         }
     }
 
-    fn cancel_queued(&mut self, task: TaskId, turn: &mut Turn<'_>) {
+    pub(crate) fn cancel_queued(&mut self, task: TaskId, turn: &mut Turn<'_>) {
         if let Some(place) = self.places.get(&task).copied()
             && let Some(queued) = self.unqueue(place, turn)
         {
@@ -273,7 +273,7 @@ impl Worker {
         self.give_back(readers, turn);
     }
 
-    fn queued(&self, task: TaskId) -> Option<(Place, &Queued)> {
+    pub(crate) fn queued(&self, task: TaskId) -> Option<(Place, &Queued)> {
         let place = *self.places.get(&task)?;
         Some((place, self.queue.get(&place)?))
     }

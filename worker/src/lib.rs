@@ -4,6 +4,7 @@
 //! knows sizes and tiers of partitions, never their bytes, and no socket or clock.
 #![forbid(unsafe_code)]
 
+mod absence;
 mod ahead;
 mod api;
 mod assign;

@@ -68,6 +68,11 @@ pub(crate) enum Link {
         /// When the next heartbeat is due.
         beat_at: Time,
     },
+    /// The connection broke: it finishes what runs, keeps what it made, and tells nobody.
+    Away {
+        /// Its own id.
+        worker: WorkerId,
+    },
     /// It said goodbye; every later input is ignored.
     Left,
 }
@@ -127,8 +132,12 @@ impl Worker {
     fn dispatch(&mut self, input: Input, turn: &mut Turn<'_>) {
         match input {
             Input::Connected { worker } => {
+                let is_back = matches!(self.link, Link::Away { .. });
                 let beat_at = next_beat(&self.config, turn.now);
                 self.link = Link::Connected { worker, beat_at };
+                if is_back {
+                    self.tell_inventory(turn);
+                }
             }
             Input::FromScheduler(message) => self.on_message(message, turn),
             Input::Fetched {
@@ -169,6 +178,7 @@ impl Worker {
             Input::Rejoin { task, attempt } => self.on_rejoin(task, attempt, turn),
             Input::Measured { resident_bytes } => self.resident_bytes = resident_bytes,
             Input::Tick => {}
+            Input::Disconnected => self.on_disconnected(turn),
         }
     }
 
@@ -204,6 +214,7 @@ impl Worker {
             }
             SchedulerToWorker::Forget { graph } => self.on_forget(graph, turn),
             SchedulerToWorker::Shutdown => self.on_shutdown(turn),
+            SchedulerToWorker::Disown { task, attempt } => self.on_disown(task, attempt, turn),
         }
     }
 
@@ -250,7 +261,7 @@ impl Worker {
     pub fn next_deadline(&self) -> Option<Time> {
         let beat = match self.link {
             Link::Connected { beat_at, .. } => Some(beat_at),
-            Link::Connecting | Link::Left => None,
+            Link::Connecting | Link::Away { .. } | Link::Left => None,
         };
         let retry = self.store.indexes().retries.first().map(|(at, _)| *at);
         let spill = self.obstacle.as_ref().map(|obstacle| obstacle.until);
@@ -272,7 +283,7 @@ impl Worker {
 
     pub(crate) fn own_id(&self) -> Option<WorkerId> {
         match self.link {
-            Link::Connected { worker, .. } => Some(worker),
+            Link::Connected { worker, .. } | Link::Away { worker } => Some(worker),
             Link::Connecting | Link::Left => None,
         }
     }

@@ -15,7 +15,9 @@ impl Worker {
     /// Sends a message, after the events that led to it.
     pub(crate) fn tell(&mut self, message: WorkerMessage, turn: &mut Turn<'_>) {
         self.flush_events(turn);
-        turn.out.push(Action::ToScheduler(message));
+        if !self.is_away() {
+            turn.out.push(Action::ToScheduler(message));
+        }
     }
 
     /// Reports the end of an attempt that failed. `layer` is what failed: the names of a layer and its operator.
@@ -51,8 +53,10 @@ impl Worker {
     fn flush_events(&mut self, turn: &mut Turn<'_>) {
         if !self.events.is_empty() {
             let events = std::mem::take(&mut self.events);
-            turn.out
-                .push(Action::ToScheduler(WorkerMessage::Events { events }));
+            if !self.is_away() {
+                turn.out
+                    .push(Action::ToScheduler(WorkerMessage::Events { events }));
+            }
         }
     }
 

@@ -224,6 +224,7 @@ impl World {
             | WorkerMessage::Lost { .. }
             | WorkerMessage::Heartbeat { .. }
             | WorkerMessage::Events { .. }
+            | WorkerMessage::Inventory(_)
             | WorkerMessage::Seceded { .. }
             | WorkerMessage::Rejoined { .. }
             | WorkerMessage::Goodbye => return,

@@ -171,7 +171,7 @@ impl Run {
                         self.outcome = Some(Err(error.into()));
                     }
                 }
-                Action::DropWorker { .. } | Action::Emit(_) | Action::Stop => {}
+                Action::DropWorker { .. } | Action::Emit(_) | Action::Stop | Action::Record(_) => {}
             }
         }
     }

@@ -93,7 +93,7 @@ impl Client {
 
     /// Submits a graph and waits for its end.
     async fn run(&mut self, tasks: transload_protocol::TaskGraph) -> Result<(), BenchError> {
-        let Welcome::Client { client } = self.connection.welcome else {
+        let Welcome::Client { client, .. } = self.connection.welcome else {
             return Err(BenchError::Ended(None));
         };
         let graph = GraphId {

@@ -2,6 +2,7 @@
 //!
 //! Called by `query`, the command line and anyone who embeds transload. Knows no SQL and decides nothing about placement.
 
+mod connection;
 pub mod coordination;
 mod error;
 mod graph;
@@ -13,26 +14,26 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures::stream::{BoxStream, StreamExt};
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use transload_gpu::Budget;
 use transload_protocol::optimize::Report;
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, ClusterInfo, EventRecord, Explanation, GraphId,
-    LayerProgress, Optimized, Passes, Role, SchedulerToClient, TaskGraph, TaskId, Welcome,
-    optimize,
+    LayerProgress, Optimized, Passes, Role, TaskGraph, TaskId, Welcome, optimize,
 };
 use transload_transport::{Destination, Transport};
 use transload_transport_tcp::TcpTransport;
 
 use crate::config::ClientConfig;
-use crate::control::{self, Connected, FrameReader};
+use crate::control;
 use crate::fetcher::Fetcher;
 use crate::scheduler_server::SchedulerFile;
 
 pub use error::ClientError;
 pub use graph::GraphHandle;
 
+use connection::{Connection, Target};
 use graph::ClientMemory;
 use state::State;
 
@@ -67,7 +68,7 @@ impl ClientOptions {
     }
 }
 
-/// A connection to a scheduler; cheap to clone, closed when the last clone and the last [`GraphHandle`] are gone.
+/// A connection to a scheduler, made again when it breaks; cheap to clone, closed when the last clone and the last [`GraphHandle`] are gone.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<ClientInner>,
@@ -75,7 +76,6 @@ pub struct Client {
 
 struct ClientInner {
     id: ClientId,
-    outgoing: mpsc::UnboundedSender<Vec<ClientMessage>>,
     state: Arc<State>,
     fetcher: Fetcher,
     memory: Arc<dyn Destination>,
@@ -105,44 +105,56 @@ impl Client {
         options: ClientOptions,
         budget: Budget,
     ) -> Result<Self, ClientError> {
+        let target = Target {
+            address: address.to_owned(),
+            file: None,
+        };
+        Self::connect_to(target, options, budget).await
+    }
+
+    async fn connect_to(
+        target: Target,
+        options: ClientOptions,
+        budget: Budget,
+    ) -> Result<Self, ClientError> {
         let config = &options.config;
         let role = Role::Client(ClientHello {
             name: options.name.clone(),
         });
-        let Connected {
-            welcome,
-            reader,
-            writer,
-        } = control::connect(
-            address,
+        let connected = control::connect(
+            &target.address,
             role,
             config.connect_timeout,
             config.control.handshake_timeout,
         )
         .await?;
-        let Welcome::Client { client: id } = welcome else {
+        let Welcome::Client {
+            client: id,
+            session,
+        } = connected.welcome.clone()
+        else {
             return Err(ClientError::UnexpectedWelcome {
-                address: address.to_owned(),
+                address: target.address,
             });
         };
         let state = Arc::new(State::new());
         let stop = CancellationToken::new();
-        let (outgoing, queue) = mpsc::unbounded_channel();
-        tokio::spawn(read_all(reader, Arc::clone(&state), stop.clone()));
-        let writing = Arc::clone(&state);
-        let limits = config.control.send_limits();
-        tokio::spawn(async move {
-            // What is queued when the last handle goes is still sent: cancels and releases among them.
-            if let Err(error) = writer.send_all(queue, limits).await {
-                writing.on_lost(error.to_string());
-            }
-        });
+        let connection = Connection {
+            id,
+            session,
+            target,
+            state: Arc::clone(&state),
+            patience: config.reconnect_timeout,
+            handshake_timeout: config.control.handshake_timeout,
+            limits: config.control.send_limits(),
+            stop: stop.clone(),
+        };
+        connection.start(connected);
 
         let tcp: Arc<dyn Transport> = Arc::new(TcpTransport::new(config.tcp.clone()));
         Ok(Self {
             inner: Arc::new(ClientInner {
                 id,
-                outgoing,
                 state,
                 fetcher: Fetcher::new(vec![tcp]),
                 memory: Arc::new(ClientMemory(budget)),
@@ -167,7 +179,12 @@ impl Client {
             .await
             .map_err(ClientError::SchedulerFile)?
             .address;
-        Self::connect(&address, options).await
+        let target = Target {
+            address,
+            file: Some(path.to_owned()),
+        };
+        let budget = Budget::new("gathered partitions", options.memory_bytes);
+        Self::connect_to(target, options, budget).await
     }
 
     /// The id that the scheduler gave this connection.
@@ -286,10 +303,8 @@ impl Client {
         if self.inner.state.lost().is_some() {
             return Err(self.connection_lost());
         }
-        self.inner
-            .outgoing
-            .send(vec![message])
-            .map_err(|_| self.connection_lost())
+        self.inner.state.send(message);
+        Ok(())
     }
 
     fn connection_lost(&self) -> ClientError {
@@ -300,21 +315,9 @@ impl Client {
     }
 }
 
-/// Feeds the client's state until the connection ends.
-async fn read_all(mut reader: FrameReader, state: Arc<State>, stop: CancellationToken) {
-    let mut messages: Vec<SchedulerToClient> = Vec::new();
-    let reason = loop {
-        let read = tokio::select! {
-            () = stop.cancelled() => break "the client was closed".to_owned(),
-            read = reader.read_many(&mut messages) => read,
-        };
-        // Whole messages that came before an error still count.
-        messages
-            .drain(..)
-            .for_each(|message| state.on_message(message));
-        if let Err(error) = read {
-            break error.to_string();
-        }
-    };
-    state.on_lost(reason);
+impl Drop for ClientInner {
+    fn drop(&mut self) {
+        // Before the connection's tasks are told to stop: what is queued still leaves, cancels and releases among them.
+        self.state.close();
+    }
 }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use transload_protocol::{
-    Address, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
-    GraphOutcome, LayerProgress, OutputLocation, RequestId, SchedulerToClient, TaskId, WorkerId,
+    Address, ClientMessage, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError,
+    GraphId, GraphOutcome, LayerProgress, OutputLocation, RequestId, SchedulerToClient, TaskGraph,
+    TaskId, WorkerId,
 };
 
 /// Events kept for a subscriber that reads slowly; older ones are skipped.
@@ -26,6 +27,12 @@ struct Inner {
     explanations: HashMap<TaskId, Vec<oneshot::Sender<Explanation>>>,
     calls: HashMap<RequestId, mpsc::UnboundedSender<CoordinationAnswer>>,
     lost: Option<String>,
+    /// Where messages go; none while the connection is broken.
+    outgoing: Option<mpsc::UnboundedSender<Vec<ClientMessage>>>,
+    /// Wants to hear of events.
+    subscribed: bool,
+    /// Asked for the end of the cluster: a connection that ends then has done what it should.
+    shutting_down: bool,
 }
 
 /// One submitted graph.
@@ -34,6 +41,12 @@ pub(super) struct GraphState {
     pub(super) phase: Phase,
     /// Where finished tasks of kept layers are, by task index.
     pub(super) outputs: BTreeMap<u32, OutputLocation>,
+    /// What was submitted, until that is answered.
+    submission: Option<TaskGraph>,
+    /// The caller wants it cancelled.
+    cancelled: bool,
+    /// What the caller has let go of.
+    released: Vec<TaskId>,
     /// Raised whenever `phase` or `outputs` changed, or the connection was lost.
     changed: watch::Sender<u64>,
     progress: watch::Sender<Vec<LayerProgress>>,
@@ -77,6 +90,9 @@ impl State {
         let state = GraphState {
             phase: Phase::Submitted,
             outputs: BTreeMap::new(),
+            submission: None,
+            cancelled: false,
+            released: Vec::new(),
             changed,
             progress,
         };
@@ -149,10 +165,55 @@ impl State {
         self.lock().lost.clone()
     }
 
+    /// Sends a message, or keeps in mind what it asks for until the connection is back. Nothing is sent after the end.
+    pub(super) fn send(&self, message: ClientMessage) {
+        let mut inner = self.lock();
+        inner.note(&message);
+        if let Some(outgoing) = &inner.outgoing {
+            // A connection that has just broken is made again, and then everything is said again.
+            let _ = outgoing.send(vec![message]);
+        }
+    }
+
+    /// A connection is there. On one that was made again, everything that may have been lost with the old one is said first.
+    pub(super) fn on_connected(
+        &self,
+        outgoing: mpsc::UnboundedSender<Vec<ClientMessage>>,
+        is_back: bool,
+    ) {
+        let mut inner = self.lock();
+        if is_back {
+            // The scheduler tells anew where outputs are.
+            for graph in inner.graphs.values_mut() {
+                graph.outputs.clear();
+            }
+            let _ = outgoing.send(inner.say_again());
+        }
+        inner.outgoing = Some(outgoing);
+    }
+
+    /// The connection broke. Returns whether it is worth coming back.
+    pub(super) fn on_broken(&self) -> bool {
+        let mut inner = self.lock();
+        inner.outgoing = None;
+        // Locks and the like end with the connection.
+        inner.calls.clear();
+        inner.lost.is_none() && !inner.shutting_down
+    }
+
+    /// No more messages: what is queued still leaves, and then the connection ends.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        if let Some(outgoing) = inner.outgoing.take() {
+            let _ = outgoing.send(vec![ClientMessage::Goodbye]);
+        }
+    }
+
     /// The connection ended: everyone who waits is woken and finds out why.
     pub(super) fn on_lost(&self, reason: String) {
         let mut inner = self.lock();
         inner.lost.get_or_insert(reason);
+        inner.outgoing = None;
         inner.infos.clear();
         inner.explanations.clear();
         inner.calls.clear();
@@ -168,10 +229,16 @@ impl State {
                 inner.peers.insert(worker, addresses.into());
             }
             SchedulerToClient::Accepted { graph } => {
-                inner.update(graph, |state| state.phase = Phase::Running);
+                inner.update(graph, |state| {
+                    state.phase = Phase::Running;
+                    state.submission = None;
+                });
             }
             SchedulerToClient::Rejected { graph, error } => {
-                inner.update(graph, |state| state.phase = Phase::Rejected(error));
+                inner.update(graph, |state| {
+                    state.phase = Phase::Rejected(error);
+                    state.submission = None;
+                });
             }
             SchedulerToClient::OutputReady { output } => {
                 inner.update(output.task.graph, |state| {
@@ -223,6 +290,80 @@ impl State {
 }
 
 impl Inner {
+    /// Keeps in mind what must be said again should the connection break.
+    fn note(&mut self, message: &ClientMessage) {
+        match message {
+            ClientMessage::Submit { graph, tasks } => {
+                if let Some(state) = self.graphs.get_mut(graph) {
+                    state.submission = Some(tasks.clone());
+                }
+            }
+            ClientMessage::Cancel { graph } => {
+                if let Some(state) = self.graphs.get_mut(graph) {
+                    state.cancelled = true;
+                }
+            }
+            ClientMessage::Release { tasks } => {
+                for task in tasks {
+                    if let Some(state) = self.graphs.get_mut(&task.graph) {
+                        state.released.push(*task);
+                    }
+                }
+            }
+            ClientMessage::Subscribe => self.subscribed = true,
+            ClientMessage::Shutdown => self.shutting_down = true,
+            // Answers to these are waited for, or need not be; and calls end with the connection.
+            ClientMessage::Unreachable { .. }
+            | ClientMessage::Explain { .. }
+            | ClientMessage::Info
+            | ClientMessage::Coordinate { .. }
+            | ClientMessage::Resume { .. }
+            | ClientMessage::Resubmit { .. }
+            | ClientMessage::Goodbye => {}
+        }
+    }
+
+    fn say_again(&self) -> Vec<ClientMessage> {
+        let mut accepted = Vec::new();
+        let mut submitted = Vec::new();
+        let mut rest = Vec::new();
+        let mut graphs: Vec<_> = self.graphs.iter().collect();
+        graphs.sort_unstable_by_key(|(id, _)| **id);
+        for (id, state) in graphs {
+            match (&state.phase, &state.submission) {
+                (Phase::Submitted, Some(tasks)) => {
+                    submitted.push(*id);
+                    rest.push(ClientMessage::Resubmit {
+                        graph: *id,
+                        tasks: tasks.clone(),
+                    });
+                }
+                // It is about to be sent.
+                (Phase::Submitted, None) | (Phase::Rejected(_), _) => continue,
+                (Phase::Running | Phase::Ended(GraphOutcome::Finished), _) => accepted.push(*id),
+                (Phase::Ended(GraphOutcome::Failed(_) | GraphOutcome::Cancelled), _) => continue,
+            }
+            if state.cancelled {
+                rest.push(ClientMessage::Cancel { graph: *id });
+            }
+            if !state.released.is_empty() {
+                let tasks = state.released.clone();
+                rest.push(ClientMessage::Release { tasks });
+            }
+        }
+        if self.subscribed {
+            rest.push(ClientMessage::Subscribe);
+        }
+        rest.extend(self.infos.iter().map(|_| ClientMessage::Info));
+        let asked = self.explanations.keys();
+        rest.extend(asked.map(|task| ClientMessage::Explain { task: *task }));
+        let resume = ClientMessage::Resume {
+            accepted,
+            submitted,
+        };
+        std::iter::once(resume).chain(rest).collect()
+    }
+
     fn update(&mut self, graph: GraphId, change: impl FnOnce(&mut GraphState)) {
         if let Some(state) = self.graphs.get_mut(&graph) {
             change(state);

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Fsync;
+
 /// How values of one kind read and print. A printed value reads back as the same.
 pub(super) struct Kind<T: 'static> {
     /// Shown in help and in the README.
@@ -120,6 +122,22 @@ pub(super) const DURATION: Kind<Duration> = Kind {
     name: "duration",
     parse: parse_duration,
     print: |duration| format_duration(*duration),
+};
+
+pub(super) const FSYNC: Kind<Fsync> = Kind {
+    name: "fsync",
+    parse: |text| match text {
+        "always" => Ok(Fsync::Always),
+        "never" => Ok(Fsync::Never),
+        _ => parse_duration(text)
+            .map(Fsync::Within)
+            .map_err(|_| "`always`, `never`, or a time as in 100ms".to_owned()),
+    },
+    print: |fsync| match fsync {
+        Fsync::Always => "always".to_owned(),
+        Fsync::Within(delay) => format_duration(*delay),
+        Fsync::Never => "never".to_owned(),
+    },
 };
 
 pub(super) const AMOUNTS: Kind<BTreeMap<String, u32>> = Kind {

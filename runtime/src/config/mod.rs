@@ -61,6 +61,12 @@ pub struct SchedulerConfig {
     pub max_queue_per_slot: u32,
     /// See [`transload_scheduler::Config::worker_timeout_ms`].
     pub worker_timeout: Duration,
+    /// See [`transload_scheduler::Config::client_grace_ms`].
+    pub client_grace: Duration,
+    /// See [`transload_scheduler::Config::recovery_grace_ms`].
+    pub recovery_grace: Duration,
+    /// What it writes down to survive its own end.
+    pub journal: JournalConfig,
     /// See [`transload_scheduler::Config::worker_deaths_per_task`].
     pub worker_deaths_per_task: u32,
     /// See [`transload_scheduler::Config::progress_interval_ms`].
@@ -110,6 +116,8 @@ pub struct WorkerConfig {
     pub data_port: u16,
     /// How long it tries to reach the scheduler.
     pub connect_timeout: Duration,
+    /// How long it tries to come back after its connection to the scheduler broke.
+    pub reconnect_timeout: Duration,
     /// How long running operators may take to stop when the worker ends.
     pub stop_timeout: Duration,
     /// Its data connections.
@@ -123,6 +131,8 @@ pub struct WorkerConfig {
 pub struct ClientConfig {
     /// How long it tries to reach the scheduler.
     pub connect_timeout: Duration,
+    /// How long it tries to come back after its connection to the scheduler broke.
+    pub reconnect_timeout: Duration,
     /// Most partitions fetched at once.
     pub fetches_in_flight: u32,
     /// Attempts to fetch one partition from one worker before the scheduler is told that it is unreachable.
@@ -155,6 +165,9 @@ impl Default for SchedulerConfig {
             queue_per_slot: machine.queue_per_slot,
             max_queue_per_slot: machine.max_queue_per_slot,
             worker_timeout: millis(machine.worker_timeout_ms),
+            client_grace: millis(machine.client_grace_ms),
+            recovery_grace: millis(machine.recovery_grace_ms),
+            journal: JournalConfig::default(),
             worker_deaths_per_task: machine.worker_deaths_per_task,
             progress_interval: millis(machine.progress_interval_ms),
             coordination: machine.coordination,
@@ -184,6 +197,7 @@ impl Default for WorkerConfig {
             data_host: None,
             data_port: 0,
             connect_timeout: Duration::from_secs(30),
+            reconnect_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             tcp: TcpOptions::default(),
             control: ControlConfig::default(),
@@ -195,10 +209,43 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(5),
+            reconnect_timeout: Duration::from_secs(30),
             fetches_in_flight: 16,
             fetch_attempts: 2,
             tcp: TcpOptions::default(),
             control: ControlConfig::default(),
+        }
+    }
+}
+
+/// The journal of a scheduler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// The folder; `None` for no journal.
+    pub folder: Option<PathBuf>,
+    /// When what is written is forced onto the disk.
+    pub fsync: Fsync,
+    /// A journal longer than this is made shorter, if that helps.
+    pub limit_bytes: u64,
+}
+
+/// When a journal is forced onto the disk. The end of the process alone loses nothing, whatever stands here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before anything is acknowledged.
+    Always,
+    /// At most so much later: a crash of the machine may cost what was acknowledged since.
+    Within(Duration),
+    /// When the system likes.
+    Never,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            fsync: Fsync::Always,
+            limit_bytes: 64 << 20,
         }
     }
 }
@@ -230,6 +277,9 @@ impl SchedulerConfig {
             queue_per_slot: self.queue_per_slot,
             max_queue_per_slot: self.max_queue_per_slot,
             worker_timeout_ms: as_millis(self.worker_timeout),
+            client_grace_ms: as_millis(self.client_grace),
+            recovery_grace_ms: as_millis(self.recovery_grace),
+            journal: self.journal.folder.is_some(),
             worker_deaths_per_task: self.worker_deaths_per_task,
             task_events: true,
             progress_interval_ms: as_millis(self.progress_interval),
@@ -316,6 +366,7 @@ impl WorkerConfig {
             memory_bytes: self.execution_bytes(),
             config: ClientConfig {
                 connect_timeout: self.connect_timeout,
+                reconnect_timeout: self.reconnect_timeout,
                 fetches_in_flight: self.fetches_in_flight,
                 fetch_attempts: self.fetch_attempts,
                 tcp: self.tcp.clone(),

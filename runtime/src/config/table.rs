@@ -139,6 +139,26 @@ pub static SETTINGS: &[Setting] = &[
         what: "Most bytes of all items and values together; more are refused.",
         cost: "The scheduler's memory.",
         change: "Higher for long queues."),
+    setting!("scheduler.client_grace", DURATION, --"client-grace" on [Scheduler, Sql] at scheduler.client_grace;
+        what: "The graphs of a client whose connection broke go on for so long; 0ms for not at all.",
+        cost: "Work and memory for clients that died.",
+        change: "Longer where networks break for longer."),
+    setting!("scheduler.journal", OPTIONAL_PATH, --"journal" on [Scheduler] at scheduler.journal.folder;
+        what: "Folder of the journal, from which a scheduler started in the place of one that died goes on; `auto` for none.",
+        cost: "A write to disk for each client, worker and submitted graph.",
+        change: "Wherever work takes longer than you want to lose; on a disk that outlives the machine if another machine is to take over."),
+    setting!("scheduler.journal_fsync", FSYNC, --"journal-fsync" on [Scheduler] at scheduler.journal.fsync;
+        what: "When the journal is forced onto the disk: `always` before anything is acknowledged, at most a time as in 100ms later, or `never`. The end of the process alone loses nothing in any case.",
+        cost: "`always` adds the disk's latency to each submission.",
+        change: "Where the disk is slow and a crash of the whole machine may cost the last submissions."),
+    setting!("scheduler.journal_limit", BYTES, --"journal-limit" on [Scheduler] at scheduler.journal.limit_bytes;
+        what: "A journal that is longer is written anew without what is over, if that halves it.",
+        cost: "Disk space and time at the start.",
+        change: "Higher where graphs of many megabytes come often."),
+    setting!("scheduler.recovery_grace", DURATION, --"recovery-grace" on [Scheduler] at scheduler.recovery_grace;
+        what: "A scheduler that goes on from a journal waits at most so long for the workers of the one before, before it hands out tasks.",
+        cost: "Longer until work goes on when a worker died, too.",
+        change: "Longer where workers take long to notice that the scheduler is back."),
     setting!("worker.name", OPTIONAL_TEXT, --"name" on [Worker] at worker.name;
         what: "Name shown to people; `auto` for host and process id.",
         cost: "None.",
@@ -203,6 +223,10 @@ pub static SETTINGS: &[Setting] = &[
         what: "How long a worker tries to reach the scheduler.",
         cost: "Longer until a wrong address is reported.",
         change: "Longer where workers start long before the scheduler."),
+    setting!("worker.reconnect_timeout", DURATION, --"worker-reconnect-timeout" on [Worker, Sql] at worker.reconnect_timeout;
+        what: "How long a worker keeps what it has and tries to come back when it loses a scheduler that keeps a journal.",
+        cost: "Longer until workers of a scheduler that is gone for good end.",
+        change: "Longer where a scheduler is started again by hand."),
     setting!("worker.stop_timeout", DURATION, --"stop-timeout" on [Worker, Sql] at worker.stop_timeout;
         what: "How long running operators may take to stop when a worker ends; then they are cut off.",
         cost: "Longer until a worker whose operators do not listen has ended.",
@@ -211,6 +235,10 @@ pub static SETTINGS: &[Setting] = &[
         what: "How long a client tries to reach the scheduler.",
         cost: "Longer until a wrong address is reported.",
         change: "Longer where the scheduler may still be starting."),
+    setting!("client.reconnect_timeout", DURATION, --"reconnect-timeout" on [Sql] at client.reconnect_timeout;
+        what: "How long a client tries to come back when its connection breaks; no longer than scheduler.client_grace where the scheduler keeps no journal.",
+        cost: "Longer until a scheduler that is gone is reported.",
+        change: "Longer where a scheduler is started again by hand."),
     setting!("client.fetches_in_flight", COUNT, --"client-fetches" on [Sql] at client.fetches_in_flight;
         what: "Most partitions that a client fetches at once.",
         cost: "Memory of partitions on their way.",

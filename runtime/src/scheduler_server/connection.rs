@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use transload_protocol::{ClientId, Role, SchedulerToClient, SchedulerToWorker, Welcome, WorkerId};
+use transload_protocol::{Role, SchedulerToClient, SchedulerToWorker, Welcome};
 
-use super::core::{Arrival, PeerId};
-use crate::config::{ControlConfig, SchedulerConfig};
+use super::core::{Arrival, ConnectionId};
+use crate::config::ControlConfig;
 use crate::control::{self, ControlError, FrameReader, FrameWriter};
 
 /// How long a peer may take to read the last messages after the scheduler has closed its side.
@@ -25,6 +25,8 @@ const LINGER: Duration = Duration::from_millis(500);
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Outgoing {
+    /// To whoever has just said hello.
+    Welcome(Welcome),
     /// To a client.
     Client(SchedulerToClient),
     /// To a worker.
@@ -38,27 +40,22 @@ pub(super) type Outbox = mpsc::UnboundedSender<Vec<Outgoing>>;
 #[derive(Debug)]
 pub(super) struct Door {
     control: ControlConfig,
-    worker_timeout_ms: u32,
     arrivals: mpsc::Sender<Arrival>,
     abort: CancellationToken,
-    next_client: AtomicU32,
-    next_worker: AtomicU32,
+    next: AtomicU64,
 }
 
 impl Door {
     pub(super) fn new(
-        config: &SchedulerConfig,
+        control: &ControlConfig,
         arrivals: mpsc::Sender<Arrival>,
         abort: CancellationToken,
     ) -> Self {
         Self {
-            control: config.control.clone(),
-            worker_timeout_ms: config.machine().worker_timeout_ms,
+            control: control.clone(),
             arrivals,
             abort,
-            // 0 is the scheduler's own client, which asks for shutdown.
-            next_client: AtomicU32::new(1),
-            next_worker: AtomicU32::new(1),
+            next: AtomicU64::new(0),
         }
     }
 
@@ -85,25 +82,31 @@ impl Door {
                 return;
             }
         };
-        let (outbox, queue) = mpsc::unbounded_channel();
-        let (id, welcome, joined) = self.admit(role, outbox);
-        // The welcome is small, and so fits in a frame; it leaves before anything from the queue.
-        if writer.push(&welcome).is_err() || self.arrivals.send(joined).await.is_err() {
+        let (outbox, mut queue) = mpsc::unbounded_channel();
+        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let is_client = match &role {
+            Role::Client(_) | Role::ReturningClient(_) => true,
+            Role::Worker(_) | Role::ReturningWorker(_) => false,
+        };
+        let joined = Arrival::Joined(id, role, outbox);
+        if self.arrivals.send(joined).await.is_err() {
             return;
         }
-        let reason = match id {
-            PeerId::Client(client) => {
-                self.exchange(reader, writer, queue, |messages| {
-                    Arrival::FromClient(client, messages)
-                })
-                .await
-            }
-            PeerId::Worker(worker) => {
-                self.exchange(reader, writer, queue, |messages| {
-                    Arrival::FromWorker(worker, messages)
-                })
-                .await
-            }
+        // The welcome leaves before the first message is looked at, whatever that is.
+        let first = queue.recv().await.unwrap_or_default();
+        if first.iter().any(|message| writer.push(message).is_err()) {
+            return;
+        }
+        let reason = if is_client {
+            self.exchange(reader, writer, queue, |messages| {
+                Arrival::FromClient(id, messages)
+            })
+            .await
+        } else {
+            self.exchange(reader, writer, queue, |messages| {
+                Arrival::FromWorker(id, messages)
+            })
+            .await
         };
         if let Err(error) = reason {
             // A scheduler that has ended takes no arrivals.
@@ -111,31 +114,6 @@ impl Door {
                 .arrivals
                 .send(Arrival::Lost(id, error.to_string()))
                 .await;
-        }
-    }
-
-    fn admit(&self, role: Role, outbox: Outbox) -> (PeerId, Welcome, Arrival) {
-        match role {
-            Role::Client(hello) => {
-                let client = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));
-                (
-                    PeerId::Client(client),
-                    Welcome::Client { client },
-                    Arrival::ClientJoined(client, hello, outbox),
-                )
-            }
-            Role::Worker(hello) => {
-                let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed));
-                let welcome = Welcome::Worker {
-                    worker,
-                    heartbeat_ms: self.worker_timeout_ms,
-                };
-                (
-                    PeerId::Worker(worker),
-                    welcome,
-                    Arrival::WorkerJoined(worker, hello, outbox),
-                )
-            }
         }
     }
 
@@ -152,7 +130,6 @@ impl Door {
         loop {
             let mut messages = Vec::new();
             tokio::select! {
-                // The welcome leaves before the first message is looked at.
                 biased;
                 sent = &mut sending => {
                     sent?;

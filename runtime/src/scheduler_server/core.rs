@@ -3,18 +3,23 @@
 //! No socket, encoding or timer is in this path; it decides nothing.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use transload_protocol::{
-    ClientHello, ClientId, ClientMessage, ClusterInfo, Event, EventRecord, Explanation, TaskId,
+    ClientHello, ClientId, ClientMessage, ClusterId, ClusterInfo, Event, EventRecord, Explanation,
+    JournalEntry, PROTOCOL_VERSION, ReturningClient, Role, Session, SessionToken, TaskId, Welcome,
     WorkerHello, WorkerId, WorkerMessage,
 };
-use transload_scheduler::{Action, Input, Scheduler};
+use transload_scheduler::{Action, Facts, Input, Scheduler};
 
 use super::connection::{Outbox, Outgoing};
+use super::journal::Journal;
+use super::journal_error::JournalError;
 use crate::RuntimeError;
 use crate::clock::Clock;
 use crate::config::SchedulerConfig;
@@ -33,19 +38,24 @@ pub(super) enum PeerId {
     Worker(WorkerId),
 }
 
+/// One connection; a peer that comes back has another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ConnectionId(pub(super) u64);
+
+/// Why the scheduler's thread ended by itself, if it did.
+pub(super) type FailureSlot = Arc<Mutex<Option<RuntimeError>>>;
+
 /// What connections and the process itself bring to the scheduler's thread.
 #[derive(Debug)]
 pub(super) enum Arrival {
-    /// A client has said hello.
-    ClientJoined(ClientId, ClientHello, Outbox),
-    /// A worker has said hello.
-    WorkerJoined(WorkerId, WorkerHello, Outbox),
+    /// Somebody has said hello.
+    Joined(ConnectionId, Role, Outbox),
     /// Messages of a client, in order.
-    FromClient(ClientId, Vec<ClientMessage>),
+    FromClient(ConnectionId, Vec<ClientMessage>),
     /// Messages of a worker, in order.
-    FromWorker(WorkerId, Vec<WorkerMessage>),
+    FromWorker(ConnectionId, Vec<WorkerMessage>),
     /// A connection has ended, and why.
-    Lost(PeerId, String),
+    Lost(ConnectionId, String),
     /// The process asks about the cluster.
     Info(oneshot::Sender<ClusterInfo>),
     /// The process asks about a task.
@@ -55,6 +65,7 @@ pub(super) enum Arrival {
 }
 
 struct Peer {
+    connection: ConnectionId,
     outbox: Outbox,
     /// Sent at the end of the batch.
     pending: Vec<Outgoing>,
@@ -64,7 +75,17 @@ struct Peer {
 pub(super) struct Core {
     scheduler: Scheduler,
     clock: Clock,
+    journal: Option<Journal>,
+    cluster: ClusterId,
+    epoch: u32,
+    grace_ms: u32,
+    worker_timeout_ms: u32,
+    failure: FailureSlot,
     peers: HashMap<PeerId, Peer>,
+    /// Who is at the other end of each connection that counts.
+    connections: HashMap<ConnectionId, PeerId>,
+    /// Workers that have not said yet what they bring back.
+    returning: HashMap<ConnectionId, (WorkerId, WorkerHello, Outbox)>,
     /// Peers with something pending.
     touched: Vec<PeerId>,
     actions: Vec<Action>,
@@ -78,22 +99,54 @@ impl Core {
         arrivals: mpsc::Receiver<Arrival>,
         abort: CancellationToken,
         ended: CancellationToken,
+        failure: FailureSlot,
     ) -> Result<(), RuntimeError> {
         let threads = |source| RuntimeError::Threads {
             what: "the scheduler's thread",
             source,
         };
-        let core = Self {
-            scheduler: Scheduler::new(transload_scheduler::Config {
-                task_events: tracing::enabled!(tracing::Level::DEBUG),
-                ..config.machine()
-            }),
-            clock: Clock::start(),
+        let (journal, facts) = match &config.journal.folder {
+            None => (None, Facts::default()),
+            Some(folder) => {
+                let (journal, facts) = Journal::open(&config.journal, folder)?;
+                (Some(journal), facts)
+            }
+        };
+        // Where nobody can come back, nobody shall think so.
+        let going_on = facts.cluster.filter(|_| !facts.is_empty());
+        let machine = transload_scheduler::Config {
+            task_events: tracing::enabled!(tracing::Level::DEBUG),
+            ..config.machine()
+        };
+        let (grace_ms, worker_timeout_ms) = (machine.client_grace_ms, machine.worker_timeout_ms);
+        let epoch = going_on.map_or(0, |_| facts.epoch.wrapping_add(1));
+        let clock = Clock::start();
+        // The journal is written anew from the machine, so its records of this are of no use.
+        let mut actions = Vec::new();
+        let scheduler = Scheduler::restore(machine, clock.now(), facts, &mut actions)
+            .map_err(JournalError::Graph)?;
+        actions.clear();
+        let mut core = Self {
+            scheduler,
+            clock,
+            journal,
+            cluster: going_on.unwrap_or_else(|| ClusterId(random())),
+            epoch,
+            grace_ms,
+            worker_timeout_ms,
+            failure,
             peers: HashMap::new(),
+            connections: HashMap::new(),
+            returning: HashMap::new(),
             touched: Vec::new(),
-            actions: Vec::new(),
+            actions,
             stopping: false,
         };
+        core.compact()?;
+        if let Some(cluster) = going_on {
+            let info = core.scheduler.info();
+            tracing::info!(%cluster, epoch, graphs = info.graphs_running, "the scheduler goes on from its journal");
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -118,8 +171,10 @@ impl Core {
         let mut batch = Vec::with_capacity(BATCH);
         while !self.stopping {
             let deadline = self.scheduler.next_deadline();
-            let wake =
-                sleep_until(deadline.map_or_else(Instant::now, |time| self.clock.instant(time)));
+            let deadline = deadline.map(|time| self.clock.instant(time));
+            let sync = self.journal.as_ref().and_then(Journal::deadline);
+            let deadline = [deadline, sync].into_iter().flatten().min();
+            let wake = sleep_until(deadline.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 count = arrivals.recv_many(&mut batch, BATCH) => if count == 0 {
@@ -141,36 +196,76 @@ impl Core {
             }
             self.decide();
             self.send();
+            if self.journal.as_ref().is_some_and(Journal::is_long)
+                && let Err(error) = self.compact()
+            {
+                self.fail(error);
+            }
         }
+    }
+
+    /// Writes down anew all that still counts.
+    fn compact(&mut self) -> Result<(), JournalError> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        let mut entries = vec![JournalEntry::Begin {
+            cluster: self.cluster,
+            epoch: self.epoch,
+            next_client: self.scheduler.next_client().0,
+            next_worker: self.scheduler.next_worker().0,
+        }];
+        entries.extend(self.scheduler.facts());
+        journal.compact(&entries)
+    }
+
+    /// Without its journal the scheduler can promise nothing more: it ends, and has told nobody what it could not write down.
+    fn fail(&mut self, error: JournalError) {
+        tracing::error!(%error, "the scheduler ends: it cannot write its journal");
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error.into());
+        drop(failure);
+        self.stopping = true;
+        self.peers.clear();
+        self.connections.clear();
+        self.returning.clear();
+        self.touched.clear();
     }
 
     fn take(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::ClientJoined(client, hello, outbox) => {
-                self.join(PeerId::Client(client), outbox);
-                self.feed(Input::ClientConnected { client, hello });
-            }
-            Arrival::WorkerJoined(worker, hello, outbox) => {
-                self.join(PeerId::Worker(worker), outbox);
-                self.feed(Input::WorkerConnected { worker, hello });
-            }
-            Arrival::FromClient(client, messages) => {
+            Arrival::Joined(connection, role, outbox) => self.admit(connection, role, outbox),
+            Arrival::FromClient(connection, messages) => {
+                let Some(PeerId::Client(client)) = self.connections.get(&connection).copied()
+                else {
+                    return;
+                };
                 for message in messages {
                     if self.peers.contains_key(&PeerId::Client(client)) {
                         self.feed(Input::FromClient { client, message });
                     }
                 }
             }
-            Arrival::FromWorker(worker, messages) => {
+            Arrival::FromWorker(connection, messages) => {
+                let mut messages = messages.into_iter();
+                if let Some(back) = self.returning.remove(&connection) {
+                    self.take_back(connection, back, messages.next());
+                }
+                let Some(PeerId::Worker(worker)) = self.connections.get(&connection).copied()
+                else {
+                    return;
+                };
                 for message in messages {
                     if self.peers.contains_key(&PeerId::Worker(worker)) {
                         self.feed(Input::FromWorker { worker, message });
                     }
                 }
             }
-            // A peer that we dropped ourselves counts as lost already.
-            Arrival::Lost(peer, reason) => {
-                if self.peers.remove(&peer).is_some() {
+            // A peer that we dropped ourselves, or that has come back meanwhile, is of no concern.
+            Arrival::Lost(connection, reason) => {
+                self.returning.remove(&connection);
+                if let Some(peer) = self.connections.remove(&connection) {
+                    self.peers.remove(&peer);
                     tracing::debug!(?peer, %reason, "connection ended");
                     self.feed(match peer {
                         PeerId::Client(client) => Input::ClientLost { client },
@@ -195,9 +290,104 @@ impl Core {
         }
     }
 
-    fn join(&mut self, peer: PeerId, outbox: Outbox) {
-        let pending = Vec::new();
-        self.peers.insert(peer, Peer { outbox, pending });
+    fn admit(&mut self, connection: ConnectionId, role: Role, outbox: Outbox) {
+        match role {
+            Role::Client(hello) => {
+                // 0 is the scheduler's own client, which asks for shutdown.
+                let client = self.scheduler.next_client().max(ClientId(1));
+                let token = SessionToken(random());
+                self.join(connection, PeerId::Client(client), outbox);
+                self.welcome_client(client, token);
+                self.feed(Input::ClientConnected { client, hello });
+                self.feed(Input::SessionOpened { client, token });
+            }
+            Role::Worker(hello) => {
+                let worker = self.scheduler.next_worker().max(WorkerId(1));
+                let welcome = self.welcome_worker(worker);
+                self.join(connection, PeerId::Worker(worker), outbox);
+                self.post(PeerId::Worker(worker), Outgoing::Welcome(welcome));
+                self.feed(Input::WorkerConnected { worker, hello });
+            }
+            Role::ReturningClient(ReturningClient {
+                cluster,
+                client,
+                token,
+            }) => {
+                if cluster == self.cluster && self.scheduler.knows_client(client, token) {
+                    tracing::info!(%client, "a client is back");
+                    self.join(connection, PeerId::Client(client), outbox);
+                    self.welcome_client(client, token);
+                    self.feed(Input::ClientReturned { client });
+                } else {
+                    refuse(&outbox, "it does not know this client any more");
+                }
+            }
+            Role::ReturningWorker(back) => {
+                if back.cluster == self.cluster && self.scheduler.knows_worker(back.worker) {
+                    let welcome = self.welcome_worker(back.worker);
+                    // A connection that has just ended reports so itself.
+                    let _ = outbox.send(vec![Outgoing::Welcome(welcome)]);
+                    let back = (back.worker, back.hello, outbox);
+                    self.returning.insert(connection, back);
+                } else {
+                    refuse(&outbox, "it does not know this worker any more");
+                }
+            }
+        }
+    }
+
+    fn take_back(
+        &mut self,
+        connection: ConnectionId,
+        (worker, hello, outbox): (WorkerId, WorkerHello, Outbox),
+        first: Option<WorkerMessage>,
+    ) {
+        let Some(WorkerMessage::Inventory(inventory)) = first else {
+            tracing::warn!(%worker, "a worker came back without saying what it has; connection closed");
+            return;
+        };
+        tracing::info!(
+            %worker, stored = inventory.stored.len(), running = inventory.running.len(), "a worker is back"
+        );
+        self.join(connection, PeerId::Worker(worker), outbox);
+        self.feed(Input::WorkerReturned {
+            worker,
+            hello,
+            inventory,
+        });
+    }
+
+    fn welcome_client(&mut self, client: ClientId, token: SessionToken) {
+        let session = Session {
+            cluster: self.cluster,
+            token,
+            grace_ms: self.grace_ms,
+            lasting: self.journal.is_some(),
+        };
+        let welcome = Welcome::Client { client, session };
+        self.post(PeerId::Client(client), Outgoing::Welcome(welcome));
+    }
+
+    fn welcome_worker(&self, worker: WorkerId) -> Welcome {
+        Welcome::Worker {
+            worker,
+            heartbeat_ms: self.worker_timeout_ms,
+            cluster: self.journal.as_ref().map(|_| self.cluster),
+        }
+    }
+
+    /// From now on this is the peer's connection; an older one counts no more.
+    fn join(&mut self, connection: ConnectionId, id: PeerId, outbox: Outbox) {
+        let peer = Peer {
+            connection,
+            outbox,
+            pending: Vec::new(),
+        };
+        if let Some(old) = self.peers.insert(id, peer) {
+            self.connections.remove(&old.connection);
+            self.touched.retain(|touched| *touched != id);
+        }
+        self.connections.insert(connection, id);
     }
 
     fn feed(&mut self, input: Input) {
@@ -232,10 +422,18 @@ impl Core {
             Action::DropWorker { worker, reason } => {
                 tracing::warn!(%worker, %reason, "closing a worker's connection");
                 self.send();
-                self.peers.remove(&PeerId::Worker(worker));
+                if let Some(peer) = self.peers.remove(&PeerId::Worker(worker)) {
+                    self.connections.remove(&peer.connection);
+                }
             }
             Action::Emit(record) => log(&record),
             Action::Stop => self.stopping = true,
+            Action::Record(entry) => {
+                let journal = self.journal.as_mut();
+                if let Some(Err(error)) = journal.map(|journal| journal.append(&entry)) {
+                    self.fail(error);
+                }
+            }
         }
     }
 
@@ -248,7 +446,12 @@ impl Core {
         }
     }
 
+    /// What follows from a record leaves when the record is written.
     fn send(&mut self) {
+        if let Some(Err(error)) = self.journal.as_mut().map(Journal::commit) {
+            self.fail(error);
+            return;
+        }
         for peer in self.touched.drain(..) {
             if let Some(entry) = self.peers.get_mut(&peer) {
                 // A connection that has just ended reports so itself.
@@ -256,6 +459,20 @@ impl Core {
             }
         }
     }
+}
+
+fn refuse(outbox: &Outbox, reason: &str) {
+    let refused = Welcome::Refused {
+        version: PROTOCOL_VERSION,
+        reason: reason.to_owned(),
+    };
+    // Whoever is gone need not know.
+    let _ = outbox.send(vec![Outgoing::Welcome(refused)]);
+}
+
+/// A number that nobody can guess: a keyed hash whose keys come from the system.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn log(record: &EventRecord) {

@@ -5,9 +5,11 @@
 mod connection;
 mod core;
 mod file;
+mod journal;
+mod journal_error;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -17,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use transload_protocol::{ClusterInfo, Explanation, PROTOCOL_VERSION, TaskId};
 
 use self::connection::Door;
-use self::core::{Arrival, Core};
+use self::core::{Arrival, Core, FailureSlot};
 use crate::RuntimeError;
 use crate::config::SchedulerConfig;
 
 pub use file::SchedulerFile;
+pub use journal_error::JournalError;
 
 /// Batches of messages that wait for the scheduler's thread before readers pause, and their peers with them.
 const ARRIVALS: usize = 1_024;
@@ -40,13 +43,14 @@ pub struct SchedulerServer {
     abort: CancellationToken,
     /// Cancelled when everything has ended.
     ended: CancellationToken,
+    failure: FailureSlot,
 }
 
 impl SchedulerServer {
     /// Listens, starts the scheduler's thread, and writes the scheduler file where one is configured. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`RuntimeError::Bind`], [`RuntimeError::File`], [`RuntimeError::Threads`].
+    /// [`RuntimeError::Bind`], [`RuntimeError::File`], [`RuntimeError::Threads`], [`RuntimeError::Journal`].
     pub async fn start(config: SchedulerConfig) -> Result<Self, RuntimeError> {
         let bind = |source| RuntimeError::Bind {
             address: format!("{}:{}", config.host, config.port),
@@ -64,14 +68,17 @@ impl SchedulerServer {
         let core_ended = CancellationToken::new();
         let ended = CancellationToken::new();
         let (arrivals, queue) = mpsc::channel(ARRIVALS);
-        Core::spawn(&config, queue, abort.clone(), core_ended.clone())?;
+        let failure = FailureSlot::default();
+        let (stop, over) = (abort.clone(), core_ended.clone());
+        Core::spawn(&config, queue, stop, over, Arc::clone(&failure))?;
         let server = Self {
             address,
             arrivals: arrivals.clone(),
             abort: abort.clone(),
             ended: ended.clone(),
+            failure,
         };
-        let door = Arc::new(Door::new(&config, arrivals, abort));
+        let door = Arc::new(Door::new(&config.control, arrivals, abort));
         let everything_ended = ended.drop_guard();
         tokio::spawn(async move {
             accept(listener, door, config.connections, core_ended).await;
@@ -111,6 +118,12 @@ impl SchedulerServer {
     /// Waits until the scheduler has ended, because a client asked for it or [`SchedulerServer::shutdown`] did.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
+    }
+
+    /// Why it has ended although nobody asked for it; told once.
+    pub fn take_failure(&self) -> Option<RuntimeError> {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.take()
     }
 
     /// Tells workers and clients, waits a moment for them to read it, and ends.

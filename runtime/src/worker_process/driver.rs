@@ -19,23 +19,20 @@ use transload_worker::{Action, Input, Worker};
 use super::completions::Completion;
 use super::executor::Executor;
 use super::fused::PreparedLayer;
+use super::link::{Home, Link, LinkEvent};
 use super::store::PartitionStore;
 use crate::RuntimeError;
 use crate::clock::Clock;
 use crate::config::resident_bytes;
-use crate::control::{Connected, ControlError, SendLimits};
+use crate::control::{Connected, SendLimits};
 use crate::fetcher::Fetcher;
 
-/// How long the scheduler may take to close its side after we have closed ours.
-const LINGER: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// What a driver is made of.
 pub(super) struct Parts {
-    pub(super) id: WorkerId,
+    pub(super) home: Home,
     pub(super) machine: transload_worker::Config,
-    /// For people.
-    pub(super) scheduler: String,
     pub(super) executor: Executor,
     pub(super) store: Arc<PartitionStore>,
     pub(super) spill: Arc<SpillDirectory>,
@@ -97,27 +94,23 @@ impl Driver {
         }
     }
 
-    /// Runs until the machine wants to exit, `stop` is cancelled, or the scheduler is lost; then cleans up.
+    /// Runs until the machine wants to exit, `stop` is cancelled, or the scheduler is lost for good; then cleans up.
     pub(super) async fn run(
         mut self,
         scheduler: Connected,
         limits: SendLimits,
         stop: CancellationToken,
     ) -> Result<(), RuntimeError> {
-        let (outbox, queue) = mpsc::unbounded_channel();
-        let mut sender = tokio::spawn(scheduler.writer.send_all(queue, limits));
-        let mut reader = scheduler.reader;
+        let mut link = Link::up(scheduler, limits);
         let mut messages = Vec::new();
         let mut measure = interval(MEASURE_EVERY);
         measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.pending.push_back(Input::Connected {
-            worker: self.parts.id,
-        });
+        let worker = self.parts.home.worker;
+        self.pending.push_back(Input::Connected { worker });
         let ended = loop {
             self.feed_pending();
             if !self.outgoing.is_empty() {
-                // A sender that has failed is noticed below.
-                let _ = outbox.send(std::mem::take(&mut self.outgoing));
+                link.send(std::mem::take(&mut self.outgoing));
             }
             if self.exiting {
                 break Ok(());
@@ -127,7 +120,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    let _ = outbox.send(vec![WorkerMessage::Goodbye]);
+                    link.send(vec![WorkerMessage::Goodbye]);
                     break Ok(());
                 }
                 Some(completion) = self.completed.recv() => {
@@ -136,22 +129,29 @@ impl Driver {
                         self.complete(completion);
                     }
                 }
-                read = reader.read_many(&mut messages) => {
+                event = link.next(&mut messages) => {
                     for message in messages.drain(..) {
                         self.hear(message);
                     }
-                    if let Err(error) = read {
-                        self.feed_pending();
-                        break if self.exiting { Ok(()) } else { Err(self.lost(&error)) };
+                    match event {
+                        LinkEvent::Heard => {}
+                        LinkEvent::Lost(reason) => {
+                            self.feed_pending();
+                            if self.exiting {
+                                break Ok(());
+                            }
+                            match self.go_away(reason) {
+                                Ok(returning) => link = returning,
+                                Err(error) => break Err(error),
+                            }
+                        }
+                        LinkEvent::Back(Ok(connected)) => {
+                            tracing::info!(%worker, "back at the scheduler");
+                            link = Link::up(connected, limits);
+                            self.pending.push_back(Input::Connected { worker });
+                        }
+                        LinkEvent::Back(Err(error)) => break Err(error),
                     }
-                }
-                sent = &mut sender => {
-                    let reason = match sent {
-                        Ok(Ok(())) => "the sender ended".to_owned(),
-                        Ok(Err(error)) => error.to_string(),
-                        Err(error) => error.to_string(),
-                    };
-                    break Err(RuntimeError::SchedulerLost { address: self.parts.scheduler.clone(), reason });
                 }
                 _ = measure.tick() => self.pending.push_back(Input::Measured {
                     resident_bytes: resident_bytes(),
@@ -160,16 +160,25 @@ impl Driver {
             }
             self.tick_if_due();
         };
-        // What is queued for the scheduler still leaves; it does not matter if a scheduler that is gone does not take it.
-        drop(outbox);
         let patience = self.parts.stop_timeout;
         self.clean_up().await;
-        if !sender.is_finished() && timeout(patience, &mut sender).await.is_err() {
-            sender.abort();
-        }
-        // Closing while unread input waits would make the system throw away our last words.
-        let _ = timeout(LINGER, reader.drain()).await;
+        link.close(patience).await;
         ended
+    }
+
+    /// The connection is lost. Where a scheduler may take the place of this one, the worker keeps what it has and looks for it.
+    fn go_away(&mut self, reason: String) -> Result<Link, RuntimeError> {
+        let home = &self.parts.home;
+        let Some(returning) = home.find_back(reason.clone()) else {
+            let address = home.address.clone();
+            return Err(RuntimeError::SchedulerLost { address, reason });
+        };
+        tracing::warn!(worker = %home.worker, %reason, patience = ?home.patience, "lost the scheduler; trying to come back");
+        self.pending.push_back(Input::Disconnected);
+        self.feed_pending();
+        self.outgoing.clear();
+        self.layers.clear();
+        Ok(returning)
     }
 
     /// A deadline passes even while something else keeps happening.
@@ -179,13 +188,6 @@ impl Driver {
             && self.pending.back() != Some(&Input::Tick)
         {
             self.pending.push_back(Input::Tick);
-        }
-    }
-
-    fn lost(&self, error: &ControlError) -> RuntimeError {
-        RuntimeError::SchedulerLost {
-            address: self.parts.scheduler.clone(),
-            reason: error.to_string(),
         }
     }
 
@@ -215,6 +217,7 @@ impl Driver {
             | SchedulerToWorker::Assign { .. }
             | SchedulerToWorker::Cancel { .. }
             | SchedulerToWorker::Release { .. }
+            | SchedulerToWorker::Disown { .. }
             | SchedulerToWorker::Shutdown => None,
         };
         self.pending.push_back(Input::FromScheduler(message));

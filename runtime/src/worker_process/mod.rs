@@ -9,6 +9,7 @@ mod disk;
 mod driver;
 mod executor;
 mod fused;
+mod link;
 mod slots;
 mod store;
 
@@ -24,12 +25,13 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::{Budget, SpillDirectory};
-use transload_protocol::{Role, Welcome, WorkerHello, WorkerId};
+use transload_protocol::{ClusterId, Role, Welcome, WorkerHello, WorkerId};
 use transload_transport::{Listener, Transport};
 use transload_transport_tcp::{TcpOptions, TcpTransport};
 
 use self::driver::{Driver, Parts};
 use self::executor::Executor;
+use self::link::Home;
 use self::store::PartitionStore;
 use crate::config::WorkerConfig;
 use crate::control::{self, ControlError, Dialed};
@@ -70,7 +72,7 @@ pub async fn run_worker(
                 tokio::select! {
                     biased;
                     () = abort.cancelled() => Ok(()),
-                    result = work(config, operators, stop, data) => result,
+                    result = live(config, operators, stop, data) => result,
                 }
             });
             runtime.shutdown_background();
@@ -80,6 +82,24 @@ pub async fn run_worker(
         .map_err(threads)?;
     end.await
         .unwrap_or_else(|_| Err(threads(io::Error::other("it panicked"))))
+}
+
+/// One life after another: a worker that its scheduler no longer knows begins anew, with nothing.
+async fn live(
+    config: WorkerConfig,
+    operators: OperatorFactory,
+    stop: CancellationToken,
+    data: Handle,
+) -> Result<(), RuntimeError> {
+    loop {
+        let (operators, stop) = (Arc::clone(&operators), stop.clone());
+        match Box::pin(work(config.clone(), operators, stop, data.clone())).await {
+            Err(error @ RuntimeError::Forgotten { .. }) => {
+                tracing::warn!(%error, "the worker starts anew");
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// The worker's life, on its own thread. `data` is the runtime for partitions.
@@ -132,7 +152,7 @@ async fn work(
     };
     let handshake = control::greet(
         dialed,
-        Role::Worker(hello),
+        Role::Worker(hello.clone()),
         config.control.handshake_timeout,
     );
     let connected = tokio::select! {
@@ -143,15 +163,22 @@ async fn work(
         }
         connected = handshake => connected?,
     };
-    let (id, silence) = welcomed(&connected.welcome, &address)?;
+    let (id, silence, cluster) = welcomed(&connected.welcome, &address)?;
     tracing::info!(
         worker = %id, %name, scheduler = %address, data = %data.listener.address(),
         slots = environment.slots, spill = %spill.path().display(), "worker joined"
     );
     let driver = Driver::new(Parts {
-        id,
+        home: Home {
+            address,
+            file: config.scheduler_file.clone(),
+            cluster,
+            worker: id,
+            hello,
+            patience: config.reconnect_timeout,
+            handshake_timeout: config.control.handshake_timeout,
+        },
         machine: config.machine(silence),
-        scheduler: address,
         executor,
         store,
         spill,
@@ -237,12 +264,20 @@ fn make_scratch_directory(spill: &Path) -> Result<std::path::PathBuf, RuntimeErr
     }
 }
 
-fn welcomed(welcome: &Welcome, address: &str) -> Result<(WorkerId, Duration), RuntimeError> {
+/// A worker's id, the silence that the scheduler bears, and where to come back to.
+type Membership = (WorkerId, Duration, Option<ClusterId>);
+
+fn welcomed(welcome: &Welcome, address: &str) -> Result<Membership, RuntimeError> {
     match welcome {
         Welcome::Worker {
             worker,
             heartbeat_ms,
-        } => Ok((*worker, Duration::from_millis((*heartbeat_ms).into()))),
+            cluster,
+        } => Ok((
+            *worker,
+            Duration::from_millis((*heartbeat_ms).into()),
+            *cluster,
+        )),
         Welcome::Client { .. } | Welcome::Refused { .. } => Err(ControlError::NotTransload {
             peer: address.to_owned(),
             reason: "it answered a worker's hello with something else".to_owned(),

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
     Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
-    GraphOutcome, InputSpec, LayerIndex, LayerProgress, LayerSpec, PartitionId, RequestId,
-    SchedulerToClient, SchedulerToWorker, SourceTable, TaskAssignment, TaskId, WorkerId,
+    GraphOutcome, InputSpec, Inventory, LayerIndex, LayerProgress, LayerSpec, OutputSizes,
+    PartitionId, RequestId, SchedulerToClient, SchedulerToWorker, SourceTable, TaskAssignment,
+    TaskId, WorkerId,
 };
 
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct FakeWorker {
     pub(crate) shutdown: bool,
     /// Every attempt it was ever given.
     attempts: BTreeMap<TaskId, Attempt>,
+    /// Outputs of every task it was ever given.
+    makes: BTreeMap<TaskId, u32>,
 }
 
 impl FakeWorker {
@@ -79,15 +82,55 @@ impl FakeWorker {
                 }
             }
             SchedulerToWorker::Forget { graph } => {
-                assert!(
-                    self.assigned.keys().all(|task| task.graph != graph),
-                    "forgotten before cancelled"
-                );
+                if self.layers.keys().any(|(of, _)| *of == graph) {
+                    assert!(
+                        self.assigned.keys().all(|task| task.graph != graph),
+                        "forgotten before cancelled"
+                    );
+                } else {
+                    // It came back with tasks of a graph that is over.
+                    self.assigned.retain(|task, _| task.graph != graph);
+                }
                 self.layers.retain(|(of, _), _| *of != graph);
                 self.sources.retain(|(of, _, _), _| *of != graph);
                 self.stored.retain(|task| task.graph != graph);
             }
             SchedulerToWorker::Shutdown => self.shutdown = true,
+            SchedulerToWorker::Disown { task, attempt } => {
+                if self
+                    .assigned
+                    .get(&task)
+                    .is_some_and(|fake| fake.task.attempt == attempt)
+                {
+                    self.assigned.remove(&task);
+                }
+                self.cancelling.retain(|open| *open != (task, attempt));
+            }
+        }
+    }
+
+    /// The connection broke: all that was said is forgotten but what runs, and what is stored.
+    pub(crate) fn disconnect(&mut self) {
+        self.inbox.clear();
+        self.peers.clear();
+        self.layers.clear();
+        self.sources.clear();
+        self.cancelling.clear();
+        self.assigned.retain(|_, fake| fake.fetched);
+    }
+
+    pub(crate) fn inventory(&self) -> Inventory {
+        let sizes = |task| OutputSizes::of(&vec![100; self.makes[task] as usize]);
+        let running = self.assigned.iter();
+        Inventory {
+            stored: self
+                .stored
+                .iter()
+                .map(|task| (*task, sizes(task)))
+                .collect(),
+            running: running
+                .map(|(task, fake)| (*task, fake.task.attempt))
+                .collect(),
         }
     }
 
@@ -153,6 +196,7 @@ impl FakeWorker {
                 .any(|(cancelled, _)| *cancelled == id),
             "{id} came back before its cancel was answered"
         );
+        self.makes.insert(id, spec.outputs);
         let fake = FakeTask {
             outputs: spec.outputs,
             reads,
@@ -184,6 +228,8 @@ impl FakeWorker {
 /// Notes of a client.
 #[derive(Debug, Default)]
 pub(crate) struct FakeClient {
+    /// Graphs about which it was told anew.
+    pub(crate) retold: BTreeSet<GraphId>,
     pub(crate) submitted: u32,
     pub(crate) peers: BTreeSet<WorkerId>,
     pub(crate) accepted: BTreeSet<GraphId>,
@@ -223,8 +269,10 @@ impl FakeClient {
                 self.lost.push(task);
             }
             SchedulerToClient::Ended { graph, outcome } => {
-                let (last, _) = self.progress.last().expect("progress precedes the end");
-                assert_eq!(*last, graph, "the last progress precedes the end");
+                if !self.retold.contains(&graph) {
+                    let (last, _) = self.progress.last().expect("progress precedes the end");
+                    assert_eq!(*last, graph, "the last progress precedes the end");
+                }
                 if outcome != GraphOutcome::Finished {
                     self.outputs.retain(|task, _| task.graph != graph);
                 }

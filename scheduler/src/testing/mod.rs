@@ -7,13 +7,14 @@ mod cases;
 mod fakes;
 mod graphs;
 mod random;
+mod restart;
 
 use std::collections::BTreeMap;
 
 use transload_protocol::{
-    ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, OutputSizes, PartitionId,
-    Resources, TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello, WorkerId,
-    WorkerMessage,
+    ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, JournalEntry, OutputSizes,
+    PartitionId, Resources, TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello,
+    WorkerId, WorkerMessage,
 };
 
 use crate::{Action, Config, Input, Scheduler};
@@ -31,6 +32,15 @@ pub(crate) struct Cluster {
     pub(crate) dropped: Vec<WorkerId>,
     pub(crate) stopped: bool,
     next_worker: u32,
+    hellos: BTreeMap<WorkerId, WorkerHello>,
+    /// Everything that was recorded.
+    pub(crate) journal: Vec<JournalEntry>,
+    /// Workers whose connection broke.
+    pub(crate) absent: BTreeMap<WorkerId, FakeWorker>,
+    /// The client's connection is broken.
+    pub(crate) is_cut_off: bool,
+    /// What it has submitted.
+    pub(crate) submitted: BTreeMap<GraphId, TaskGraph>,
 }
 
 impl Cluster {
@@ -53,6 +63,11 @@ impl Cluster {
             dropped: Vec::new(),
             stopped: false,
             next_worker: 0,
+            hellos: BTreeMap::new(),
+            journal: Vec::new(),
+            absent: BTreeMap::new(),
+            is_cut_off: false,
+            submitted: BTreeMap::new(),
         };
         cluster.join_client(CLIENT);
         cluster
@@ -85,17 +100,16 @@ impl Cluster {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         self.workers.insert(worker, FakeWorker::default());
-        self.feed(Input::WorkerConnected {
-            worker,
-            hello: WorkerHello {
-                name: format!("worker {}", worker.0),
-                host: "here".to_owned(),
-                process: worker.0,
-                resources,
-                memory_bytes: 1 << 30,
-                addresses: Vec::new(),
-            },
-        });
+        let hello = WorkerHello {
+            name: format!("worker {}", worker.0),
+            host: "here".to_owned(),
+            process: worker.0,
+            resources,
+            memory_bytes: 1 << 30,
+            addresses: Vec::new(),
+        };
+        self.hellos.insert(worker, hello.clone());
+        self.feed(Input::WorkerConnected { worker, hello });
         worker
     }
 
@@ -132,6 +146,7 @@ impl Cluster {
             }
             Action::Emit(record) => self.events.push(record.event),
             Action::Stop => self.stopped = true,
+            Action::Record(entry) => self.journal.push(entry),
         }
     }
 
@@ -174,6 +189,7 @@ impl Cluster {
             sequence: fake.submitted,
         };
         fake.submitted += 1;
+        self.submitted.insert(graph, tasks.clone());
         self.feed(Input::FromClient {
             client,
             message: ClientMessage::Submit { graph, tasks },

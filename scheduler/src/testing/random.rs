@@ -20,6 +20,8 @@ struct Trouble {
     deaths: bool,
     failures: bool,
     second_thoughts: bool,
+    /// Schedulers that take each other's place, and connections that break.
+    restarts: bool,
 }
 
 impl Cluster {
@@ -117,6 +119,8 @@ impl Cluster {
             5..8 if trouble.second_thoughts => self.change_mind(rng),
             8 if trouble.second_thoughts => self.complain(rng),
             9 => self.feed(Input::Tick),
+            10 if trouble.restarts => self.break_something(rng),
+            11..15 if trouble.restarts => self.mend_something(rng, trouble),
             _ => {
                 if let Some(worker) = self.random_worker(rng) {
                     self.random_work(worker, rng, trouble);
@@ -125,8 +129,61 @@ impl Cluster {
         }
     }
 
+    fn break_something(&mut self, rng: &mut SmallRng) {
+        match rng.random_range(0..4) {
+            0 if !self.is_cut_off => self.cut_client(),
+            1 => {
+                if let Some(worker) = self.random_worker(rng) {
+                    self.cut(worker);
+                }
+            }
+            _ => {
+                let stored = self.stored();
+                let is_whole = self.absent.is_empty();
+                self.crash();
+                if is_whole && rng.random_bool(0.3) {
+                    self.all_return();
+                    let again = |task: &&TaskId| {
+                        let state = self.state_of(**task);
+                        state.is_some_and(|state| !state.is_settled())
+                    };
+                    assert_eq!(stored.iter().find(again), None, "held, and yet made again");
+                }
+            }
+        }
+        if !self.is_cut_off && rng.random_bool(0.2) {
+            // The answer to the last submission did not arrive.
+            let client = self.clients.get_mut(&CLIENT).expect("known");
+            if let Some(last) = client.accepted.iter().next_back().copied()
+                && !client.ended.contains_key(&last)
+            {
+                client.accepted.remove(&last);
+                self.cut_client();
+            }
+        }
+    }
+
+    fn mend_something(&mut self, rng: &mut SmallRng, trouble: Trouble) {
+        let worker = self.absent.keys().choose(rng).copied();
+        match worker {
+            Some(worker) if trouble.deaths && rng.random_bool(0.2) => {
+                self.absent.remove(&worker);
+            }
+            Some(worker) if rng.random_bool(0.6) => self.worker_returns(worker),
+            Some(_) | None if rng.random_bool(0.5) => self.client_returns(),
+            Some(_) | None => {
+                self.client_returns();
+                // Those who are not back by now were waited for long enough.
+                self.wait_ms(5_001);
+            }
+        }
+    }
+
     /// The client releases some outputs, perhaps before they are made, or cancels a graph.
     fn change_mind(&mut self, rng: &mut SmallRng) {
+        if self.is_cut_off {
+            return;
+        }
         let Some(graph) = self.client().accepted.iter().choose(rng).copied() else {
             return;
         };
@@ -144,6 +201,9 @@ impl Cluster {
     }
 
     fn complain(&mut self, rng: &mut SmallRng) {
+        if self.is_cut_off {
+            return;
+        }
         let Some((task, worker)) = self.client().outputs.iter().choose(rng) else {
             return;
         };
@@ -160,7 +220,10 @@ impl Cluster {
             deaths: false,
             failures: false,
             second_thoughts: false,
+            restarts: false,
         };
+        self.all_return();
+        self.wait_ms(5_001);
         let worker = self.join(4);
         self.workers.get_mut(&worker).expect("new").slow = true;
         for _ in 0..20_000 {
@@ -226,8 +289,13 @@ fn play(graphs: &[TaskGraph], seed: u64, trouble: Trouble) {
         worker_deaths_per_task: 4,
         ..Config::default()
     };
-    let mut cluster = Cluster::with(config);
+    let mut cluster = if trouble.restarts {
+        Cluster::journaled(config)
+    } else {
+        Cluster::with(config)
+    };
     for graph in graphs {
+        cluster.client_returns();
         cluster.submit(graph.clone());
         for _ in 0..rng.random_range(0..150) {
             cluster.random_step(&mut rng, trouble);
@@ -245,7 +313,7 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..3),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false });
+        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false, restarts: false });
     }
 
     #[test]
@@ -253,7 +321,7 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..3),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: true, failures: false, second_thoughts: false });
+        play(&graphs, seed, Trouble { deaths: true, failures: false, second_thoughts: false, restarts: false });
     }
 
     #[test]
@@ -261,6 +329,22 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..4),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true });
+        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true, restarts: false });
+    }
+
+    #[test]
+    fn every_graph_finishes_whoever_takes_the_schedulers_place(
+        graphs in proptest::collection::vec(any_graph(), 1..4),
+        seed in any::<u64>(),
+    ) {
+        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false, restarts: true });
+    }
+
+    #[test]
+    fn every_graph_ends_whatever_happens_and_whoever_takes_the_schedulers_place(
+        graphs in proptest::collection::vec(any_graph(), 1..4),
+        seed in any::<u64>(),
+    ) {
+        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true, restarts: true });
     }
 }

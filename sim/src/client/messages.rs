@@ -145,6 +145,10 @@ impl Client {
         // have let go of it while the news was on its way.
         let it = self.submissions.get(graph);
         let has_finished = it.is_some_and(|it| it.outcome == Some(GraphOutcome::Finished));
+        if has_finished && !matches!(outcome, GraphOutcome::Failed(_)) {
+            // It was told again after a broken connection; or it was cancelled while some of it had to be made again.
+            return Ok(());
+        }
         if !(has_finished && matches!(outcome, GraphOutcome::Failed(_))) {
             self.expect(graph, Status::Running, "Ended")?;
         }

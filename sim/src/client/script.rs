@@ -54,6 +54,7 @@ impl Client {
             submissions,
             fetching: BTreeMap::new(),
             leaves_when_done: world.random.chance(500),
+            is_cut_off: false,
             shuts_down: index == 0 && world.random.chance(world.scenario.shutdown_per_mille),
         })
     }
@@ -80,6 +81,7 @@ impl Client {
             peers: BTreeMap::new(),
             leaves_when_done: true,
             shuts_down: false,
+            is_cut_off: false,
         })
     }
 

@@ -65,6 +65,7 @@ impl Process {
             | WorkerMessage::Events { .. }
             | WorkerMessage::Seceded { .. }
             | WorkerMessage::Rejoined { .. }
+            | WorkerMessage::Inventory(_)
             | WorkerMessage::Goodbye => return,
         };
         self.assigned.remove(&key);

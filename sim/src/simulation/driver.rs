@@ -1,7 +1,9 @@
 //! The driver of the scheduler's machine: turns what arrives into inputs, and carries out its actions. Strict: an action that
 //! names somebody who never was, or who is lost, ends the simulation.
 
-use transload_protocol::{ClientHello, ClientId, SchedulerToWorker, WorkerId, WorkerMessage};
+use transload_protocol::{
+    ClientHello, ClientId, SchedulerToWorker, SessionToken, Time, WorkerId, WorkerMessage,
+};
 use transload_scheduler::{Action, Input};
 
 use super::{Happening, Simulation, Step};
@@ -38,7 +40,7 @@ impl Simulation {
         self.conclude(ticked)
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) -> Step {
+    pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Step {
         for action in actions {
             self.world
                 .trace
@@ -134,6 +136,10 @@ impl Simulation {
                 Ok(())
             }
             Action::Emit(_) => Ok(()),
+            Action::Record(entry) => {
+                self.journal.push(entry);
+                Ok(())
+            }
             Action::Stop => {
                 self.stopped = true;
                 world.count("shutdowns");
@@ -147,6 +153,19 @@ impl Simulation {
         let Some(process) = self.processes.get_mut(index) else {
             return Ok(());
         };
+        if let Some(worker) = process.id {
+            if !process.is_alive() || self.stopped {
+                return Ok(());
+            }
+            process.up_until = Time::from_micros(u64::MAX);
+            // It came back, and says what it has when it is welcomed.
+            let at = process.down.arrival(self.world.now, &mut self.world.random);
+            let process = index;
+            self.world
+                .agenda
+                .push(at, Happening::WorkerWelcome { process, worker });
+            return Ok(());
+        }
         if self.world.now > process.up_until || self.stopped {
             return Ok(());
         }
@@ -180,7 +199,12 @@ impl Simulation {
         let hello = ClientHello {
             name: format!("client {index}"),
         };
-        self.decide(Input::ClientConnected { client: id, hello })
+        self.decide(Input::ClientConnected { client: id, hello })?;
+        if self.comes_back() {
+            let token = SessionToken(u64::from(id.0));
+            self.decide(Input::SessionOpened { client: id, token })?;
+        }
+        Ok(())
     }
 
     /// The id of a process whose messages the scheduler still takes.
@@ -196,6 +220,9 @@ impl Simulation {
         let until = self.processes.get(process).map(|it| it.up_until);
         if until.is_none_or(|until| self.world.now > until) {
             return Ok(());
+        }
+        if let WorkerMessage::Inventory(inventory) = message {
+            return self.on_worker_back(process, inventory);
         }
         let Some(worker) = self.worker_of(process) else {
             return Ok(());
@@ -244,6 +271,7 @@ impl Simulation {
     pub(super) fn leave_cluster(&mut self, process: usize) {
         if let Some(process) = self.processes.get_mut(process) {
             process.in_cluster = false;
+            process.gone_due = None;
         }
         for task in self.assigned.remove(&process).into_iter().flatten() {
             self.world.injected(task).deaths += 1;

@@ -45,6 +45,13 @@ impl Simulation {
                 let until = self.world.now.after_micros(micros);
                 self.stalled_until = self.stalled_until.max(until);
             }
+            Fault::SchedulerCrash => {
+                // Connections of clients break more easily than schedulers do.
+                if self.world.random.chance(300) {
+                    return self.cut_client();
+                }
+                return self.crash();
+            }
             Fault::Departure => {
                 if let Some(index) = self.victim() {
                     self.depart(index);
@@ -79,8 +86,10 @@ impl Simulation {
             return;
         };
         process.up_until = self.world.now;
-        self.world
-            .soon(50_000, Happening::WorkerGone { process: index });
+        let seen = self.world.random.below(50_001);
+        let seen = self.world.now.after_micros(seen);
+        let gone = Happening::WorkerGone { process: index };
+        process.gone_due = Some(self.world.agenda.push(seen, gone));
         let at = process.down.last().max(self.world.now);
         let later = self.world.random.below(50_000);
         self.world.agenda.push(

@@ -6,3 +6,4 @@ mod failing;
 mod inside;
 mod lineage;
 mod placement;
+mod restart;

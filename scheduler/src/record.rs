@@ -1,0 +1,211 @@
+//! What is written down for a scheduler that will take this one's place: each fact as it comes, and all of them at once.
+//!
+//! Called by the parts of the machine that accept and end things. Nothing is put together where no journal is kept. Knows no
+//! files.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use transload_protocol::{
+    ClientId, ClusterId, GraphId, GraphOutcome, JournalEntry, SessionToken, TaskGraph, TaskId,
+    WorkerId,
+};
+
+use crate::api::Action;
+use crate::graph::Graph;
+use crate::machine::Scheduler;
+
+/// So many of a client's graphs are remembered after their end, for the case that it has missed how they ended.
+const ENDS_REMEMBERED: usize = 256;
+
+/// What a journal says, all entries taken together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The cluster, if the journal has anything to say.
+    pub cluster: Option<ClusterId>,
+    /// How many schedulers the cluster has had before the last one.
+    pub epoch: u32,
+    /// No client had this id or a higher one.
+    pub next_client: u32,
+    /// No worker had this id or a higher one.
+    pub next_worker: u32,
+    pub(crate) clients: BTreeMap<ClientId, ClientFacts>,
+    /// Workers that were in the cluster.
+    pub(crate) workers: BTreeSet<WorkerId>,
+    /// Graphs in the order in which they were accepted.
+    pub(crate) graphs: BTreeMap<u64, GraphFacts>,
+    serials: BTreeMap<GraphId, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientFacts {
+    pub(crate) name: String,
+    pub(crate) token: SessionToken,
+    pub(crate) ended: BTreeMap<GraphId, GraphOutcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GraphFacts {
+    pub(crate) id: GraphId,
+    pub(crate) tasks: TaskGraph,
+    pub(crate) released: Vec<TaskId>,
+}
+
+impl Facts {
+    /// Whether there is nothing that anybody could come back to.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty() && self.workers.is_empty() && self.graphs.is_empty()
+    }
+
+    /// Adds what a later entry says.
+    pub fn add(&mut self, entry: JournalEntry) {
+        match entry {
+            JournalEntry::Begin {
+                cluster,
+                epoch,
+                next_client,
+                next_worker,
+            } => {
+                self.cluster = Some(cluster);
+                self.epoch = epoch;
+                self.next_client = self.next_client.max(next_client);
+                self.next_worker = self.next_worker.max(next_worker);
+            }
+            JournalEntry::ClientJoined {
+                client,
+                name,
+                token,
+            } => {
+                self.next_client = self.next_client.max(client.0.saturating_add(1));
+                let ended = BTreeMap::new();
+                let facts = ClientFacts { name, token, ended };
+                self.clients.insert(client, facts);
+            }
+            JournalEntry::ClientLeft { client } => {
+                self.clients.remove(&client);
+                self.graphs.retain(|_, graph| graph.id.client != client);
+                self.serials.retain(|id, _| id.client != client);
+            }
+            JournalEntry::WorkerJoined { worker } => {
+                self.next_worker = self.next_worker.max(worker.0.saturating_add(1));
+                self.workers.insert(worker);
+            }
+            JournalEntry::WorkerLeft { worker } => {
+                self.workers.remove(&worker);
+            }
+            JournalEntry::Accepted { graph: id, tasks } => {
+                let serial = self.graphs.last_key_value().map_or(0, |(last, _)| last + 1);
+                self.serials.insert(id, serial);
+                let released = Vec::new();
+                let graph = GraphFacts {
+                    id,
+                    tasks,
+                    released,
+                };
+                self.graphs.insert(serial, graph);
+            }
+            JournalEntry::Released { tasks } => {
+                for task in tasks {
+                    let serial = self.serials.get(&task.graph);
+                    let graph = serial.and_then(|serial| self.graphs.get_mut(serial));
+                    graph
+                        .into_iter()
+                        .for_each(|graph| graph.released.push(task));
+                }
+            }
+            JournalEntry::Ended { graph, outcome } => {
+                if let Some(serial) = self.serials.remove(&graph) {
+                    self.graphs.remove(&serial);
+                }
+                if let Some(client) = self.clients.get_mut(&graph.client) {
+                    remember(&mut client.ended, graph, outcome);
+                }
+            }
+            JournalEntry::Shutdown => {
+                self.clients.clear();
+                self.workers.clear();
+                self.graphs.clear();
+                self.serials.clear();
+            }
+        }
+    }
+}
+
+impl Scheduler {
+    /// Has something written down before anything later is told.
+    pub(crate) fn record(&self, entry: impl FnOnce() -> JournalEntry, out: &mut Vec<Action>) {
+        if self.config.journal {
+            out.push(Action::Record(entry()));
+        }
+    }
+
+    /// A graph is over, or what is left of it is forgotten.
+    pub(crate) fn note_end(
+        &mut self,
+        graph: GraphId,
+        outcome: &GraphOutcome,
+        out: &mut Vec<Action>,
+    ) {
+        let entry = || JournalEntry::Ended {
+            graph,
+            outcome: outcome.clone(),
+        };
+        self.record(entry, out);
+        if let Some(client) = self.clients.get_mut(&graph.client)
+            && client.session.is_some()
+        {
+            remember(&mut client.ended, graph, outcome.clone());
+        }
+    }
+
+    /// Everything that was recorded and still counts, in as few entries as possible; all but [`JournalEntry::Begin`], which is the
+    /// driver's.
+    pub fn facts(&self) -> Vec<JournalEntry> {
+        let mut entries = Vec::new();
+        for (client, record) in &self.clients {
+            let Some(token) = record.session else {
+                continue;
+            };
+            entries.push(JournalEntry::ClientJoined {
+                client: *client,
+                name: record.name.clone(),
+                token,
+            });
+            let ended = record.ended.iter();
+            entries.extend(ended.map(|(graph, outcome)| JournalEntry::Ended {
+                graph: *graph,
+                outcome: outcome.clone(),
+            }));
+        }
+        let workers = self.workers.by_id.keys().copied();
+        let missing = self.recovery.iter().flat_map(|recovery| &recovery.missing);
+        entries.extend(
+            workers
+                .chain(missing.copied())
+                .map(|worker| JournalEntry::WorkerJoined { worker }),
+        );
+        let mut graphs: Vec<&Graph> = self.graphs.slab.iter().map(|(_, graph)| graph).collect();
+        graphs.sort_unstable_by_key(|graph| graph.serial);
+        for graph in graphs {
+            entries.push(JournalEntry::Accepted {
+                graph: graph.id,
+                tasks: graph.compiled.graph().clone(),
+            });
+            let tasks: Vec<TaskId> = (0_u32..)
+                .zip(&graph.tasks)
+                .filter(|(index, task)| !task.held && graph.layer_of(*index).kept)
+                .map(|(index, _)| graph.task_id(index))
+                .collect();
+            if !tasks.is_empty() {
+                entries.push(JournalEntry::Released { tasks });
+            }
+        }
+        entries
+    }
+}
+
+fn remember(ended: &mut BTreeMap<GraphId, GraphOutcome>, graph: GraphId, outcome: GraphOutcome) {
+    ended.insert(graph, outcome);
+    if ended.len() > ENDS_REMEMBERED {
+        ended.pop_first();
+    }
+}
