@@ -116,14 +116,26 @@ fn a_client_that_stays_away_too_long_is_gone_with_all_its_graphs() {
     let mut cluster = cluster(1, 1);
     cluster.submit(independent(2));
     cluster.cut_client();
-    cluster.wait_ms(2_900);
+    cluster.wait_ms(2_990);
     assert_eq!(cluster.assigned().len(), 2);
-    cluster.wait_ms(200);
+    cluster.wait_ms(15);
     let worker = *cluster.workers.keys().next().expect("one");
     cluster.answer_cancel(worker);
     cluster.answer_cancel(worker);
     cluster.assert_clean();
     assert!(cluster.facts().graphs.is_empty() && cluster.facts().clients.is_empty());
+}
+
+#[test]
+fn a_scheduler_that_slept_itself_waits_once_more_for_a_client_that_is_away() {
+    let mut cluster = cluster(1, 1);
+    let graph = cluster.submit(independent(1));
+    cluster.cut_client();
+    cluster.wait_ms(60_000);
+    cluster.client_returns();
+    cluster.join(1);
+    cluster.run();
+    assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
 }
 
 #[test]
