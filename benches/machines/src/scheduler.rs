@@ -187,7 +187,7 @@ impl Run {
                         self.held.push(output.task);
                     }
                 }
-                Action::DropWorker { .. } | Action::Emit(_) | Action::Stop => {}
+                Action::DropWorker { .. } | Action::Emit(_) | Action::Record(_) | Action::Stop => {}
             }
         }
     }
