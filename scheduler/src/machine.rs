@@ -54,6 +54,8 @@ pub struct Scheduler {
     pub(crate) assigning: Vec<WorkerSlot>,
     /// Workers with something to release in this step.
     pub(crate) releasing: Vec<WorkerSlot>,
+    /// Scratch: workers that got room, or a task in their own queue, in this step.
+    pub(crate) with_room: Vec<WorkerSlot>,
     /// Scratch: tasks that read something that is done now.
     pub(crate) readers: Vec<u32>,
     /// Scratch: tasks that may have become unneeded.
@@ -160,6 +162,7 @@ impl Scheduler {
             subscribers: 0,
             assigning: Vec::new(),
             releasing: Vec::new(),
+            with_room: Vec::new(),
             readers: Vec::new(),
             unneeded: Vec::new(),
             weights: Vec::new(),

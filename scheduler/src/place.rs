@@ -83,7 +83,8 @@ impl Scheduler {
     pub(crate) fn place(&mut self, out: &mut Vec<Action>) {
         self.fail_unschedulable(out);
         if self.ready.len() > 0 {
-            let with_room = self.workers.take_changed();
+            let mut with_room = std::mem::take(&mut self.with_room);
+            with_room.clone_from(self.workers.changed());
             for reach in [Reach::Slot, Reach::Queue] {
                 for worker in with_room.iter().copied() {
                     // One that left in this step may still be named.
@@ -100,7 +101,7 @@ impl Scheduler {
                 }
                 self.spread(reach, out);
             }
-            self.workers.give_back_changed(with_room);
+            self.with_room = with_room;
         }
     }
 

@@ -264,15 +264,9 @@ impl Workers {
         }
     }
 
-    /// Workers that may have got room, or a task in their own queue, in this step; to be given back.
-    pub(crate) fn take_changed(&mut self) -> Vec<WorkerSlot> {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// Gives back what [`Workers::take_changed`] took, for `relist`.
-    pub(crate) fn give_back_changed(&mut self, changed: Vec<WorkerSlot>) {
-        let newer = std::mem::replace(&mut self.changed, changed);
-        self.changed.extend(newer);
+    /// Workers that may have got room, or a task in their own queue, since `open` was brought up to date.
+    pub(crate) fn changed(&self) -> &Vec<WorkerSlot> {
+        &self.changed
     }
 
     /// Takes note that a worker's fullness or own queue may have changed.
