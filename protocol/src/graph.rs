@@ -44,7 +44,7 @@ pub struct Layer {
     pub priority: i32,
     /// Further attempts after a retryable failure.
     pub retries: u32,
-    /// What each task runs before `operator`; `None` for an ordinary layer. Made by [`crate::optimize`].
+    /// What each task runs before `operator`; `None` for an ordinary layer. Made by [`crate::optimize()`].
     pub fused: Option<Box<Fused>>,
 }
 
