@@ -40,8 +40,8 @@ fn each_graph_is_one_json_object_in_both_modes() {
         for run in &runs {
             let tasks = run["tasks"].as_u64().unwrap();
             assert!(tasks.abs_diff(300) < 20, "{run}");
-            // Each task is assigned and finished, whatever else is said.
-            assert!(run["messages"].as_u64().unwrap() >= 2 * tasks, "{run}");
+            // Each task is said to be finished, and assigned together with others, whatever else is said.
+            assert!(run["messages"].as_u64().unwrap() > tasks, "{run}");
             for number in ["wall_s", "scheduler_cpu_us_per_task"] {
                 assert!(run[number].as_f64().unwrap() > 0.0, "{number}: {run}");
             }

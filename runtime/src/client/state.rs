@@ -207,6 +207,10 @@ impl State {
         if let Some(outgoing) = inner.outgoing.take() {
             let _ = outgoing.send(vec![ClientMessage::Goodbye]);
         }
+        // The end of the connection that follows is no break, and nobody shall come back.
+        inner
+            .lost
+            .get_or_insert_with(|| "the client was closed".to_owned());
     }
 
     /// The connection ended: everyone who waits is woken and finds out why.
