@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, ClusterId, ClusterInfo, Event, EventRecord, Explanation,
-    JournalEntry, PROTOCOL_VERSION, ReturningClient, Role, Session, SessionToken, TaskId, Welcome,
-    WorkerHello, WorkerId, WorkerMessage,
+    JournalEntry, PROTOCOL_VERSION, ReturningClient, Role, Session, SessionToken, TaskId, Time,
+    Welcome, WorkerHello, WorkerId, WorkerMessage,
 };
 use transload_scheduler::{Action, Facts, Input, Scheduler};
 
@@ -75,6 +75,8 @@ struct Peer {
 pub(super) struct Core {
     scheduler: Scheduler,
     clock: Clock,
+    /// When the arrivals that are handled now were taken.
+    now: Time,
     journal: Option<Journal>,
     cluster: ClusterId,
     epoch: u32,
@@ -128,6 +130,7 @@ impl Core {
         actions.clear();
         let mut core = Self {
             scheduler,
+            now: clock.now(),
             clock,
             journal,
             cluster: going_on.unwrap_or_else(|| ClusterId(random())),
@@ -182,15 +185,16 @@ impl Core {
                 },
                 () = wake, if deadline.is_some() => {}
             }
+            // What has arrived together has happened now, as far as anyone can tell.
+            self.now = self.clock.now();
             for arrival in batch.drain(..) {
                 self.take(arrival);
             }
             // A deadline passes even while messages keep coming.
-            let now = self.clock.now();
             if self
                 .scheduler
                 .next_deadline()
-                .is_some_and(|time| time <= now)
+                .is_some_and(|time| time <= self.now)
             {
                 self.feed(Input::Tick);
             }
@@ -392,8 +396,7 @@ impl Core {
 
     fn feed(&mut self, input: Input) {
         let mut actions = std::mem::take(&mut self.actions);
-        self.scheduler
-            .take_in(self.clock.now(), input, &mut actions);
+        self.scheduler.take_in(self.now, input, &mut actions);
         self.carry_out(actions);
     }
 
