@@ -75,6 +75,18 @@ impl BitSet {
         None
     }
 
+    /// Members that the other set lacks, in ascending order, found 64 at a time.
+    pub(crate) fn difference<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = u32> + 'a {
+        (0_u32..).zip(&self.words).flat_map(|(at, word)| {
+            let mut rest = word & !other.words.get(at as usize).copied().unwrap_or(0);
+            std::iter::from_fn(move || {
+                let lowest = (rest != 0).then(|| at * 64 + rest.trailing_zeros());
+                rest &= rest.wrapping_sub(1);
+                lowest
+            })
+        })
+    }
+
     /// Members in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
         let mut from = Some(0);
@@ -116,6 +128,22 @@ mod tests {
                 prop_assert_eq!(bits.first_from(member), model.range(member..).next().copied());
             }
             prop_assert_eq!(bits.iter().collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_difference_is_that_of_sets(
+            a in proptest::collection::btree_set(0_u32..500, 0..100),
+            b in proptest::collection::btree_set(0_u32..300, 0..100),
+        ) {
+            let of = |members: &BTreeSet<u32>| {
+                let mut bits = BitSet::default();
+                for member in members {
+                    bits.insert(*member);
+                }
+                bits
+            };
+            let found: Vec<u32> = of(&a).difference(&of(&b)).collect();
+            prop_assert_eq!(found, a.difference(&b).copied().collect::<Vec<_>>());
         }
     }
 }

@@ -456,8 +456,12 @@ impl Scheduler {
             let Some(summary) = &barrier.summary else {
                 continue;
             };
-            for holder in summary.holders.iter() {
-                tell_peer(&mut self.workers, worker, WorkerSlot(holder), out);
+            let known = &self.workers.slab[worker].knows;
+            self.holders.clear();
+            let unknown = summary.holders.difference(known);
+            self.holders.extend(unknown.map(WorkerSlot));
+            for holder in self.holders.iter().copied() {
+                tell_peer(&mut self.workers, worker, holder, out);
             }
             out.push(Action::ToWorker {
                 worker: self.workers.slab[worker].id,
