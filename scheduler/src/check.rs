@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{LayerIndex, LayerProgress, Resources};
 
-use crate::graph::{Graph, Phase, Progress};
+use crate::graph::{Graph, LayerRecord, Phase, Progress};
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
@@ -91,6 +91,8 @@ impl Scheduler {
             )?;
             self.check_barriers(graph, layer)
                 .map_err(|error| format!("layer {layer}: {error}"))?;
+            self.check_families(graph, record)
+                .map_err(|error| format!("layer {layer}: {error}"))?;
             for told in record.told.iter() {
                 ensure(self.workers.slab.get(WorkerSlot(told)).is_some(), || {
                     format!("layer {layer} was told to worker slot {told}, which is empty")
@@ -118,6 +120,26 @@ impl Scheduler {
             due.is_none_or(|at| self.progress_due.contains(&(at, slot))),
             || "its progress is due, but not in the list".to_owned(),
         )
+    }
+
+    fn check_families(&self, graph: &Graph, record: &LayerRecord) -> Result<(), String> {
+        let Some(families) = &record.families else {
+            return Ok(());
+        };
+        let attempt_of = |position: &u32| {
+            let index = record.first_task + position;
+            graph.tasks[index as usize].attempt
+        };
+        let returned = record.ready.iter().filter(|at| attempt_of(at) > 0);
+        ensure(families.returned().iter().copied().eq(returned), || {
+            format!("{:?} are said to have come back", families.returned())
+        })?;
+        for worker in families.begun() {
+            ensure(self.workers.slab.get(worker).is_some(), || {
+                format!("worker slot {} has begun a family, and is empty", worker.0)
+            })?;
+        }
+        Ok(())
     }
 
     fn check_barriers(&self, graph: &Graph, layer: usize) -> Result<(), String> {

@@ -14,6 +14,7 @@ use transload_protocol::{
 
 use crate::barrier::{Barrier, input_specs};
 use crate::bits::BitSet;
+use crate::family::Families;
 use crate::ready::Rank;
 use crate::slab::GraphSlot;
 use crate::task::{Task, TaskState};
@@ -86,6 +87,8 @@ pub(crate) struct LayerRecord {
     pub(crate) counts: LayerProgress,
     /// Positions of ready tasks that prefer no worker.
     pub(crate) ready: BitSet,
+    /// Which of its tasks belong together.
+    pub(crate) families: Option<Box<Families>>,
     /// Worker slots that were sent the layer.
     pub(crate) told: BitSet,
 }
@@ -314,7 +317,8 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
     let keeps_nothing = compiled.graph().outputs.is_empty();
     (0_u32..)
         .zip(layers)
-        .map(|(index, layer)| {
+        .zip(Families::of_graph(compiled))
+        .map(|((index, layer), families)| {
             let kept = compiled.is_kept(LayerIndex(index));
             LayerRecord {
                 rank: Rank {
@@ -335,6 +339,7 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
                 barrier_readers: 0,
                 counts: LayerProgress::default(),
                 ready: BitSet::default(),
+                families: families.map(Box::new),
                 told: BitSet::default(),
             }
         })

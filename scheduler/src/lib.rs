@@ -13,6 +13,7 @@ mod clients;
 mod coordination;
 mod ending;
 mod explain;
+mod family;
 mod graph;
 mod info;
 mod inventory;

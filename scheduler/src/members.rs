@@ -159,6 +159,9 @@ impl Scheduler {
         for (_, graph) in self.graphs.slab.iter_mut() {
             for layer in &mut graph.layers {
                 layer.told.remove(worker.0);
+                if let Some(families) = &mut layer.families {
+                    families.forget(worker);
+                }
                 for barrier in &mut layer.barriers {
                     barrier.told.remove(worker.0);
                 }

@@ -211,6 +211,16 @@ impl Scheduler {
         if !self.workers.fits(worker, &layer.resources, reach) {
             return None;
         }
+        if let Some(families) = &layer.families {
+            let at = |position| TaskAt {
+                graph: rank.graph,
+                index: layer.first_task + position,
+            };
+            let may_have =
+                |position| graph.history.is_empty() || !self.avoids(at(position), worker);
+            let position = families.pick(worker, &layer.ready, may_have)?;
+            return Some((*rank, at(position)));
+        }
         let mut from = 0;
         while let Some(position) = layer.ready.first_from(from) {
             let at = TaskAt {
@@ -388,10 +398,14 @@ impl Scheduler {
         }
         self.tell_sources(at.graph, layer, worker, out);
         let inputs = self.input_locations(at, worker, out);
-        let graph = &self.graphs.slab[at.graph];
-        let record = &graph.layers[layer as usize];
+        let graph = &mut self.graphs.slab[at.graph];
+        let record = &mut graph.layers[layer as usize];
+        let position = at.index - record.first_task;
+        if let Some(families) = &mut record.families {
+            families.on_assigned(worker, position, self.workers.slab.len());
+        }
+        let order = record.rank.order(position);
         let task = graph.task_id(at.index);
-        let order = record.rank.order(at.index - record.first_task);
         let record = &mut self.workers.slab[worker];
         if record.assigned.len() == 1 {
             record.pace.on_assigned(self.now);

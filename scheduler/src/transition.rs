@@ -29,6 +29,9 @@ impl Scheduler {
             TaskState::Culled | TaskState::Waiting { .. } => {}
             TaskState::Ready { prefers: None } => {
                 layer.ready.remove(position);
+                if let Some(families) = &mut layer.families {
+                    families.on_taken(position);
+                }
                 self.ready.open -= 1;
                 if layer.ready.is_empty() {
                     self.ready.layers.remove(&layer.rank);
@@ -59,6 +62,11 @@ impl Scheduler {
                     self.ready.unproven.push(layer.rank);
                 }
                 layer.ready.insert(position);
+                if let Some(families) = &mut layer.families
+                    && task.attempt > 0
+                {
+                    families.on_returned(position);
+                }
                 self.ready.open += 1;
             }
             TaskState::Ready {

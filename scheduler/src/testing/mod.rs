@@ -5,7 +5,8 @@
 
 mod cases;
 mod fakes;
-mod graphs;
+pub(crate) mod graphs;
+mod model;
 mod random;
 mod restart;
 

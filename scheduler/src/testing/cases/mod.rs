@@ -6,4 +6,5 @@ mod failing;
 mod inside;
 mod lineage;
 mod placement;
+mod quality;
 mod restart;
