@@ -110,9 +110,13 @@ impl Graph {
         let mut total = 0_u64;
         let source = LayerIndex(barrier.source);
         let entries = self.compiled.tasks_of(source).map(|index| {
-            let TaskState::Done { worker, sizes, .. } = &self.tasks[index as usize].state else {
+            let TaskState::Done {
+                worker, largest, ..
+            } = &self.tasks[index as usize].state
+            else {
                 return (transload_protocol::WorkerId(u32::MAX), 0);
             };
+            let sizes = self.sizes(index, *largest);
             let read = if barrier.is_column {
                 sizes.total_bytes / u64::from(sizes.outputs.max(1))
             } else {

@@ -191,7 +191,7 @@ impl Scheduler {
         counted: &mut Counted,
     ) -> Result<(), String> {
         let task = &graph.tasks[at.index as usize];
-        let layer = task.layer as usize;
+        let layer = task.layer() as usize;
         let record = &graph.layers[layer];
         let mut readers = 0;
         let place = graph.locate(at.index);
@@ -239,7 +239,7 @@ impl Scheduler {
         }
         let counts = &mut counted.layers[layer];
         counts.total += u32::from(task.state != TaskState::Culled);
-        counted.held += u32::from(task.held);
+        counted.held += u32::from(task.is_held());
         counted.goals_left += u32::from(record.goal && !task.state.is_settled());
         let alive = |worker: WorkerSlot| {
             ensure(self.workers.slab.get(worker).is_some(), || {
@@ -282,13 +282,14 @@ impl Scheduler {
                 }
                 Ok(())
             }
-            TaskState::Done { worker, sizes, .. } => {
+            TaskState::Done { worker, .. } => {
                 ensure(needed, || "stored though nobody needs it".to_owned())?;
                 alive(*worker)?;
-                let outputs = graph.submitted_layer_of(at.index).outputs;
-                ensure(sizes.outputs == outputs, || {
-                    format!("{} output sizes, not {outputs}", sizes.outputs)
-                })?;
+                let position = (at.index - record.first_task) as usize;
+                ensure(
+                    (record.outputs > 1) == record.total_bytes.get(position).is_some(),
+                    || "the size of all of its outputs is missing, or kept twice".to_owned(),
+                )?;
                 counts.done += 1;
                 *expected.stored.entry(*worker).or_default() += 1;
                 Ok(())

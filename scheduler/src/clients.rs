@@ -203,7 +203,7 @@ impl Scheduler {
                 continue;
             };
             let graph = &mut self.graphs.slab[at.graph];
-            if !graph.layer_of(at.index).kept || !graph.tasks[at.index as usize].held {
+            if !graph.layer_of(at.index).kept || !graph.tasks[at.index as usize].is_held() {
                 continue;
             }
             graph.let_go(at.index);
@@ -233,7 +233,7 @@ impl Scheduler {
             // It is being made again: the client will hear of it.
             return;
         };
-        if !task.held || !graph.layer_of(at.index).kept {
+        if !task.is_held() || !graph.layer_of(at.index).kept {
             return;
         }
         if self.workers.slab[holder].id == worker {

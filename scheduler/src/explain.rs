@@ -47,11 +47,13 @@ impl Scheduler {
                     )
                 }
             }
-            TaskState::Done { worker, sizes, .. } => {
+            TaskState::Done {
+                worker, largest, ..
+            } => {
                 self.explain_done(at, &mut details);
                 format!(
                     "is done: {} B on {}",
-                    sizes.total_bytes,
+                    graph.sizes(at.index, *largest).total_bytes,
                     self.worker_name(*worker)
                 )
             }
@@ -61,7 +63,7 @@ impl Scheduler {
         };
         details.push(format!(
             "layer {} (`{}`), operator `{}`, attempt {}",
-            graph.tasks[at.index as usize].layer,
+            graph.tasks[at.index as usize].layer(),
             layer.name,
             layer.operator,
             graph.tasks[at.index as usize].attempt
@@ -176,7 +178,7 @@ impl Scheduler {
         if task.readers > 0 {
             details.push(format!("{} reads of it are still to come", task.readers));
         }
-        if task.held {
+        if task.is_held() {
             let name = self
                 .clients
                 .get(&graph.id.client)

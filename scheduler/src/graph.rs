@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use transload_protocol::{
-    CompiledGraph, Edges, GraphId, Layer, LayerIndex, LayerProgress, LayerSpec, Resources, Source,
-    TaskId, Time, WorkerId,
+    CompiledGraph, Edges, GraphId, Layer, LayerIndex, LayerProgress, LayerSpec, OutputSizes,
+    Resources, Source, TaskId, Time, WorkerId,
 };
 
 use crate::barrier::{Barrier, input_specs};
@@ -17,7 +17,7 @@ use crate::bits::BitSet;
 use crate::family::Families;
 use crate::ready::Rank;
 use crate::slab::GraphSlot;
-use crate::task::{Task, TaskState};
+use crate::task::{Bytes, Task, TaskState};
 
 /// What the scheduler remembers of a graph.
 #[derive(Debug)]
@@ -68,6 +68,10 @@ pub(crate) struct LayerRecord {
     pub(crate) rank: Rank,
     pub(crate) first_task: u32,
     pub(crate) resources: Resources,
+    /// Outputs of each of its tasks.
+    pub(crate) outputs: u32,
+    /// Where tasks have several outputs: by position, the size of all that the task has stored together.
+    pub(crate) total_bytes: Vec<u64>,
     /// The client keeps its partitions.
     pub(crate) kept: bool,
     /// Its tasks are what the graph is run for: kept, or run for their effect where nothing is kept.
@@ -132,29 +136,23 @@ impl Graph {
     fn cull(&mut self) {
         for (layer, record) in (0_u32..).zip(&self.layers) {
             for _ in self.compiled.tasks_of(LayerIndex(layer)) {
-                self.tasks.push(Task {
-                    state: TaskState::Culled,
-                    attempt: 0,
-                    readers: 0,
-                    layer,
-                    held: record.goal,
-                });
+                self.tasks.push(Task::culled(layer, record.goal));
             }
         }
         let compiled = Arc::clone(&self.compiled);
         // Layers read only earlier layers, so every reader of a task has been seen before it.
         for index in (0..compiled.task_count()).rev() {
             let task = &self.tasks[index as usize];
-            let record = &mut self.layers[task.layer as usize];
-            if !task.held && task.readers == 0 && record.barrier_readers == 0 {
+            let record = &mut self.layers[task.layer() as usize];
+            if !task.is_held() && task.readers == 0 && record.barrier_readers == 0 {
                 continue;
             }
             record.counts.total += 1;
-            if task.held {
+            if task.is_held() {
                 self.goals_left += 1;
                 self.held += 1;
             }
-            let (layer, position) = (task.layer, index - record.first_task);
+            let (layer, position) = (task.layer(), index - record.first_task);
             record.to_do += 1;
             if record.to_do == 1 {
                 self.begin_reading(layer);
@@ -177,18 +175,18 @@ impl Graph {
 
     /// The record of a task's layer.
     pub(crate) fn layer_of(&self, index: u32) -> &LayerRecord {
-        &self.layers[self.tasks[index as usize].layer as usize]
+        &self.layers[self.tasks[index as usize].layer() as usize]
     }
 
     /// The layer of a task as submitted.
     pub(crate) fn submitted_layer_of(&self, index: u32) -> &Layer {
-        &self.compiled.layers()[self.tasks[index as usize].layer as usize]
+        &self.compiled.layers()[self.tasks[index as usize].layer() as usize]
     }
 
     /// Whether anyone wants the task's partitions.
     pub(crate) fn is_needed(&self, index: u32) -> bool {
         let task = &self.tasks[index as usize];
-        task.held || task.readers > 0 || self.layers[task.layer as usize].barrier_readers > 0
+        task.is_held() || task.readers > 0 || self.layers[task.layer() as usize].barrier_readers > 0
     }
 
     /// A layer has got its first task to do: what stands behind its barriers is needed from now on.
@@ -209,7 +207,7 @@ impl Graph {
 
     /// A task and its place: its layer, and its position there.
     pub(crate) fn locate(&self, index: u32) -> (LayerIndex, u32) {
-        let layer = self.tasks[index as usize].layer;
+        let layer = self.tasks[index as usize].layer();
         let first = self.layers[layer as usize].first_task;
         (LayerIndex(layer), index - first)
     }
@@ -222,7 +220,7 @@ impl Graph {
             .for_each_direct_input(layer, position, |input| {
                 let source = &mut tasks[input.task as usize];
                 source.readers -= 1;
-                if source.readers == 0 && !source.held {
+                if source.readers == 0 && !source.is_held() {
                     unneeded.push(input.task);
                 }
             });
@@ -241,9 +239,34 @@ impl Graph {
     /// Nobody holds the task any more.
     pub(crate) fn let_go(&mut self, index: u32) {
         let task = &mut self.tasks[index as usize];
-        if task.held {
-            task.held = false;
+        if task.is_held() {
+            task.let_go();
             self.held -= 1;
+        }
+    }
+
+    /// Takes note of the sizes of what a task has just stored; returns the part that goes into its state.
+    pub(crate) fn note_sizes(&mut self, index: u32, sizes: OutputSizes) -> Bytes {
+        let layer = &mut self.layers[self.tasks[index as usize].layer() as usize];
+        if layer.outputs > 1 {
+            let position = (index - layer.first_task) as usize;
+            if layer.total_bytes.len() <= position {
+                layer.total_bytes.resize(position + 1, 0);
+            }
+            layer.total_bytes[position] = sizes.total_bytes;
+        }
+        sizes.largest_bytes.into()
+    }
+
+    /// Sizes of what a task has stored, of which the largest is in its state.
+    pub(crate) fn sizes(&self, index: u32, largest: Bytes) -> OutputSizes {
+        let layer = self.layer_of(index);
+        let position = (index - layer.first_task) as usize;
+        let total = layer.total_bytes.get(position).copied();
+        OutputSizes {
+            outputs: layer.outputs,
+            total_bytes: total.unwrap_or_else(|| largest.into()),
+            largest_bytes: largest.into(),
         }
     }
 
@@ -257,8 +280,8 @@ impl Graph {
         let mut sum = summaries.fold(0_u64, |sum, summary| sum.saturating_add(summary.total));
         self.compiled
             .for_each_direct_input(layer, position, |input| {
-                if let TaskState::Done { sizes, .. } = &self.tasks[input.task as usize].state {
-                    sum = sum.saturating_add(sizes.largest_bytes);
+                if let TaskState::Done { largest, .. } = self.tasks[input.task as usize].state {
+                    sum = sum.saturating_add(largest.into());
                 }
             });
         sum
@@ -329,6 +352,8 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
                 },
                 first_task: compiled.first_task(LayerIndex(index)),
                 resources: layer.resources.clone(),
+                outputs: layer.outputs,
+                total_bytes: Vec::new(),
                 kept,
                 goal: kept || (keeps_nothing && !read[index as usize]),
                 broadcast: broadcast[index as usize],

@@ -108,7 +108,7 @@ impl Scheduler {
     /// Whoever has something of a graph knows its layers, so that it is told when the graph is forgotten.
     fn tell_layer(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
         let graph = &mut self.graphs.slab[at.graph];
-        let layer = graph.tasks[at.index as usize].layer;
+        let layer = graph.tasks[at.index as usize].layer();
         if graph.layers[layer as usize].told.insert(worker.0) {
             out.push(Action::ToWorker {
                 worker: self.workers.slab[worker].id,

@@ -27,12 +27,13 @@ impl Scheduler {
         sizes: OutputSizes,
         out: &mut Vec<Action>,
     ) {
+        let largest = self.graphs.slab[at.graph].note_sizes(at.index, sizes);
         self.set_state(
             at,
             TaskState::Done {
                 worker,
                 serial: self.assignments,
-                sizes,
+                largest,
             },
         );
         self.workers.slab[worker].finished += 1;
@@ -103,10 +104,13 @@ impl Scheduler {
     pub(crate) fn announce(&mut self, at: TaskAt, out: &mut Vec<Action>) {
         let graph = &self.graphs.slab[at.graph];
         let task = &graph.tasks[at.index as usize];
-        if !task.held || !graph.layer_of(at.index).kept {
+        if !task.is_held() || !graph.layer_of(at.index).kept {
             return;
         }
-        if let TaskState::Done { worker, sizes, .. } = task.state {
+        if let TaskState::Done {
+            worker, largest, ..
+        } = task.state
+        {
             let client = graph.id.client;
             let holder = &self.workers.slab[worker];
             if let Some(record) = self.clients.get_mut(&client)
@@ -119,7 +123,7 @@ impl Scheduler {
             let output = OutputLocation {
                 task: graph.task_id(at.index),
                 worker: holder.id,
-                sizes,
+                sizes: graph.sizes(at.index, largest),
             };
             let message = SchedulerToClient::OutputReady { output };
             out.push(Action::ToClient { client, message });
@@ -300,7 +304,7 @@ impl Scheduler {
                     | TaskState::Assigned { .. } => missing += 1,
                 }
             });
-            let tell = graph.tasks[index as usize].held && graph.layer_of(index).kept;
+            let tell = graph.tasks[index as usize].is_held() && graph.layer_of(index).kept;
             let client = graph.id.client;
             if missing == 0 {
                 self.make_ready(at);

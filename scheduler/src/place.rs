@@ -358,11 +358,12 @@ impl Scheduler {
         graph
             .compiled
             .for_each_direct_input(layer, position, |input| {
-                if let TaskState::Done { worker, sizes, .. } =
-                    &graph.tasks[input.task as usize].state
+                if let TaskState::Done {
+                    worker, largest, ..
+                } = graph.tasks[input.task as usize].state
                 {
-                    let weight = sizes.largest_bytes.saturating_add(FETCH_COST_BYTES);
-                    scale.add(*worker, weight);
+                    let weight = u64::from(largest).saturating_add(FETCH_COST_BYTES);
+                    scale.add(worker, weight);
                     total = total.saturating_add(weight);
                 }
             });
@@ -385,7 +386,7 @@ impl Scheduler {
         let graph = &mut self.graphs.slab[at.graph];
         let task = &mut graph.tasks[at.index as usize];
         task.attempt = task.attempt.max(base) + 1;
-        let (attempt, layer) = (Attempt(task.attempt), task.layer);
+        let (attempt, layer) = (Attempt(task.attempt), task.layer());
         if graph.layers[layer as usize].told.insert(worker.0) {
             out.push(Action::ToWorker {
                 worker: to,
@@ -505,8 +506,9 @@ impl Scheduler {
         graph
             .compiled
             .for_each_direct_input(layer, position, |input| {
-                if let TaskState::Done { worker, sizes, .. } =
-                    graph.tasks[input.task as usize].state
+                if let TaskState::Done {
+                    worker, largest, ..
+                } = graph.tasks[input.task as usize].state
                 {
                     tell_peer(workers, reader, worker, out);
                     inputs.push(InputLocation {
@@ -516,7 +518,7 @@ impl Scheduler {
                             output: input.output,
                         },
                         worker: workers.slab[worker].id,
-                        bytes: sizes.largest_bytes,
+                        bytes: largest.into(),
                         shared: false,
                     });
                 }

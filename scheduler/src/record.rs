@@ -192,7 +192,7 @@ impl Scheduler {
             });
             let tasks: Vec<TaskId> = (0_u32..)
                 .zip(&graph.tasks)
-                .filter(|(index, task)| !task.held && graph.layer_of(*index).kept)
+                .filter(|(index, task)| !task.is_held() && graph.layer_of(*index).kept)
                 .map(|(index, _)| graph.task_id(index))
                 .collect();
             if !tasks.is_empty() {

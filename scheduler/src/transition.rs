@@ -17,7 +17,7 @@ impl Scheduler {
     pub(crate) fn set_state(&mut self, at: TaskAt, next: TaskState) -> TaskState {
         let graph = &mut self.graphs.slab[at.graph];
         let task = &mut graph.tasks[at.index as usize];
-        let layer = &mut graph.layers[task.layer as usize];
+        let layer = &mut graph.layers[task.layer() as usize];
         trace!(graph = %graph.id, task = at.index, from = task.state.name(), to = next.name());
         let old = mem::replace(&mut task.state, next);
         let new = &task.state;
@@ -94,7 +94,7 @@ impl Scheduler {
                 (true, true) | (false, false) => {}
             }
         }
-        let own = task.layer;
+        let own = task.layer();
         match (was_to_do, is_to_do) {
             (false, true) => {
                 layer.to_do += 1;
