@@ -23,13 +23,17 @@ pub enum TaskErrorKind {
     WorkersLost,
     /// No worker can ever run it, for example because it asks for more slots than any worker has.
     Unschedulable,
+    /// The operator says that it may pass: a service that did not answer, a file that is locked. Another attempt can help.
+    Transient,
 }
 
 impl TaskErrorKind {
     /// Whether another attempt, perhaps on another worker, can end differently.
     pub const fn is_retryable(self) -> bool {
         match self {
-            Self::SpillFailed | Self::CorruptPartition | Self::OutOfMemory => true,
+            Self::SpillFailed | Self::CorruptPartition | Self::OutOfMemory | Self::Transient => {
+                true
+            }
             Self::Operator
             | Self::Panic
             | Self::UnknownOperator

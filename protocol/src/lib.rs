@@ -19,6 +19,7 @@ mod place;
 mod resources;
 mod sizes;
 mod version;
+pub mod words;
 
 pub use coordination::{
     CoordinationAnswer, CoordinationCall, CoordinationRefusal, DeletableKind, MAX_NAME_BYTES,

@@ -99,6 +99,15 @@ impl OperatorError {
         }
     }
 
+    /// A failure that may pass by itself: a service that did not answer, a file that is locked. The task is tried again after a
+    /// while, as often as its layer's `retries` say.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self {
+            kind: TaskErrorKind::Transient,
+            message: message.into(),
+        }
+    }
+
     /// The task needs more memory than there is.
     pub fn out_of_memory(message: impl Into<String>) -> Self {
         Self {
@@ -115,18 +124,19 @@ impl From<OutOfBudget> for OperatorError {
 }
 
 impl From<ClientError> for OperatorError {
-    /// A task that failed inside fails the one that waits for it, in the same class.
+    /// A task that failed inside fails the one that waits for it, in the same class. A broken connection may be whole again at the
+    /// next attempt.
     fn from(error: ClientError) -> Self {
         let kind = match &error {
             ClientError::Task(inner) => inner.kind,
             ClientError::Connect(_)
-            | ClientError::UnexpectedWelcome { .. }
+            | ClientError::ConnectionLost { .. }
+            | ClientError::Fetch { .. } => TaskErrorKind::Transient,
+            ClientError::UnexpectedWelcome { .. }
             | ClientError::SchedulerFile(_)
             | ClientError::Rejected(_)
             | ClientError::Cancelled
-            | ClientError::ConnectionLost { .. }
-            | ClientError::NotKept { .. }
-            | ClientError::Fetch { .. } => TaskErrorKind::Operator,
+            | ClientError::NotKept { .. } => TaskErrorKind::Operator,
         };
         Self {
             kind,

@@ -18,6 +18,11 @@ pub struct Config {
     pub worker_timeout_ms: u32,
     /// How many workers may die while running one task before that task is given up and named. Default 3.
     pub worker_deaths_per_task: u32,
+    /// A task that failed waits for so long before it is tried again, in milliseconds, and twice as long after each further
+    /// failure. Default 100; 0 for not at all.
+    pub retry_backoff_ms: u32,
+    /// The longest such wait, in milliseconds. Default 30,000.
+    pub retry_backoff_limit_ms: u32,
     /// Tell [`Action::Emit`] of every task that is handed out or done, also while no client has subscribed. Default true. Without,
     /// a million tasks cost noticeably less.
     pub task_events: bool,
@@ -66,6 +71,8 @@ impl Default for Config {
             max_queue_per_slot: 64,
             worker_timeout_ms: 10_000,
             worker_deaths_per_task: 3,
+            retry_backoff_ms: 100,
+            retry_backoff_limit_ms: 30_000,
             task_events: true,
             progress_interval_ms: 100,
             client_grace_ms: 3_000,

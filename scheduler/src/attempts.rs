@@ -111,7 +111,7 @@ impl Scheduler {
             history.failures += 1;
             history.avoid = Some(id);
             history.last = format!("it failed on worker {id}: {}", error.message);
-            self.take_back(at);
+            self.take_back_for_later(at);
         } else {
             let message = match history.failures {
                 0 => error.message,

@@ -51,6 +51,7 @@ impl Scheduler {
                 .map_err(|error| format!("graph {}: {error}", graph.id))?;
         }
         self.check_cancels(&mut expected)?;
+        self.check_retries()?;
         self.check_workers(&expected)?;
         self.check_queues(&expected)?;
         self.coordination.check()?;
@@ -203,7 +204,8 @@ impl Scheduler {
         ensure(task.readers == readers, || {
             format!("{} readers, not {readers}", task.readers)
         })?;
-        let mut undone = u32::from(self.cancels.contains_key(&graph.task_id(at.index)));
+        let mut undone = u32::from(self.cancels.contains_key(&graph.task_id(at.index)))
+            + u32::from(self.retries.until(at).is_some());
         let mut freed = 0;
         for barrier in &record.barriers {
             let source = graph.compiled.tasks_of(LayerIndex(barrier.source));

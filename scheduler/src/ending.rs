@@ -134,6 +134,7 @@ impl Scheduler {
             return;
         };
         self.graphs.by_id.remove(&graph.id);
+        self.retries.forget(slot);
         if let Some(client) = self.clients.get_mut(&graph.id.client) {
             client.graphs.remove(&graph.id);
         }

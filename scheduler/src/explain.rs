@@ -2,7 +2,7 @@
 //!
 //! Called for `ClientMessage::Explain` and by the command line. Reads everything, changes nothing.
 
-use transload_protocol::{Explanation, TaskId};
+use transload_protocol::{Explanation, TaskId, words};
 
 use crate::graph::Graph;
 use crate::machine::Scheduler;
@@ -113,7 +113,20 @@ impl Scheduler {
                 ),
             );
         }
-        format!("waits for {missing} of the {reads} partitions that it reads")
+        let retry = self.retries.until(at).map(|until| {
+            let history = graph.history.get(&at.index);
+            let failed = history.map_or(0, |history| history.failed_attempts());
+            let left = words::duration(until.micros_since(self.now));
+            format!("waits {left} before attempt {}", failed + 1)
+        });
+        match retry {
+            Some(retry) if missing == 1 => retry,
+            retry => {
+                details.extend(retry);
+                let missing = missing - u32::from(self.retries.until(at).is_some());
+                format!("waits for {missing} of the {reads} partitions that it reads")
+            }
+        }
     }
 
     fn describe_source(&self, graph: &Graph, source: u32) -> String {

@@ -112,6 +112,13 @@ pub(crate) struct History {
     pub(crate) last: String,
 }
 
+impl History {
+    /// Attempts that have failed, or whose workers died.
+    pub(crate) fn failed_attempts(&self) -> u32 {
+        self.failures.saturating_add(self.deaths)
+    }
+}
+
 impl Graph {
     /// A graph whose needed tasks all wait: those that miss nothing are for the caller to make ready.
     pub(crate) fn new(id: GraphId, serial: u32, slot: GraphSlot, compiled: CompiledGraph) -> Self {

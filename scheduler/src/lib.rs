@@ -26,6 +26,7 @@ mod ready;
 mod record;
 mod reports;
 mod restore;
+mod retry;
 mod secede;
 mod session;
 mod slab;

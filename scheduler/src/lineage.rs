@@ -287,8 +287,9 @@ impl Scheduler {
                     }));
                 }
             }
-            let mut missing =
-                u32::from(self.cancels.contains_key(&id)) + graph.closed_barriers(layer.0);
+            let mut missing = u32::from(self.cancels.contains_key(&id))
+                + u32::from(self.retries.until(at).is_some())
+                + graph.closed_barriers(layer.0);
             compiled.for_each_direct_input(layer, position, |input| {
                 let source = &mut graph.tasks[input.task as usize];
                 source.readers += 1;
@@ -334,7 +335,8 @@ impl Scheduler {
     pub(crate) fn take_back(&mut self, at: TaskAt) {
         let graph = &self.graphs.slab[at.graph];
         let (layer, position) = graph.locate(at.index);
-        let mut missing = graph.closed_barriers(layer.0);
+        let mut missing =
+            u32::from(self.retries.until(at).is_some()) + graph.closed_barriers(layer.0);
         graph
             .compiled
             .for_each_direct_input(layer, position, |input| {

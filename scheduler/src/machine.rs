@@ -16,6 +16,7 @@ use crate::graph::Graph;
 use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
 use crate::restore::Recovery;
+use crate::retry::Retries;
 use crate::session::Presence;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
 use crate::worker::Workers;
@@ -37,6 +38,8 @@ pub struct Scheduler {
     pub(crate) ready: ReadyQueue,
     /// Cancelled attempts that their workers have not answered. They outlive their graphs.
     pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
+    /// Tasks that wait before they are tried again.
+    pub(crate) retries: Retries,
     pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Transfer>,
     pub(crate) coordination: Coordination,
     /// Graphs about which their clients are to be told something, by time.
@@ -153,6 +156,7 @@ impl Scheduler {
             },
             ready: ReadyQueue::default(),
             cancels: BTreeMap::new(),
+            retries: Retries::default(),
             transfers: BTreeMap::new(),
             progress_due: BTreeSet::new(),
             liveness_check: None,
@@ -237,7 +241,7 @@ impl Scheduler {
         let absence = self.next_absence_end();
         let coordination = self.coordination.next_deadline();
         let members = [self.liveness_check, recovery, absence];
-        let others = [progress, coordination];
+        let others = [progress, coordination, self.retries.next_due()];
         members.into_iter().chain(others).flatten().min()
     }
 
@@ -256,6 +260,7 @@ impl Scheduler {
         }
         self.end_recovery_if_due(out);
         self.end_absences(out);
+        self.end_waits_before_retries();
         let now = self.now;
         self.coordination.on_tick(&mut Step { now, out });
     }

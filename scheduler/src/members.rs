@@ -226,8 +226,10 @@ impl Scheduler {
                     self.fail_task(at, Some(worker), TaskErrorKind::WorkersLost, message, out);
                     continue;
                 }
+                self.take_back_for_later(at);
+            } else {
+                self.take_back(at);
             }
-            self.take_back(at);
         }
     }
 }

@@ -31,8 +31,8 @@ pub(crate) enum TaskState {
     Culled,
     /// To be done, but not yet.
     Waiting {
-        /// Edges from tasks that are not done, one for each closed barrier of the layer, and one more while a cancelled attempt of
-        /// this task is unanswered.
+        /// Edges from tasks that are not done, one for each closed barrier of the layer, one more while a cancelled attempt of
+        /// this task is unanswered, and one more while it waits before it is tried again.
         missing: u32,
     },
     /// To be done now; waits for a worker.

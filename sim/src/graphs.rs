@@ -257,6 +257,7 @@ fn random_fate(scenario: &Scenario, random: &mut Random) -> Fate {
             TaskErrorKind::OutOfMemory,
             TaskErrorKind::SpillFailed,
             TaskErrorKind::CorruptPartition,
+            TaskErrorKind::Transient,
         ];
         Fate::Flaky {
             kind: random.pick(&kinds, TaskErrorKind::OutOfMemory),

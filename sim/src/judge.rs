@@ -38,7 +38,8 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
         }
         kind @ (TaskErrorKind::OutOfMemory
         | TaskErrorKind::SpillFailed
-        | TaskErrorKind::CorruptPartition) => {
+        | TaskErrorKind::CorruptPartition
+        | TaskErrorKind::Transient) => {
             let may_happen = match kind {
                 TaskErrorKind::CorruptPartition => happened("failed loads"),
                 TaskErrorKind::SpillFailed => {

@@ -37,6 +37,8 @@ pub struct Scenario {
     pub max_queue_per_slot: u32,
     /// `scheduler::Config::worker_deaths_per_task`.
     pub worker_deaths_per_task: u32,
+    /// `scheduler::Config::retry_backoff_ms`; waits are limited to a second.
+    pub retry_backoff_ms: u32,
     /// Chance that the scheduler takes in what arrived and decides only after more has arrived.
     pub batch_per_mille: u32,
 
@@ -156,6 +158,7 @@ impl Scenario {
             queue_per_slot: 1,
             max_queue_per_slot: 0,
             worker_deaths_per_task: 3,
+            retry_backoff_ms: 100,
             batch_per_mille: 0,
             clients: 1,
             graphs_per_client: 2,
@@ -219,6 +222,7 @@ impl Scenario {
         scenario.scheduler_crashes = random.pick(&[0, 0, 1, 3], 0);
         scenario.task_submits_per_mille = random.pick(&[0, 300, 1_000, 1_000], 0);
         scenario.graphs_within_tasks = random.small(1, 8);
+        scenario.retry_backoff_ms = random.pick(&[0, 10, 100, 1_000], 100);
         scenario
     }
 

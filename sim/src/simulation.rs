@@ -111,6 +111,8 @@ impl Simulation {
             max_queue_per_slot: scenario.max_queue_per_slot,
             worker_timeout_ms: scenario.worker_timeout_ms,
             worker_deaths_per_task: scenario.worker_deaths_per_task,
+            retry_backoff_ms: scenario.retry_backoff_ms,
+            retry_backoff_limit_ms: 1_000,
             task_events: true,
             progress_interval_ms: 100,
             recovery_grace_ms: 1_000,

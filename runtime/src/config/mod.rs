@@ -69,6 +69,10 @@ pub struct SchedulerConfig {
     pub journal: JournalConfig,
     /// See [`transload_scheduler::Config::worker_deaths_per_task`].
     pub worker_deaths_per_task: u32,
+    /// See [`transload_scheduler::Config::retry_backoff_ms`].
+    pub retry_backoff: Duration,
+    /// See [`transload_scheduler::Config::retry_backoff_limit_ms`].
+    pub retry_backoff_limit: Duration,
     /// See [`transload_scheduler::Config::progress_interval_ms`].
     pub progress_interval: Duration,
     /// See [`transload_scheduler::CoordinationLimits`].
@@ -169,6 +173,8 @@ impl Default for SchedulerConfig {
             recovery_grace: millis(machine.recovery_grace_ms),
             journal: JournalConfig::default(),
             worker_deaths_per_task: machine.worker_deaths_per_task,
+            retry_backoff: millis(machine.retry_backoff_ms),
+            retry_backoff_limit: millis(machine.retry_backoff_limit_ms),
             progress_interval: millis(machine.progress_interval_ms),
             coordination: machine.coordination,
             control: ControlConfig::default(),
@@ -281,6 +287,8 @@ impl SchedulerConfig {
             recovery_grace_ms: as_millis(self.recovery_grace),
             journal: self.journal.folder.is_some(),
             worker_deaths_per_task: self.worker_deaths_per_task,
+            retry_backoff_ms: as_millis(self.retry_backoff),
+            retry_backoff_limit_ms: as_millis(self.retry_backoff_limit),
             task_events: true,
             progress_interval_ms: as_millis(self.progress_interval),
             coordination: self.coordination,

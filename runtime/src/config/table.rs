@@ -119,6 +119,14 @@ pub static SETTINGS: &[Setting] = &[
         what: "Workers that may die while running one task before the task is given up and named.",
         cost: "More workers lost to a task that kills them.",
         change: "Higher on machines that are taken away at any time."),
+    setting!("scheduler.retry_backoff", DURATION, --"retry-backoff" on [Scheduler, Sql] at scheduler.retry_backoff;
+        what: "A task that failed in a way that may pass waits for so long before it is tried again, and twice as long after each further failure.",
+        cost: "Longer until it is tried again.",
+        change: "Longer where what tasks need is gone for longer; 0ms to try again at once."),
+    setting!("scheduler.retry_backoff_limit", DURATION, --"retry-backoff-limit" on [Scheduler, Sql] at scheduler.retry_backoff_limit;
+        what: "The longest such wait.",
+        cost: "Longer until a task that failed often is tried again.",
+        change: "With `retries` of dozens, to what you would wait yourself."),
     setting!("scheduler.progress_interval", DURATION, --"progress-interval" on [Scheduler, Sql] at scheduler.progress_interval;
         what: "Shortest time between two progress messages about one graph.",
         cost: "None; a shorter one costs messages.",

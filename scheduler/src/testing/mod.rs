@@ -294,6 +294,14 @@ impl Cluster {
         self.say(worker, WorkerMessage::Cancelled { task, attempt });
     }
 
+    /// Time passes until every task that has failed may be tried again.
+    pub(crate) fn wait_for_retries(&mut self) {
+        while let Some(due) = self.scheduler.retries.next_due() {
+            self.now = self.now.max(due);
+            self.feed(Input::Tick);
+        }
+    }
+
     /// The worker's process is gone.
     pub(crate) fn kill(&mut self, worker: WorkerId) {
         self.workers.remove(&worker).expect("alive");

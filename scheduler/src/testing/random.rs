@@ -12,7 +12,7 @@ use transload_protocol::{
 
 use super::graphs::any_graph;
 use super::{CLIENT, Cluster};
-use crate::{Config, Input};
+use crate::Config;
 
 /// What may go wrong.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,8 @@ impl Cluster {
         } else if !fake.assigned[&task].fetched {
             self.fetch(worker, task, rng, trouble);
         } else if trouble.failures && rng.random_bool(0.05) {
-            self.fail(task, TaskErrorKind::OutOfMemory);
+            let kinds = [TaskErrorKind::OutOfMemory, TaskErrorKind::Transient];
+            self.fail(task, kinds[usize::from(rng.random_bool(0.5))]);
         } else if trouble.deaths && rng.random_bool(0.3) {
             self.start(task);
         } else {
@@ -118,7 +119,8 @@ impl Cluster {
             }
             5..8 if trouble.second_thoughts => self.change_mind(rng),
             8 if trouble.second_thoughts => self.complain(rng),
-            9 => self.feed(Input::Tick),
+            // Long enough for a retry to be due, now and then.
+            9 => self.wait_ms(rng.random_range(0..200)),
             10 if trouble.restarts => self.break_something(rng),
             11..15 if trouble.restarts => self.mend_something(rng, trouble),
             _ => {
@@ -238,7 +240,11 @@ impl Cluster {
                 .map(|(id, _)| *id)
                 .collect();
             let Some(worker) = busy.iter().choose(rng).copied() else {
-                return;
+                if self.scheduler.retries.next_due().is_none() {
+                    return;
+                }
+                self.wait_for_retries();
+                continue;
             };
             self.random_work(worker, rng, calm);
         }
