@@ -277,23 +277,6 @@ impl Graph {
         }
     }
 
-    /// Bytes of all that a task reads, as far as it is stored.
-    pub(crate) fn input_bytes(&self, index: u32) -> u64 {
-        let (layer, position) = self.locate(index);
-        let barriers = &self.layers[layer.0 as usize].barriers;
-        let summaries = barriers
-            .iter()
-            .filter_map(|barrier| barrier.summary.as_ref());
-        let mut sum = summaries.fold(0_u64, |sum, summary| sum.saturating_add(summary.total));
-        self.compiled
-            .for_each_direct_input(layer, position, |input| {
-                if let TaskState::Done { largest, .. } = self.tasks[input.task as usize].state {
-                    sum = sum.saturating_add(largest.into());
-                }
-            });
-        sum
-    }
-
     /// What a worker needs to know of a layer.
     pub(crate) fn layer_spec(&self, layer: u32) -> LayerSpec {
         let submitted = &self.compiled.layers()[layer as usize];

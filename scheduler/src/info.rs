@@ -33,7 +33,11 @@ impl Scheduler {
                     .count(),
             ),
             tasks_ready: self.ready.len(),
-            transfers: self.transfers.values().cloned().collect(),
+            transfers: self
+                .transfers
+                .values()
+                .map(|traffic| traffic.transfer.clone())
+                .collect(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod bits;
 mod check;
 mod clients;
 mod coordination;
+mod cost;
 mod ending;
 mod explain;
 mod family;
@@ -30,6 +31,7 @@ mod retry;
 mod secede;
 mod session;
 mod slab;
+mod steal;
 mod task;
 #[cfg(test)]
 mod testing;

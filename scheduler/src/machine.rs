@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
     Attempt, ClientHello, ClientId, EventRecord, GraphId, GraphOutcome, Resources, SessionToken,
-    TaskId, Time, Transfer, WorkerId,
+    TaskId, Time, WorkerId,
 };
 
 use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
+use crate::cost::{Links, Traffic};
 use crate::graph::Graph;
 use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
@@ -19,6 +20,7 @@ use crate::restore::Recovery;
 use crate::retry::Retries;
 use crate::session::Presence;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
+use crate::steal::Steals;
 use crate::worker::Workers;
 
 /// Decides where and when each task of each graph runs.
@@ -40,7 +42,9 @@ pub struct Scheduler {
     pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
     /// Tasks that wait before they are tried again.
     pub(crate) retries: Retries,
-    pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Transfer>,
+    pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Traffic>,
+    pub(crate) links: Links,
+    pub(crate) steals: Steals,
     pub(crate) coordination: Coordination,
     /// Graphs about which their clients are to be told something, by time.
     pub(crate) progress_due: BTreeSet<(Time, GraphSlot)>,
@@ -158,6 +162,8 @@ impl Scheduler {
             cancels: BTreeMap::new(),
             retries: Retries::default(),
             transfers: BTreeMap::new(),
+            links: Links::default(),
+            steals: Steals::default(),
             progress_due: BTreeSet::new(),
             liveness_check: None,
             assignments: 0,

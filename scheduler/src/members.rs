@@ -28,6 +28,7 @@ impl Scheduler {
         self.workers
             .insert(Worker::new(id, hello, self.now, self.workers.queue));
         self.ready.unproven.extend(&self.ready.layers);
+        self.steals.after = self.now;
         if self.liveness_check.is_none() {
             self.liveness_check = Some(self.now.after_micros(self.timeout_micros()));
         }
@@ -59,7 +60,7 @@ impl Scheduler {
             } => self.on_missing_inputs(worker, task, attempt, &missing, out),
             WorkerMessage::Cancelled { task, attempt } => self.on_cancelled(worker, task, attempt),
             WorkerMessage::Lost { tasks } => self.on_lost_outputs(worker, &tasks, out),
-            WorkerMessage::Heartbeat { load } => self.workers.slab[worker].load = load,
+            WorkerMessage::Heartbeat { load } => self.workers.report(worker, load),
             WorkerMessage::Events { events } => self.forward(worker, events, out),
             // It belongs to a return, and this worker is here.
             WorkerMessage::Inventory(_) => {}

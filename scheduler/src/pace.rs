@@ -10,6 +10,9 @@ const LASTING_MICROS: u64 = 2_000;
 /// The pace is measured over at least so long, in microseconds.
 const SAMPLE_MICROS: u64 = 500;
 
+/// A worker that has not ended a task is taken to need so long for each, in microseconds.
+const GUESSED_MICROS: u64 = 10_000;
+
 /// How fast a worker ends tasks, and the queue that follows from it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
@@ -19,6 +22,8 @@ pub(crate) struct Pace {
     since: Time,
     /// Tasks that have ended since.
     ended: u32,
+    /// Between the ends of two tasks, in microseconds, while it had something to do; 0 before any has ended.
+    micros_per_task: u64,
     /// It has had nothing to do since then.
     idle_since: Option<Time>,
 }
@@ -36,6 +41,7 @@ impl Pace {
             per_slot: limits.least,
             since: now,
             ended: 0,
+            micros_per_task: 0,
             idle_since: Some(now),
         }
     }
@@ -43,6 +49,17 @@ impl Pace {
     /// Tasks that may wait for each slot.
     pub(crate) fn queue_per_slot(&self) -> u32 {
         self.per_slot
+    }
+
+    /// How long the worker takes from the end of one task to that of the next.
+    pub(crate) fn micros_per_task(&self, now: Time) -> u64 {
+        let known = match self.micros_per_task {
+            0 => GUESSED_MICROS,
+            known => known,
+        };
+        let elapsed = self.idle_since.unwrap_or(now).micros_since(self.since);
+        // Longer than ever before: it may have come to other tasks.
+        known.max(elapsed / u64::from(self.ended.saturating_add(1)))
     }
 
     /// The worker got something to do.
@@ -67,6 +84,11 @@ impl Pace {
         if self.ended == 0 || elapsed < SAMPLE_MICROS {
             return;
         }
+        let sample = (elapsed / u64::from(self.ended)).max(1);
+        self.micros_per_task = match self.micros_per_task {
+            0 => sample,
+            known => (known.saturating_mul(3).saturating_add(sample)) / 4,
+        };
         let lasting = u64::from(self.ended) * LASTING_MICROS / elapsed / u64::from(slots.max(1));
         let lasting = u32::try_from(lasting).unwrap_or(u32::MAX);
         let wanted = lasting.clamp(limits.least, limits.most.max(limits.least));
@@ -123,6 +145,17 @@ mod tests {
         assert_eq!(long, 10);
         now = now.after_micros(60_000_000);
         assert_eq!(after(&mut pace, &mut now, (100, 100), 1), long);
+    }
+
+    #[test]
+    fn how_long_a_task_takes_is_guessed_then_known_then_seen_to_be_more() {
+        let mut now = Time::default();
+        let mut pace = Pace::new(LIMITS, now);
+        assert_eq!(pace.micros_per_task(now), GUESSED_MICROS);
+        after(&mut pace, &mut now, (100, 600), 1);
+        assert_eq!(pace.micros_per_task(now), 600);
+        pace.on_assigned(now);
+        assert_eq!(pace.micros_per_task(now.after_micros(5_000)), 5_000);
     }
 
     #[test]

@@ -20,8 +20,10 @@ use crate::worker::{FULL, Reach, Workers};
 
 /// What fetching one partition costs beside its bytes, in bytes that could have been moved meanwhile.
 pub(crate) const FETCH_COST_BYTES: u64 = 4 << 10;
-/// An idle worker takes a task that another could queue only when it reads at most so many bytes.
-const STEAL_BYTES: u64 = 64 << 20;
+/// Where workers could only take tasks from others, so many are asked before the rest has to wait.
+const REFUSALS_PER_PASS: u32 = 16;
+/// A byte from another machine counts for so many from the same one.
+const FAR_WEIGHT: u64 = 4;
 
 /// A task found for a worker.
 enum Pick {
@@ -145,20 +147,40 @@ impl Scheduler {
     /// Serves the emptiest workers first.
     fn spread(&mut self, reach: Reach, out: &mut Vec<Action>) {
         let mut cursor = (0, WorkerSlot::from_index(0));
+        let only_steals = reach == Reach::Slot && self.ready.open == 0;
+        let can_steal =
+            reach == Reach::Slot && self.ready.preferring > 0 && self.now >= self.steals.after;
+        if only_steals {
+            if !can_steal {
+                return;
+            }
+            cursor.1 = self.steals.next_thief;
+        }
+        let mut refused = 0;
         loop {
             if self.waiting(reach) == 0 {
                 return;
             }
             self.workers.relist(self.now);
-            let Some(&(fullness, worker)) = self.workers.open.range(cursor..).next() else {
+            let next = self.workers.open.range(cursor..).next();
+            let next = next.filter(|(fullness, _)| *fullness < limit(reach));
+            let Some(&(fullness, worker)) = next else {
+                if can_steal {
+                    self.steals
+                        .end_pass(refused, WorkerSlot::from_index(0), self.now);
+                }
                 return;
             };
-            if fullness >= limit(reach) {
-                return;
-            }
             match self.pick(worker, reach) {
                 Some(pick) => self.assign_picked(pick, worker, reach, out),
-                None => cursor = (fullness, WorkerSlot(worker.0 + 1)),
+                None => {
+                    cursor = (fullness, WorkerSlot(worker.0 + 1));
+                    refused += 1;
+                    if only_steals && refused == REFUSALS_PER_PASS {
+                        self.steals.end_pass(refused, cursor.1, self.now);
+                        return;
+                    }
+                }
             }
         }
     }
@@ -185,7 +207,9 @@ impl Scheduler {
             return Some(Pick::Open(at));
         }
         match reach {
-            Reach::Slot if self.ready.preferring > 0 => self.steal(worker).map(Pick::Settled),
+            Reach::Slot if self.ready.preferring > 0 && self.now >= self.steals.after => {
+                self.steal(worker).map(Pick::Settled)
+            }
             Reach::Slot | Reach::Queue => None,
         }
     }
@@ -236,7 +260,7 @@ impl Scheduler {
     }
 
     /// Whether a task failed on this worker and another could take it.
-    fn avoids(&self, at: TaskAt, worker: WorkerSlot) -> bool {
+    pub(crate) fn avoids(&self, at: TaskAt, worker: WorkerSlot) -> bool {
         let graph = &self.graphs.slab[at.graph];
         graph
             .history
@@ -247,34 +271,11 @@ impl Scheduler {
                 .any_covers(&graph.layer_of(at.index).resources, Some(worker))
     }
 
-    /// For a worker with a free slot and nothing to do: the first task of the longest queue that it can take.
-    fn steal(&self, thief: WorkerSlot) -> Option<TaskAt> {
-        let mut victims: Vec<(Reverse<usize>, WorkerSlot)> = self
-            .workers
-            .slab
-            .iter()
-            .filter(|(slot, worker)| *slot != thief && !worker.preferred.is_empty())
-            .map(|(slot, worker)| (Reverse(worker.preferred.len()), slot))
-            .collect();
-        victims.sort_unstable();
-        victims.into_iter().find_map(|(_, victim)| {
-            let can_take = |at: TaskAt| {
-                let graph = &self.graphs.slab[at.graph];
-                let resources = &graph.layer_of(at.index).resources;
-                self.workers.fits(thief, resources, Reach::Slot)
-                    && !self.avoids(at, thief)
-                    && (graph.input_bytes(at.index) <= STEAL_BYTES
-                        || !self.workers.fits(victim, resources, Reach::Queue))
-            };
-            self.first_preferring(victim, can_take).map(|(_, at)| at)
-        })
-    }
-
     /// The first task in a worker's own queue that is wanted. Of each layer only the first is asked about.
-    fn first_preferring(
+    pub(crate) fn first_preferring(
         &self,
         worker: WorkerSlot,
-        wanted: impl Fn(TaskAt) -> bool,
+        mut wanted: impl FnMut(TaskAt) -> bool,
     ) -> Option<(Rank, TaskAt)> {
         let queue = &self.workers.slab[worker].preferred;
         let mut entry = queue.first().copied();
@@ -314,21 +315,34 @@ impl Scheduler {
         }
         self.weigh_inputs(at);
         let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-        let own = if self.weighed.get(worker.index()) == Some(&self.weighing) {
-            self.weights[worker.index()]
-        } else {
-            0
-        };
+        let own = self.saved_at(worker);
         self.holders
             .iter()
-            .map(|holder| (self.weights[holder.index()], *holder))
-            .filter(|(weight, holder)| {
-                *weight > own
+            .map(|holder| (self.saved_at(*holder), *holder))
+            .filter(|(saved, holder)| {
+                *saved > own
                     && self.workers.fits(*holder, resources, reach)
                     && !self.avoids(at, *holder)
             })
-            .max_by_key(|(weight, holder)| (*weight, Reverse(*holder)))
+            .max_by_key(|(saved, holder)| (*saved, Reverse(*holder)))
             .map_or(worker, |(_, holder)| holder)
+    }
+
+    /// What a worker need not fetch of what was weighed last; what lies on its own machine counts for more than what lies afar.
+    fn saved_at(&self, worker: WorkerSlot) -> u64 {
+        let of = |holder: WorkerSlot| match self.weighed.get(holder.index()) {
+            Some(weighing) if *weighing == self.weighing => self.weights[holder.index()],
+            Some(_) | None => 0,
+        };
+        let own = of(worker);
+        if !self.workers.are_apart() {
+            return own;
+        }
+        let host = |slot: WorkerSlot| self.workers.slab[slot].host;
+        let holders = self.holders.iter();
+        let near = holders.filter(|holder| host(**holder) == host(worker));
+        let near = near.fold(0_u64, |sum, holder| sum.saturating_add(of(*holder)));
+        near.saturating_mul(FAR_WEIGHT - 1).saturating_add(own)
     }
 
     /// Adds up, for each holder of what a task reads, what fetching it from there would cost; returns the sum of all. Of those

@@ -2,9 +2,10 @@
 //!
 //! Called by all parts of the machine. Decides nothing.
 
-use transload_protocol::{Event, EventRecord, SchedulerToClient, Tier, Transfer};
+use transload_protocol::{Event, EventRecord, SchedulerToClient, Tier, Transfer, WorkerId};
 
 use crate::api::Action;
+use crate::cost::Traffic;
 use crate::graph::Progress;
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, WorkerSlot};
@@ -41,22 +42,9 @@ impl Scheduler {
                     to,
                     bytes,
                     transport,
+                    micros,
                     ..
-                } => {
-                    let transfer = self
-                        .transfers
-                        .entry((*from, *to))
-                        .or_insert_with(|| Transfer {
-                            from: *from,
-                            to: *to,
-                            partitions: 0,
-                            bytes: 0,
-                            transport: String::new(),
-                        });
-                    transfer.partitions += 1;
-                    transfer.bytes = transfer.bytes.saturating_add(*bytes);
-                    transfer.transport.clone_from(transport);
-                }
+                } => self.on_fetched((*from, *to), *bytes, transport, *micros),
                 Event::PartitionMoved {
                     to: Tier::Disk,
                     bytes,
@@ -79,6 +67,39 @@ impl Scheduler {
                 self.events.push(record.clone());
             }
             out.push(Action::Emit(record));
+        }
+    }
+
+    /// Counts what has come from one worker to another, and learns how long it takes.
+    fn on_fetched(
+        &mut self,
+        (from, to): (WorkerId, WorkerId),
+        bytes: u64,
+        transport: &str,
+        micros: u64,
+    ) {
+        let host = |id: WorkerId| {
+            let slot = self.workers.by_id.get(&id)?;
+            Some(self.workers.slab[*slot].host)
+        };
+        let common = self.links.between(host(from) == host(to));
+        common.learn(bytes, micros);
+        let traffic = self.transfers.entry((from, to)).or_insert_with(|| Traffic {
+            transfer: Transfer {
+                from,
+                to,
+                partitions: 0,
+                bytes: 0,
+                transport: String::new(),
+            },
+            link: *common,
+        });
+        traffic.link.learn(bytes, micros);
+        let transfer = &mut traffic.transfer;
+        transfer.partitions += 1;
+        transfer.bytes = transfer.bytes.saturating_add(bytes);
+        if transfer.transport != transport {
+            transfer.transport = transport.to_owned();
         }
     }
 

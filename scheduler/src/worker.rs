@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    Resources, TaskAssignment, TaskId, Time, WorkerHello, WorkerId, WorkerLoad,
+    Resources, TaskAssignment, TaskId, Tier, TierUsage, Time, WorkerHello, WorkerId, WorkerLoad,
 };
 
 use crate::bits::BitSet;
@@ -15,6 +15,9 @@ use crate::slab::{Slab, TaskAt, WorkerSlot};
 
 /// What a full set of slots counts as load.
 pub(crate) const FULL: u32 = 1_000;
+
+/// A worker with less than this part of its memory free is pressed.
+const PRESSED_ABOVE_FREE: u64 = 8;
 
 /// How far a worker may be filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,12 @@ pub(crate) struct Worker {
     /// Its last report.
     pub(crate) load: WorkerLoad,
     pub(crate) last_seen: Time,
+    /// Its machine, by the number that the table gave it.
+    pub(crate) host: u32,
+    /// How much of what it stores is on disk, by its last report.
+    pub(crate) on_disk_per_mille: u16,
+    /// By its last report, its memory is nearly full although it moves what it can to disk.
+    pub(crate) is_pressed: bool,
     /// How fast it works.
     pub(crate) pace: Pace,
     /// Tasks handed to it and not answered; few, so a plain list.
@@ -74,6 +83,9 @@ pub(crate) struct Workers {
     pub(crate) open: BTreeSet<(u32, WorkerSlot)>,
     /// Workers whose fullness or own queue may have changed since. Most give up a task and get another in the same step.
     changed: Vec<WorkerSlot>,
+    /// Hosts by name: the number of each, and how many workers it has.
+    hosts: BTreeMap<String, (u32, u32)>,
+    next_host: u32,
     /// How long a worker's queue may be.
     pub(crate) queue: QueueLimits,
 }
@@ -85,6 +97,9 @@ impl Worker {
             hello,
             load: WorkerLoad::default(),
             last_seen: now,
+            host: 0,
+            on_disk_per_mille: 0,
+            is_pressed: false,
             pace: Pace::new(queue, now),
             assigned: Vec::new(),
             seceded: BTreeSet::new(),
@@ -108,15 +123,43 @@ impl Worker {
         self.hello.resources.slots.max(1)
     }
 
-    /// How many times its slots it may be given.
+    /// How many times its slots it may be given. One that lacks memory gets no queue: what waits there pins more of it.
     fn factor(&self) -> u32 {
+        if self.is_pressed {
+            return 1;
+        }
         self.pace.queue_per_slot().saturating_add(1)
     }
 
-    fn occupants(&self) -> u32 {
+    pub(crate) fn occupants(&self) -> u32 {
         u32::try_from(self.assigned.len() - self.seceded.len())
             .unwrap_or(u32::MAX)
             .saturating_add(self.cancelling)
+    }
+
+    /// Tasks that have to end before another can begin.
+    pub(crate) fn queued(&self) -> u64 {
+        let beyond = (self.occupants() + 1).saturating_sub(self.slots());
+        u64::from(beyond)
+    }
+
+    /// Takes in what it says of itself.
+    fn report(&mut self, load: WorkerLoad) {
+        let sum = |wanted: fn(Tier) -> bool, of: fn(&TierUsage) -> u64| {
+            let tiers = load.tiers.iter().filter(|usage| wanted(usage.tier));
+            tiers.fold(0_u64, |sum, usage| sum.saturating_add(of(usage)))
+        };
+        let is_memory = |tier| tier != Tier::Disk;
+        let (used, limit) = (
+            sum(is_memory, |usage| usage.used_bytes),
+            sum(is_memory, |usage| usage.limit_bytes),
+        );
+        let on_disk = sum(|tier| tier == Tier::Disk, |usage| usage.used_bytes);
+        let all = used.saturating_add(on_disk).max(1);
+        let per_mille = u128::from(on_disk) * 1_000 / u128::from(all);
+        self.on_disk_per_mille = u16::try_from(per_mille).unwrap_or(1_000);
+        self.is_pressed = used > limit - limit / PRESSED_ABOVE_FREE;
+        self.load = load;
     }
 
     /// How full it is: [`FULL`] when every slot has its task, more when others queue behind them.
@@ -148,12 +191,25 @@ impl Workers {
             by_id: BTreeMap::new(),
             open: BTreeSet::new(),
             changed: Vec::new(),
+            hosts: BTreeMap::new(),
+            next_host: 0,
             queue,
         }
     }
 
-    pub(crate) fn insert(&mut self, worker: Worker) -> WorkerSlot {
+    /// Takes in what a worker says of itself.
+    pub(crate) fn report(&mut self, slot: WorkerSlot, load: WorkerLoad) {
+        let worker = &mut self.slab[slot];
+        let was_pressed = worker.is_pressed;
+        worker.report(load);
+        if worker.is_pressed != was_pressed {
+            self.change(slot);
+        }
+    }
+
+    pub(crate) fn insert(&mut self, mut worker: Worker) -> WorkerSlot {
         let id = worker.id;
+        worker.host = self.enter_host(&worker.hello.host);
         let slot = self.slab.insert(worker);
         self.by_id.insert(id, slot);
         self.change(slot);
@@ -169,7 +225,33 @@ impl Workers {
     pub(crate) fn remove(&mut self, slot: WorkerSlot) {
         if let Some(worker) = self.slab.remove(slot) {
             self.by_id.remove(&worker.id);
+            self.leave_host(&worker.hello.host);
         }
+    }
+
+    fn enter_host(&mut self, name: &str) -> u32 {
+        if let Some((number, workers)) = self.hosts.get_mut(name) {
+            *workers += 1;
+            return *number;
+        }
+        let number = self.next_host;
+        self.next_host = number.wrapping_add(1);
+        self.hosts.insert(name.to_owned(), (number, 1));
+        number
+    }
+
+    fn leave_host(&mut self, name: &str) {
+        if let Some((_, workers)) = self.hosts.get_mut(name) {
+            *workers -= 1;
+            if *workers == 0 {
+                self.hosts.remove(name);
+            }
+        }
+    }
+
+    /// Workers are on more than one machine.
+    pub(crate) fn are_apart(&self) -> bool {
+        self.hosts.len() > 1
     }
 
     /// Whether the worker has room for such a task now.

@@ -98,12 +98,21 @@ impl Cluster {
     }
 
     pub(crate) fn join_with(&mut self, resources: Resources) -> WorkerId {
+        self.join_as("here", resources)
+    }
+
+    /// A worker of so many slots on that machine.
+    pub(crate) fn join_on(&mut self, host: &str, slots: u32) -> WorkerId {
+        self.join_as(host, Resources::slots(slots))
+    }
+
+    fn join_as(&mut self, host: &str, resources: Resources) -> WorkerId {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         self.workers.insert(worker, FakeWorker::default());
         let hello = WorkerHello {
             name: format!("worker {}", worker.0),
-            host: "here".to_owned(),
+            host: host.to_owned(),
             process: worker.0,
             resources,
             memory_bytes: 1 << 30,

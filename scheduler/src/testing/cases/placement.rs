@@ -1,11 +1,12 @@
 //! Who gets what, and when.
 
 use transload_protocol::{
-    Edges, GraphId, GraphOutcome, InputSpec, Layer, Resources, TaskErrorKind, TaskGraph, WorkerId,
+    Edges, Event, EventRecord, GraphId, GraphOutcome, InputSpec, Layer, Resources, TaskErrorKind,
+    TaskGraph, Tier, TierUsage, WorkerId, WorkerLoad, WorkerMessage,
 };
 
 use crate::testing::graphs::{chain, gather, independent, shuffle};
-use crate::testing::{Cluster, task};
+use crate::testing::{CLIENT, Cluster, partition, task};
 
 #[test]
 fn tasks_wait_until_a_worker_joins() {
@@ -31,6 +32,30 @@ fn a_worker_gets_its_slots_and_a_small_queue_and_no_more() {
     cluster.finish(task(graph, 0));
     assert_eq!(cluster.assigned().len(), 4);
     assert_eq!(cluster.scheduler.info().tasks_ready, 5);
+}
+
+#[test]
+fn a_worker_that_lacks_memory_gets_no_queue() {
+    let mut cluster = Cluster::of(1, 2);
+    let worker = WorkerId(0);
+    let report = |cluster: &mut Cluster, used_bytes| {
+        let (tier, limit_bytes) = (Tier::Host, 1_000);
+        let host = TierUsage {
+            tier,
+            used_bytes,
+            limit_bytes,
+        };
+        let load = WorkerLoad {
+            tiers: vec![host],
+            ..WorkerLoad::default()
+        };
+        cluster.say(worker, WorkerMessage::Heartbeat { load });
+    };
+    report(&mut cluster, 950);
+    cluster.submit(independent(10));
+    assert_eq!(cluster.assigned().len(), 2);
+    report(&mut cluster, 600);
+    assert_eq!(cluster.assigned().len(), 4);
 }
 
 #[test]
@@ -95,14 +120,85 @@ fn an_idle_worker_takes_light_work_from_a_busy_one() {
 }
 
 #[test]
-fn heavy_input_is_moved_only_when_its_holder_has_no_room() {
+fn heavy_input_stays_where_it_is_and_light_input_is_moved() {
     let mut cluster = Cluster::of(2, 2);
     let (graph, holder) = one_read_by_four(&mut cluster, 1 << 40);
     assert_eq!(cluster.workers[&holder].assigned.len(), 4);
     cluster.run();
     assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+    cluster.now = cluster.now.after_micros(1_000);
     let (_, holder) = one_read_by_four(&mut cluster, 100);
     assert_eq!(cluster.workers[&holder].assigned.len(), 2);
+}
+
+/// It is said that this came from one worker to another in so many microseconds, often enough to be believed.
+fn tell_of_fetches(
+    cluster: &mut Cluster,
+    (from, to): (WorkerId, WorkerId),
+    bytes: u64,
+    micros: u64,
+) {
+    let event = Event::PartitionFetched {
+        partition: partition(
+            GraphId {
+                client: CLIENT,
+                sequence: 9,
+            },
+            0,
+        ),
+        from,
+        to,
+        bytes,
+        transport: "tcp".to_owned(),
+        micros,
+    };
+    let at = cluster.now;
+    let events = vec![EventRecord { at, event }; 100];
+    cluster.say(from, WorkerMessage::Events { events });
+}
+
+#[test]
+fn what_an_idle_worker_takes_depends_on_its_link() {
+    for (micros, stolen) in [(1_000, 1), (1_000_000, 0)] {
+        let mut cluster = Cluster::of(1, 1);
+        let (_, busy) = one_read_by_four(&mut cluster, 1 << 20);
+        let idle = WorkerId(busy.0 + 1);
+        // It is known from before how fast bytes come there.
+        tell_of_fetches(&mut cluster, (busy, idle), 1 << 20, micros);
+        assert_eq!(cluster.join(1), idle);
+        assert_eq!(cluster.workers[&idle].assigned.len(), stolen, "{micros} us");
+    }
+}
+
+#[test]
+fn heavy_input_is_moved_when_its_holder_takes_too_long() {
+    let mut cluster = Cluster::of(2, 1);
+    let (_, holder) = one_read_by_four(&mut cluster, 256 << 20);
+    let idle = WorkerId(1 - holder.0);
+    assert_eq!(cluster.workers[&idle].assigned.len(), 0);
+    cluster.now = cluster.now.after_micros(5_000_000);
+    cluster.say(
+        idle,
+        WorkerMessage::Heartbeat {
+            load: WorkerLoad::default(),
+        },
+    );
+    assert_eq!(cluster.workers[&idle].assigned.len(), 1);
+}
+
+#[test]
+fn a_reader_of_two_goes_to_the_machine_that_has_more_of_it() {
+    // Three workers hold a third each; two of them are on one machine, and all have room.
+    let mut cluster = Cluster::new();
+    for host in ["one", "other", "other"] {
+        cluster.join_on(host, 1);
+    }
+    let graph = cluster.submit(gather(3));
+    for index in [1, 2, 0] {
+        cluster.finish_with(task(graph, index), &[1 << 20]);
+    }
+    let reader = cluster.worker_of(task(graph, 3)).expect("assigned");
+    assert_eq!(reader, WorkerId(1));
 }
 
 #[test]
