@@ -111,6 +111,8 @@ pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{
         Address, Arguments, Blob, ClientHello, ClientId, ClientMessage, Edges, ExplicitEdges,
@@ -124,7 +126,11 @@ mod tests {
         let source = tasks.push(
             Layer::new("a", "op", 2)
                 .with_outputs(3)
-                .with_common(vec![1, 2, 3]),
+                .with_common(vec![1, 2, 3])
+                .with_resources(Resources::slots(1).with("gpu", 1).with_memory(1 << 20))
+                .on_host("a")
+                .on_worker("b")
+                .with_label("c"),
         );
         let lists: [&[(u32, u32)]; 1] = [&[(1, 2), (0, 0)]];
         let mut last = Layer::new("b", "op", 1)
@@ -222,6 +228,8 @@ mod tests {
                         .into_iter()
                         .map(|(scheme, endpoint)| Address::new(scheme, endpoint))
                         .collect(),
+                    labels: [memory_bytes.to_string()].into(),
+                    shared: BTreeSet::new(),
                 },
             )
     }

@@ -91,6 +91,14 @@ pub enum Event {
         /// Its bytes.
         bytes: u64,
     },
+    /// A task is ready and no worker of the cluster can ever run it, nor the others of its layer. Told once, before its graph
+    /// fails.
+    TaskUnschedulable {
+        /// Which task: the first of its layer.
+        task: TaskId,
+        /// What it asks for and what there is, in words.
+        message: String,
+    },
 }
 
 /// An event and when it happened, on the clock of the process that tells it.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Blob, Fused, LayerIndex, Resources};
+use crate::{Blob, Conditions, Fused, LayerIndex, Placement, Resources, WorkerRef};
 
 /// Most tasks that one graph may have.
 pub const MAX_TASKS_PER_GRAPH: u32 = 1 << 24;
@@ -46,6 +46,8 @@ pub struct Layer {
     pub retries: u32,
     /// What each task runs before `operator`; `None` for an ordinary layer. Made by [`crate::optimize()`].
     pub fused: Option<Box<Fused>>,
+    /// Where its tasks may run; `None` for everywhere.
+    pub placement: Option<Box<Placement>>,
 }
 
 /// Arguments of the tasks of one layer.
@@ -180,6 +182,7 @@ impl Layer {
             priority: 0,
             retries: 2,
             fused: None,
+            placement: None,
         }
     }
 
@@ -201,6 +204,64 @@ impl Layer {
     #[must_use]
     pub fn with_outputs(mut self, outputs: u32) -> Self {
         self.outputs = outputs;
+        self
+    }
+
+    /// The same layer whose tasks occupy all of this while they run, instead of one slot.
+    #[must_use]
+    pub fn with_resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// The same layer with another priority than 0: higher runs first.
+    #[must_use]
+    pub fn with_priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// The same layer with so many further attempts after retryable failures.
+    #[must_use]
+    pub fn with_retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// The same layer on this worker alone, or, said several times, on these.
+    #[must_use]
+    pub fn on_worker(self, worker: impl Into<WorkerRef>) -> Self {
+        self.where_also(|conditions| conditions.workers.push(worker.into()))
+    }
+
+    /// The same layer on the workers of this host alone, or, said several times, of these.
+    #[must_use]
+    pub fn on_host(self, host: impl Into<String>) -> Self {
+        self.where_also(|conditions| conditions.hosts.push(host.into()))
+    }
+
+    /// The same layer on workers with this label alone, or, said several times, with all of these.
+    #[must_use]
+    pub fn with_label(self, label: impl Into<String>) -> Self {
+        self.where_also(|conditions| {
+            conditions.labels.insert(label.into());
+        })
+    }
+
+    /// The same layer with its task at position `i` on worker `i` of this list alone. Takes the place of other conditions.
+    #[must_use]
+    pub fn on_each(mut self, workers: Vec<WorkerRef>) -> Self {
+        self.placement = Some(Box::new(Placement::Each(workers)));
+        self
+    }
+
+    fn where_also(mut self, add: impl FnOnce(&mut Conditions)) -> Self {
+        let mut conditions = match self.placement.take().map(|placement| *placement) {
+            Some(Placement::Where(conditions)) => conditions,
+            Some(Placement::Each(_)) | None => Conditions::default(),
+        };
+        add(&mut conditions);
+        self.placement = Some(Box::new(Placement::Where(conditions)));
         self
     }
 
@@ -313,6 +374,13 @@ impl CompiledGraph {
                     layer.arguments.per_task.len(),
                     layer.tasks
                 )));
+            }
+            let misplaced = layer
+                .placement
+                .as_ref()
+                .and_then(|placement| placement.wrong(layer.tasks));
+            if let Some(reason) = misplaced.or_else(|| layer.resources.wrong_request()) {
+                return Err(bad(reason));
             }
             if let Some(fused) = &layer.fused {
                 fused.check(layer).map_err(bad)?;
@@ -693,6 +761,7 @@ fn reverse_edges(edges: &Edges, source_tasks: u32) -> Option<(Vec<u32>, Vec<u32>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Amount;
     use proptest::prelude::*;
 
     fn explicit(lists: &[Vec<(u32, u32)>]) -> Edges {
@@ -800,6 +869,16 @@ mod tests {
             (
                 "per-task",
                 Layer::new("bad", "op", 2).with_per_task(vec![Blob::default()]),
+            ),
+            (
+                "1 workers for 2 tasks",
+                Layer::new("bad", "op", 2).on_each(vec!["a".into()]),
+            ),
+            (
+                "asks for 2.5 gpu",
+                Layer::new("bad", "op", 2).with_resources(
+                    Resources::slots(1).with("gpu", Amount::ten_thousandths(25_000)),
+                ),
             ),
         ];
         for (expected, layer) in cases {

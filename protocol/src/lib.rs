@@ -5,6 +5,7 @@
 //! clock: [`Time`] is an argument wherever time matters.
 #![forbid(unsafe_code)]
 
+mod amount;
 pub mod codec;
 mod coordination;
 mod error;
@@ -16,11 +17,13 @@ mod journal;
 mod message;
 pub mod optimize;
 mod place;
+mod placement;
 mod resources;
 mod sizes;
 mod version;
 pub mod words;
 
+pub use amount::{Amount, ParseAmountError};
 pub use coordination::{
     CoordinationAnswer, CoordinationCall, CoordinationRefusal, DeletableKind, MAX_NAME_BYTES,
     Patience, RequestId,
@@ -45,6 +48,7 @@ pub use message::{
 };
 pub use optimize::{Optimized, Passes, optimize};
 pub use place::{Address, AddressError, Blob, Tier, Time};
+pub use placement::{Conditions, Placement, WorkerRef};
 pub use resources::Resources;
 pub use sizes::{OutputSizes, SourceTable};
 pub use version::{HelloError, PROTOCOL_VERSION, VersionMismatch, check_version, read_hello};

@@ -3,6 +3,8 @@
 //! Each connection opens with a [`Hello`] from the side that connected and a [`Welcome`] from the scheduler; every later
 //! frame is one of the four message enums. Messages on one connection arrive in the order in which they were sent.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -78,6 +80,18 @@ pub struct WorkerHello {
     pub memory_bytes: u64,
     /// Where other workers and clients fetch its partitions, one address per transport, best first.
     pub addresses: Vec<Address>,
+    /// Names by which tasks can ask for workers like it.
+    pub labels: BTreeSet<String>,
+    /// Named resources of which tasks may ask for fractions here.
+    pub shared: BTreeSet<String>,
+}
+
+impl WorkerHello {
+    /// Whether the worker could run a task that asks for this if it had nothing else.
+    pub fn offers(&self, request: &Resources) -> bool {
+        self.resources.covers(request)
+            && (request.named.is_empty() || request.fraction_of_unshared(&self.shared).is_none())
+    }
 }
 
 /// The scheduler's answer to a [`Hello`]. `Refused` keeps its place and shape in every version.

@@ -281,7 +281,7 @@ fn fates(graph: &TaskGraph) -> Vec<Fate> {
 
 #[test]
 fn a_layer_that_is_kept_or_read_twice_or_unlike_its_reader_stays() {
-    let chain = |change: fn(&mut TaskGraph)| {
+    let chain = |change: &dyn Fn(&mut TaskGraph)| {
         let mut graph = TaskGraph::new("chain");
         let first = graph.push(Layer::new("first", "op", 4));
         let last = graph.push(Layer::new("last", "op", 4).reading(first, Edges::OneToOne));
@@ -290,13 +290,24 @@ fn a_layer_that_is_kept_or_read_twice_or_unlike_its_reader_stays() {
         fates(&graph)[0]
     };
     let stays = Fate::Layer(LayerIndex(0));
-    assert_eq!(chain(|_| ()), Fate::Step(LayerIndex(0)));
-    assert_eq!(chain(|graph| graph.keep(LayerIndex(0))), stays);
-    assert_eq!(chain(|graph| graph.layers[0].priority = 1), stays);
-    assert_eq!(chain(|graph| graph.layers[0].retries = 0), stays);
-    assert_eq!(chain(|graph| graph.layers[1].resources.slots = 2), stays);
+    assert_eq!(chain(&|_| ()), Fate::Step(LayerIndex(0)));
+    assert_eq!(chain(&|graph| graph.keep(LayerIndex(0))), stays);
+    assert_eq!(chain(&|graph| graph.layers[0].priority = 1), stays);
+    assert_eq!(chain(&|graph| graph.layers[0].retries = 0), stays);
+    assert_eq!(chain(&|graph| graph.layers[1].resources.slots = 2), stays);
+    let place = |graph: &mut TaskGraph, layer: usize, host: &str| {
+        graph.layers[layer] = graph.layers[layer].clone().on_host(host);
+    };
+    assert_eq!(chain(&|graph| place(graph, 1, "a")), stays);
     assert_eq!(
-        chain(|graph| {
+        chain(&|graph| {
+            place(graph, 0, "a");
+            place(graph, 1, "b");
+        }),
+        stays
+    );
+    assert_eq!(
+        chain(&|graph| {
             let other = Layer::new("other", "op", 2).reading(LayerIndex(0), Edges::Broadcast);
             let other = graph.push(other);
             graph.keep(other);

@@ -34,6 +34,9 @@ pub struct Config {
     /// For so long a scheduler that took the place of another waits for that one's workers before it hands out tasks, in
     /// milliseconds. Default 5,000; less when all are back. Longer repeats less work, and does nothing meanwhile.
     pub recovery_grace_ms: u32,
+    /// A graph with a task that no worker can run fails after so long, in milliseconds, unless a worker that can joins before.
+    /// Default 10,000; 0 for at once. Longer gives workers time to start, and tells later of what can never run.
+    pub unschedulable_grace_ms: u32,
     /// Emit [`Action::Record`]. Default false.
     pub journal: bool,
     /// What locks, semaphores, events, queues and variables may take.
@@ -77,6 +80,7 @@ impl Default for Config {
             progress_interval_ms: 100,
             client_grace_ms: 3_000,
             recovery_grace_ms: 5_000,
+            unschedulable_grace_ms: 10_000,
             journal: false,
             coordination: CoordinationLimits::default(),
         }

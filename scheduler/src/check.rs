@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::{LayerIndex, LayerProgress, Resources};
+use transload_protocol::{Amount, LayerIndex, LayerProgress, Placement, Resources};
 
 use crate::graph::{Graph, LayerRecord, Phase, Progress};
 use crate::machine::Scheduler;
+use crate::scope::Scope;
 use crate::slab::{GraphSlot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
 use crate::worker::Reach;
@@ -21,6 +22,8 @@ struct Expected {
     cancelling: BTreeMap<WorkerSlot, u32>,
     preferred: BTreeMap<WorkerSlot, BTreeSet<TaskAt>>,
     open: u32,
+    pinned: u32,
+    stuck: u32,
 }
 
 /// What a graph's counters should be found with.
@@ -82,14 +85,22 @@ impl Scheduler {
             ensure(record.ready.iter().eq(ready.iter().copied()), || {
                 format!("layer {layer} queues {:?}, not {ready:?}", record.ready)
             })?;
+            let is_queued = self.ready.layers.contains(&record.rank);
+            let is_stuck = self.ready.stuck.layers.contains_key(&record.rank);
             ensure(
-                self.ready.layers.contains(&record.rank) != ready.is_empty(),
+                is_queued == (!ready.is_empty() && !record.is_stuck)
+                    && is_stuck == record.is_stuck
+                    && !(is_stuck && ready.is_empty()),
                 || {
                     format!(
-                        "layer {layer} is queued although it has nothing ready, or not although it has"
+                        "layer {layer} is queued ({is_queued}) or stuck ({is_stuck}, {}) with {} tasks ready",
+                        record.is_stuck,
+                        ready.len()
                     )
                 },
             )?;
+            self.check_scope(graph, layer)
+                .map_err(|error| format!("layer {layer}: {error}"))?;
             self.check_barriers(graph, layer)
                 .map_err(|error| format!("layer {layer}: {error}"))?;
             self.check_families(graph, record)
@@ -141,6 +152,46 @@ impl Scheduler {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether the workers that may run a layer are those that its client allowed, and what nobody can run is known as such.
+    fn check_scope(&self, graph: &Graph, layer: usize) -> Result<(), String> {
+        let record = &graph.layers[layer];
+        let index = u32::try_from(layer).unwrap_or(u32::MAX);
+        ensure(
+            graph.scoped.contains(&index) == !matches!(record.scope, Scope::Anywhere),
+            || "it is not known that it may not run everywhere".to_owned(),
+        )?;
+        if let (Scope::Within(within), Some(Placement::Where(conditions))) =
+            (&record.scope, graph.placement_of(index))
+        {
+            let allowed = self.workers.slab.iter();
+            let allowed = allowed
+                .filter(|(_, worker)| conditions.allow(worker.id, &worker.hello))
+                .map(|(slot, _)| slot.0);
+            ensure(within.iter().eq(allowed), || {
+                format!("it may run only {conditions}, not within {within:?}")
+            })?;
+        }
+        let is_settled = self.recovery.is_none() && !self.workers.slab.is_empty();
+        ensure(
+            record.ready.is_empty()
+                || !is_settled
+                || record.is_stuck != self.workers.any_covers(record, None),
+            || "it is stuck although a worker can run it, or not although none can".to_owned(),
+        )?;
+        let first = record
+            .ready
+            .iter()
+            .next()
+            .filter(|_| record.scope.is_each());
+        let at = first.map(|position| TaskAt {
+            graph: record.rank.graph,
+            index: record.first_task + position,
+        });
+        ensure(at.is_none_or(|at| self.pinned_worker(at).is_none()), || {
+            "a task waits for its worker, which is there".to_owned()
+        })
     }
 
     fn check_barriers(&self, graph: &Graph, layer: usize) -> Result<(), String> {
@@ -262,10 +313,21 @@ impl Scheduler {
                 match prefers {
                     Some(worker) => {
                         alive(*worker)?;
+                        ensure(self.workers.covers(*worker, record), || {
+                            "queued where it cannot run".to_owned()
+                        })?;
+                        ensure(self.is_pinned_to(at, *worker), || {
+                            "queued at another worker than its own".to_owned()
+                        })?;
+                        expected.pinned += u32::from(record.scope.is_each());
                         expected.preferred.entry(*worker).or_default().insert(at);
                     }
                     None => {
-                        expected.open += 1;
+                        if record.is_stuck {
+                            expected.stuck += 1;
+                        } else {
+                            expected.open += 1;
+                        }
                         counted.ready[layer].insert(at.index - record.first_task);
                     }
                 }
@@ -274,6 +336,10 @@ impl Scheduler {
             TaskState::Assigned { worker, .. } => {
                 ensure(needed, || "assigned though nobody needs it".to_owned())?;
                 alive(*worker)?;
+                ensure(
+                    record.scope.allows(*worker) && self.is_pinned_to(at, *worker),
+                    || "assigned where it may not run".to_owned(),
+                )?;
                 ensure(record.told.contains(worker.0), || {
                     "assigned to a worker that does not know its layer".to_owned()
                 })?;
@@ -301,6 +367,13 @@ impl Scheduler {
                 ensure(!needed, || "freed but needed".to_owned())
             }
         }
+    }
+
+    /// Whether a task with a worker of its own is with that one; others may be anywhere.
+    fn is_pinned_to(&self, at: TaskAt, worker: WorkerSlot) -> bool {
+        let worker = &self.workers.slab[worker];
+        let pin = self.graphs.slab[at.graph].pin_of(at.index);
+        pin.is_none_or(|pin| pin.is(worker.id, &worker.hello))
     }
 
     fn check_cancels(&self, expected: &mut Expected) -> Result<(), String> {
@@ -358,13 +431,13 @@ impl Scheduler {
                 )
             })?;
             let mut used = worker.used.clone();
-            used.named.retain(|_, amount| *amount > 0);
+            used.named.retain(|_, amount| *amount > Amount::ZERO);
             let mut should = expected
                 .used
                 .get(&slot)
                 .cloned()
                 .unwrap_or_else(|| Resources::slots(0));
-            should.named.retain(|_, amount| *amount > 0);
+            should.named.retain(|_, amount| *amount > Amount::ZERO);
             ensure(used == should, || {
                 format!("worker {id} uses {used}, its tasks ask for {should}")
             })?;
@@ -395,8 +468,8 @@ impl Scheduler {
             ensure(
                 self.recovery.is_some()
                     || preferred.iter().all(|at| {
-                        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-                        !self.workers.fits(slot, resources, Reach::Slot) || self.ready.open > 0
+                        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+                        !self.workers.fits(slot, layer, Reach::Slot) || self.ready.open > 0
                     }),
                 || format!("worker {id} is idle while tasks wait for it"),
             )?;
@@ -411,16 +484,32 @@ impl Scheduler {
     }
 
     fn check_queues(&self, expected: &Expected) -> Result<(), String> {
-        let preferring: usize = expected.preferred.values().map(BTreeSet::len).sum();
-        ensure(
-            (self.ready.open, self.ready.preferring as usize) == (expected.open, preferring),
-            || {
-                format!(
-                    "{} and {} tasks are ready, not {} and {preferring}",
-                    self.ready.open, self.ready.preferring, expected.open
-                )
-            },
-        )?;
+        let queued: usize = expected.preferred.values().map(BTreeSet::len).sum();
+        let preferring = u32::try_from(queued).unwrap_or(u32::MAX) - expected.pinned;
+        let ready = &self.ready;
+        let kept = (
+            ready.open,
+            ready.preferring,
+            ready.pinned,
+            ready.stuck.tasks(),
+        );
+        let should = (expected.open, preferring, expected.pinned, expected.stuck);
+        ensure(kept == should, || {
+            format!("(open, preferring, pinned, stuck) tasks are ready: {kept:?}, not {should:?}")
+        })?;
+        let due = ready.stuck.layers.iter().map(|(rank, due)| (*due, *rank));
+        ensure(due.collect::<BTreeSet<_>>() == ready.stuck.due, || {
+            format!(
+                "layers are stuck until {:?}, not {:?}",
+                ready.stuck.layers, ready.stuck.due
+            )
+        })?;
+        for rank in ready.stuck.layers.keys() {
+            let serial = self.graphs.slab.get(rank.graph).map(|graph| graph.serial);
+            ensure(serial == Some(rank.graph_serial), || {
+                "a forgotten graph is still stuck".to_owned()
+            })?;
+        }
         for rank in &self.ready.layers {
             let serial = self.graphs.slab.get(rank.graph).map(|graph| graph.serial);
             ensure(serial == Some(rank.graph_serial), || {
@@ -476,6 +565,19 @@ impl Scheduler {
                         .is_some_and(|worker| worker.id == *id)
                 }),
             || "workers and their ids do not agree".to_owned(),
+        )?;
+        let named = self.workers.by_name.iter();
+        let named: BTreeSet<_> = named
+            .flat_map(|(name, slots)| slots.iter().map(move |slot| (name, *slot)))
+            .collect();
+        let workers = self.workers.slab.iter();
+        ensure(
+            workers
+                .map(|(slot, worker)| (&worker.hello.name, slot))
+                .collect::<BTreeSet<_>>()
+                == named
+                && self.workers.by_name.values().all(|slots| !slots.is_empty()),
+            || "workers and their names do not agree".to_owned(),
         )?;
         ensure(
             self.workers.slab.is_empty() || self.liveness_check.is_some(),

@@ -133,6 +133,7 @@ impl Scheduler {
         self.accepted = self.accepted.wrapping_add(1);
         self.graphs.slab.insert(graph);
         self.graphs.by_id.insert(id, slot);
+        self.admit_workers_to(slot);
         if let Some(record) = self.clients.get_mut(&id.client) {
             record.graphs.insert(id);
             record.ended.remove(&id);

@@ -103,6 +103,15 @@ impl Scheduler {
         if sources.len() > NAMED {
             details.push(format!("and {} more", sources.len() - NAMED));
         }
+        if !self.workers.slab.is_empty() && !self.can_be_run(at) {
+            details.insert(
+                0,
+                format!(
+                    "no worker now in the cluster could run it: {}",
+                    self.why_nobody(at)
+                ),
+            );
+        }
         if let Some(cancel) = self.cancels.get(&graph.task_id(at.index)) {
             details.insert(
                 0,
@@ -127,6 +136,12 @@ impl Scheduler {
                 format!("waits for {missing} of the {reads} partitions that it reads")
             }
         }
+    }
+
+    /// Whether any worker of the cluster could run the task if it had nothing else.
+    fn can_be_run(&self, at: TaskAt) -> bool {
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+        self.workers.any_covers(layer, None) || self.pinned_worker(at).is_some()
     }
 
     fn describe_source(&self, graph: &Graph, source: u32) -> String {
@@ -156,20 +171,32 @@ impl Scheduler {
         prefers: Option<WorkerSlot>,
         details: &mut Vec<String>,
     ) -> String {
-        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-        details.push(format!("it asks for {resources}"));
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+        details.push(format!("it asks for {}", layer.resources));
+        details.extend(self.place_of(at));
         if self.workers.slab.is_empty() {
             return "is ready, but no worker has joined".to_owned();
         }
-        if !self.workers.any_covers(resources, None) {
+        if prefers.is_none() && !self.workers.any_covers(layer, None) {
+            if let Some(due) = self.ready.stuck.layers.get(&layer.rank) {
+                details.push(format!(
+                    "its graph fails in {} ms, unless a worker that can run it joins before",
+                    due.micros_since(self.now).div_ceil(1_000)
+                ));
+            }
             return format!(
-                "asks for {resources}, which no worker can ever offer ({})",
-                self.largest_offers()
+                "is ready, but no worker in the cluster can run it: {}",
+                self.why_nobody(at)
             );
         }
         if let Some(worker) = prefers {
             details.push(format!(
-                "most of what it reads is on {}",
+                "{} on {}",
+                if layer.scope.is_each() {
+                    "it queues"
+                } else {
+                    "most of what it reads is"
+                },
                 self.worker_name(worker)
             ));
         }

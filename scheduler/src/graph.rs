@@ -16,6 +16,7 @@ use crate::barrier::{Barrier, input_specs};
 use crate::bits::BitSet;
 use crate::family::Families;
 use crate::ready::Rank;
+use crate::scope::Scope;
 use crate::slab::GraphSlot;
 use crate::task::{Bytes, Task, TaskState};
 
@@ -28,6 +29,8 @@ pub(crate) struct Graph {
     pub(crate) compiled: Arc<CompiledGraph>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) layers: Vec<LayerRecord>,
+    /// Layers whose tasks may not run everywhere.
+    pub(crate) scoped: Vec<u32>,
     pub(crate) phase: Phase,
     /// Goals that are not settled: the graph ends when there are none.
     pub(crate) goals_left: u32,
@@ -72,6 +75,10 @@ pub(crate) struct LayerRecord {
     pub(crate) outputs: u32,
     /// Where tasks have several outputs: by position, the size of all that the task has stored together.
     pub(crate) total_bytes: Vec<u64>,
+    /// Where its tasks may run.
+    pub(crate) scope: Scope,
+    /// Its tasks in `ready` stand in `Stuck`: no worker in the cluster can run them.
+    pub(crate) is_stuck: bool,
     /// The client keeps its partitions.
     pub(crate) kept: bool,
     /// Its tasks are what the graph is run for: kept, or run for their effect where nothing is kept.
@@ -128,6 +135,11 @@ impl Graph {
             serial,
             tasks: Vec::with_capacity(compiled.task_count() as usize),
             compiled: Arc::new(compiled),
+            scoped: (0..)
+                .zip(&layers)
+                .filter(|(_, layer)| !matches!(layer.scope, Scope::Anywhere))
+                .map(|(layer, _)| layer)
+                .collect(),
             layers,
             phase: Phase::Running,
             goals_left: 0,
@@ -344,6 +356,8 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
                 resources: layer.resources.clone(),
                 outputs: layer.outputs,
                 total_bytes: Vec::new(),
+                scope: Scope::new(layer.placement.as_deref()),
+                is_stuck: false,
                 kept,
                 goal: kept || (keeps_nothing && !read[index as usize]),
                 broadcast: broadcast[index as usize],

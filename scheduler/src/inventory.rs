@@ -31,6 +31,7 @@ impl Scheduler {
             self.take_stock(worker, inventory, out);
             // It is new and has tasks that prefer it: `place` must find it among those with room at once.
             self.workers.relist(self.now);
+            self.workers.change_all();
         }
         self.on_back(id, out);
     }

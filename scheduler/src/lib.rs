@@ -28,10 +28,12 @@ mod record;
 mod reports;
 mod restore;
 mod retry;
+mod scope;
 mod secede;
 mod session;
 mod slab;
 mod steal;
+mod stuck;
 mod task;
 #[cfg(test)]
 mod testing;

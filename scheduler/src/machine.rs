@@ -246,8 +246,9 @@ impl Scheduler {
         let recovery = self.recovery.as_ref().map(|recovery| recovery.until);
         let absence = self.next_absence_end();
         let coordination = self.coordination.next_deadline();
+        let stuck = self.next_stuck_end();
         let members = [self.liveness_check, recovery, absence];
-        let others = [progress, coordination, self.retries.next_due()];
+        let others = [progress, coordination, self.retries.next_due(), stuck];
         members.into_iter().chain(others).flatten().min()
     }
 

@@ -25,8 +25,10 @@ impl Scheduler {
         }
         self.next_worker = self.next_worker.max(id.0.saturating_add(1));
         self.record(|| JournalEntry::WorkerJoined { worker: id }, out);
-        self.workers
-            .insert(Worker::new(id, hello, self.now, self.workers.queue));
+        let worker = Worker::new(id, hello, self.now, self.workers.queue);
+        let slot = self.workers.insert(worker);
+        self.admit_worker(slot);
+        self.free_stuck(slot);
         self.ready.unproven.extend(&self.ready.layers);
         self.steals.after = self.now;
         if self.liveness_check.is_none() {
@@ -157,12 +159,14 @@ impl Scheduler {
         for task in unanswered {
             self.close_cancel(task);
         }
+        self.move_pinned_from(worker);
         for (_, graph) in self.graphs.slab.iter_mut() {
             for layer in &mut graph.layers {
                 layer.told.remove(worker.0);
                 if let Some(families) = &mut layer.families {
                     families.forget(worker);
                 }
+                layer.scope.leave(worker);
                 for barrier in &mut layer.barriers {
                     barrier.told.remove(worker.0);
                 }

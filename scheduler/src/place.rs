@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 
 use transload_protocol::{
     Attempt, Event, InputLocation, LayerIndex, PartitionId, SchedulerToWorker, TaskAssignment,
-    TaskErrorKind, WorkerId,
 };
 
 use crate::api::Action;
@@ -83,34 +82,43 @@ impl Scale<'_> {
 impl Scheduler {
     /// Hands out ready tasks as long as someone has room for them.
     pub(crate) fn place(&mut self, out: &mut Vec<Action>) {
-        self.fail_unschedulable(out);
-        if self.ready.len() > 0 {
+        self.find_stuck(out);
+        if self.ready.runnable() > 0 {
             let mut with_room = std::mem::take(&mut self.with_room);
             with_room.clone_from(self.workers.changed());
             for reach in [Reach::Slot, Reach::Queue] {
-                for worker in with_room.iter().copied() {
-                    // One that left in this step may still be named.
-                    while self.workers.slab.get(worker).is_some()
-                        && let Some(at) = self.pick_own(worker, reach)
-                    {
-                        self.assign(at, worker, out);
-                    }
-                }
+                self.serve_own(&with_room, reach, out);
                 for worker in with_room.iter().copied() {
                     if self.workers.slab.get(worker).is_some() {
                         self.refill(worker, reach, out);
                     }
                 }
                 self.spread(reach, out);
+                if self.ready.pinned > 0 {
+                    // Nobody else takes what tasks of the common queue went before.
+                    self.serve_own(&with_room, reach, out);
+                }
             }
             self.with_room = with_room;
+        }
+    }
+
+    /// Gives workers what is in their own queues.
+    fn serve_own(&mut self, workers: &[WorkerSlot], reach: Reach, out: &mut Vec<Action>) {
+        for worker in workers.iter().copied() {
+            // One that left in this step may still be named.
+            while self.workers.slab.get(worker).is_some()
+                && let Some(at) = self.pick_own(worker, reach)
+            {
+                self.assign(at, worker, out);
+            }
         }
     }
 
     /// Tasks that may be handed out within this reach.
     fn waiting(&self, reach: Reach) -> u32 {
         match reach {
-            Reach::Slot => self.ready.len(),
+            Reach::Slot => self.ready.open + self.ready.preferring,
             Reach::Queue => self.ready.open,
         }
     }
@@ -187,9 +195,9 @@ impl Scheduler {
 
     /// The first task in a worker's own queue that fits, unless the common queue has one of higher rank for it.
     fn pick_own(&self, worker: WorkerSlot, reach: Reach) -> Option<TaskAt> {
-        let resources = |at: TaskAt| &self.graphs.slab[at.graph].layer_of(at.index).resources;
+        let layer = |at: TaskAt| self.graphs.slab[at.graph].layer_of(at.index);
         let (rank, at) =
-            self.first_preferring(worker, |at| self.workers.fits(worker, resources(at), reach))?;
+            self.first_preferring(worker, |at| self.workers.fits(worker, layer(at), reach))?;
         if self.ready.layers.first().is_none_or(|first| *first > rank) {
             return Some(at);
         }
@@ -232,7 +240,7 @@ impl Scheduler {
     ) -> Option<(Rank, TaskAt)> {
         let graph = &self.graphs.slab[rank.graph];
         let layer = &graph.layers[rank.layer.0 as usize];
-        if !self.workers.fits(worker, &layer.resources, reach) {
+        if !self.workers.fits(worker, layer, reach) {
             return None;
         }
         if let Some(families) = &layer.families {
@@ -268,7 +276,7 @@ impl Scheduler {
             .is_some_and(|history| history.avoid == Some(self.workers.slab[worker].id))
             && self
                 .workers
-                .any_covers(&graph.layer_of(at.index).resources, Some(worker))
+                .any_covers(graph.layer_of(at.index), Some(worker))
     }
 
     /// The first task in a worker's own queue that is wanted. Of each layer only the first is asked about.
@@ -292,9 +300,14 @@ impl Scheduler {
         None
     }
 
-    /// The worker that holds most of what a task reads, when that is more than half and the worker can run it.
+    /// The worker that holds most of what a task reads, when that is more than half and the worker can run it. A task that has a
+    /// worker of its own prefers that one.
     pub(crate) fn preferred_worker(&mut self, at: TaskAt) -> Option<WorkerSlot> {
-        if !self.graphs.slab[at.graph].layer_of(at.index).reads {
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+        if layer.scope.is_each() {
+            return self.pinned_worker(at);
+        }
+        if !layer.reads {
             return None;
         }
         let total = self.weigh_inputs(at);
@@ -303,8 +316,8 @@ impl Scheduler {
             .iter()
             .map(|holder| (self.weights[holder.index()], *holder))
             .max_by_key(|(weight, holder)| (*weight, Reverse(*holder)))?;
-        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-        (weight > total / 2 && self.workers.covers(worker, resources) && !self.avoids(at, worker))
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+        (weight > total / 2 && self.workers.covers(worker, layer) && !self.avoids(at, worker))
             .then_some(worker)
     }
 
@@ -314,14 +327,14 @@ impl Scheduler {
             return worker;
         }
         self.weigh_inputs(at);
-        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
         let own = self.saved_at(worker);
         self.holders
             .iter()
             .map(|holder| (self.saved_at(*holder), *holder))
             .filter(|(saved, holder)| {
                 *saved > own
-                    && self.workers.fits(*holder, resources, reach)
+                    && self.workers.fits(*holder, layer, reach)
                     && !self.avoids(at, *holder)
             })
             .max_by_key(|(saved, holder)| (*saved, Reverse(*holder)))
@@ -538,55 +551,5 @@ impl Scheduler {
                 }
             });
         inputs
-    }
-
-    /// Fails graphs whose ready tasks ask for more than any worker has. With no workers at all, tasks wait.
-    fn fail_unschedulable(&mut self, out: &mut Vec<Action>) {
-        if self.workers.slab.is_empty() {
-            self.ready.unproven.clear();
-            return;
-        }
-        while let Some(rank) = self.ready.unproven.pop() {
-            if !self.ready.layers.contains(&rank) {
-                continue;
-            }
-            let layer = &self.graphs.slab[rank.graph].layers[rank.layer.0 as usize];
-            let Some(position) = layer.ready.first_from(0) else {
-                continue;
-            };
-            if self.workers.any_covers(&layer.resources, None) {
-                continue;
-            }
-            let at = TaskAt {
-                graph: rank.graph,
-                index: layer.first_task + position,
-            };
-            let message = format!(
-                "it asks for {}, and no worker offers so much ({}); start a worker that does, or ask for less",
-                layer.resources,
-                self.largest_offers()
-            );
-            self.fail_task(at, None, TaskErrorKind::Unschedulable, message, out);
-        }
-    }
-
-    /// The largest workers, in words.
-    pub(crate) fn largest_offers(&self) -> String {
-        let mut offers: Vec<(Reverse<u32>, WorkerId, String)> = self
-            .workers
-            .slab
-            .iter()
-            .map(|(_, worker)| {
-                let resources = &worker.hello.resources;
-                (Reverse(resources.slots), worker.id, resources.to_string())
-            })
-            .collect();
-        offers.sort_unstable();
-        let shown: Vec<String> = offers
-            .iter()
-            .take(3)
-            .map(|(_, worker, offer)| format!("worker {worker} offers {offer}"))
-            .collect();
-        format!("{} of {}: {}", shown.len(), offers.len(), shown.join("; "))
     }
 }

@@ -6,7 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use crate::graph::LayerRecord;
 use crate::slab::GraphSlot;
+use crate::stuck::Stuck;
 
 /// The place of a layer among all layers: lower goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,11 +49,30 @@ pub(crate) struct ReadyQueue {
     pub(crate) preferring: u32,
     /// Layers that have just got such tasks: can any worker run them at all?
     pub(crate) unproven: Vec<Rank>,
+    /// Ready tasks that have a worker of their own and are in its queue.
+    pub(crate) pinned: u32,
+    /// Ready tasks that no worker can run.
+    pub(crate) stuck: Stuck,
 }
 
 impl ReadyQueue {
+    /// All of them.
     pub(crate) fn len(&self) -> u32 {
-        self.open + self.preferring
+        self.runnable() + self.stuck.tasks()
+    }
+
+    /// Those that some worker can run.
+    pub(crate) fn runnable(&self) -> u32 {
+        self.open + self.preferring + self.pinned
+    }
+
+    /// The count of those tasks of a layer that are in queues of workers.
+    pub(crate) fn in_queues(&mut self, layer: &LayerRecord) -> &mut u32 {
+        if layer.scope.is_each() {
+            &mut self.pinned
+        } else {
+            &mut self.preferring
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl Scheduler {
                 | Event::GraphAccepted { .. }
                 | Event::GraphEnded { .. }
                 | Event::TaskAssigned { .. }
+                | Event::TaskUnschedulable { .. }
                 | Event::TaskFinished { .. }
                 | Event::TaskFailed { .. }
                 | Event::TaskRecomputed { .. } => {}

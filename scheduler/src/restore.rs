@@ -103,6 +103,8 @@ impl Scheduler {
                 self.record(|| JournalEntry::WorkerLeft { worker }, out);
             }
             self.ready.unproven.extend(&self.ready.layers);
+            // Tasks that are pinned to them may be in their queues since they came back.
+            self.workers.change_all();
         }
     }
 }

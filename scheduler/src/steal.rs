@@ -88,10 +88,12 @@ impl Scheduler {
         None
     }
 
-    /// Whether the worker has a slot for the task and is not to avoid it.
+    /// Whether the worker has a slot for the task and may run it, which is not pinned to another.
     fn may_take(&self, at: TaskAt, thief: WorkerSlot) -> bool {
-        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
-        self.workers.fits(thief, resources, Reach::Slot) && !self.avoids(at, thief)
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+        !layer.scope.is_each()
+            && self.workers.fits(thief, layer, Reach::Slot)
+            && !self.avoids(at, thief)
     }
 
     /// How much longer it takes to get a task's inputs to one worker than to the other.

@@ -32,9 +32,13 @@ impl Scheduler {
                 if let Some(families) = &mut layer.families {
                     families.on_taken(position);
                 }
-                self.ready.open -= 1;
-                if layer.ready.is_empty() {
-                    self.ready.layers.remove(&layer.rank);
+                if layer.is_stuck {
+                    self.ready.stuck.one_less(layer);
+                } else {
+                    self.ready.open -= 1;
+                    if layer.ready.is_empty() {
+                        self.ready.layers.remove(&layer.rank);
+                    }
                 }
             }
             TaskState::Ready {
@@ -42,7 +46,7 @@ impl Scheduler {
             } => {
                 let entry = (layer.rank, at.index);
                 self.workers.slab[*worker].preferred.remove(&entry);
-                self.ready.preferring -= 1;
+                *self.ready.in_queues(layer) -= 1;
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running -= 1;
@@ -57,9 +61,14 @@ impl Scheduler {
         match new {
             TaskState::Culled | TaskState::Waiting { .. } => {}
             TaskState::Ready { prefers: None } => {
-                if layer.ready.is_empty() {
-                    self.ready.layers.insert(layer.rank);
-                    self.ready.unproven.push(layer.rank);
+                if layer.is_stuck {
+                    self.ready.stuck.one_more();
+                } else {
+                    if layer.ready.is_empty() {
+                        self.ready.layers.insert(layer.rank);
+                        self.ready.unproven.push(layer.rank);
+                    }
+                    self.ready.open += 1;
                 }
                 layer.ready.insert(position);
                 if let Some(families) = &mut layer.families
@@ -67,14 +76,13 @@ impl Scheduler {
                 {
                     families.on_returned(position);
                 }
-                self.ready.open += 1;
             }
             TaskState::Ready {
                 prefers: Some(worker),
             } => {
                 let entry = (layer.rank, at.index);
                 self.workers.slab[*worker].preferred.insert(entry);
-                self.ready.preferring += 1;
+                *self.ready.in_queues(layer) += 1;
                 self.workers.change(*worker);
             }
             TaskState::Assigned { worker, .. } => {

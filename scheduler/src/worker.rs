@@ -9,6 +9,7 @@ use transload_protocol::{
 };
 
 use crate::bits::BitSet;
+use crate::graph::LayerRecord;
 use crate::pace::{Pace, QueueLimits};
 use crate::ready::Rank;
 use crate::slab::{Slab, TaskAt, WorkerSlot};
@@ -79,6 +80,8 @@ pub(crate) struct Worker {
 pub(crate) struct Workers {
     pub(crate) slab: Slab<WorkerSlot, Worker>,
     pub(crate) by_id: BTreeMap<WorkerId, WorkerSlot>,
+    /// Names need not be unique.
+    pub(crate) by_name: BTreeMap<String, BTreeSet<WorkerSlot>>,
     /// Workers with room for at least one small task, emptiest first, as far as `relist` has brought it up to date.
     pub(crate) open: BTreeSet<(u32, WorkerSlot)>,
     /// Workers whose fullness or own queue may have changed since. Most give up a task and get another in the same step.
@@ -173,13 +176,23 @@ impl Worker {
         let within = |used: u32, asked: u32, offered: u32| {
             u64::from(used) + u64::from(asked) <= u64::from(offered) * u64::from(factor)
         };
+        let within_large = |used: u64, asked: u64, offered: u64| {
+            u128::from(used) + u128::from(asked) <= u128::from(offered) * u128::from(factor)
+        };
         let offered = &self.hello.resources;
         !self.leaving
             && within(self.occupants(), 1, self.slots())
             && within(self.used.slots, request.slots, offered.slots)
+            && self.hello.offers(request)
+            && (request.memory_bytes == 0
+                || within_large(
+                    self.used.memory_bytes,
+                    request.memory_bytes,
+                    offered.memory_bytes,
+                ))
             && request.named.iter().all(|(name, asked)| {
-                let of = |resources: &Resources| resources.named.get(name).copied().unwrap_or(0);
-                within(of(&self.used), *asked, of(offered))
+                let of = |resources: &Resources| resources.amount_of(name).parts();
+                within_large(of(&self.used), asked.parts(), of(offered))
             })
     }
 }
@@ -189,6 +202,7 @@ impl Workers {
         Self {
             slab: Slab::new(),
             by_id: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             open: BTreeSet::new(),
             changed: Vec::new(),
             hosts: BTreeMap::new(),
@@ -208,10 +222,11 @@ impl Workers {
     }
 
     pub(crate) fn insert(&mut self, mut worker: Worker) -> WorkerSlot {
-        let id = worker.id;
+        let (id, name) = (worker.id, worker.hello.name.clone());
         worker.host = self.enter_host(&worker.hello.host);
         let slot = self.slab.insert(worker);
         self.by_id.insert(id, slot);
+        self.by_name.entry(name).or_default().insert(slot);
         self.change(slot);
         slot
     }
@@ -225,6 +240,12 @@ impl Workers {
     pub(crate) fn remove(&mut self, slot: WorkerSlot) {
         if let Some(worker) = self.slab.remove(slot) {
             self.by_id.remove(&worker.id);
+            if let Some(named) = self.by_name.get_mut(&worker.hello.name) {
+                named.remove(&slot);
+                if named.is_empty() {
+                    self.by_name.remove(&worker.hello.name);
+                }
+            }
             self.leave_host(&worker.hello.host);
         }
     }
@@ -254,26 +275,30 @@ impl Workers {
         self.hosts.len() > 1
     }
 
-    /// Whether the worker has room for such a task now.
-    pub(crate) fn fits(&self, slot: WorkerSlot, request: &Resources, reach: Reach) -> bool {
+    /// Whether the worker has room for a task of this layer now. A task that has a worker of its own is asked about at that one only.
+    pub(crate) fn fits(&self, slot: WorkerSlot, layer: &LayerRecord, reach: Reach) -> bool {
         let factor = match reach {
             Reach::Slot => 1,
             Reach::Queue => self.slab[slot].factor(),
         };
-        self.slab[slot].fits_times(request, factor)
+        layer.scope.allows(slot) && self.slab[slot].fits_times(&layer.resources, factor)
     }
 
-    /// Whether the worker could run such a task if it had nothing else.
-    pub(crate) fn covers(&self, slot: WorkerSlot, request: &Resources) -> bool {
+    /// Whether the worker could run a task of this layer if it had nothing else. A task that has a worker of its own is asked about
+    /// at that one only.
+    pub(crate) fn covers(&self, slot: WorkerSlot, layer: &LayerRecord) -> bool {
         let worker = &self.slab[slot];
-        !worker.leaving && worker.hello.resources.covers(request)
+        layer.scope.allows(slot) && !worker.leaving && worker.hello.offers(&layer.resources)
     }
 
-    /// Whether any worker but `except` could run such a task if it had nothing else.
-    pub(crate) fn any_covers(&self, request: &Resources, except: Option<WorkerSlot>) -> bool {
-        self.slab
-            .iter()
-            .any(|(slot, _)| Some(slot) != except && self.covers(slot, request))
+    /// Whether any worker but `except` could run those tasks of this layer that are in no worker's queue if it had nothing else. None
+    /// can where each has a worker of its own.
+    pub(crate) fn any_covers(&self, layer: &LayerRecord, except: Option<WorkerSlot>) -> bool {
+        !layer.scope.is_each()
+            && self
+                .slab
+                .iter()
+                .any(|(slot, _)| Some(slot) != except && self.covers(slot, layer))
     }
 
     pub(crate) fn assign(&mut self, slot: WorkerSlot, at: TaskAt, request: &Resources) {
@@ -349,6 +374,17 @@ impl Workers {
     /// Workers that may have got room, or a task in their own queue, since `open` was brought up to date.
     pub(crate) fn changed(&self) -> &Vec<WorkerSlot> {
         &self.changed
+    }
+
+    /// Takes note that any worker may have got something to do.
+    pub(crate) fn change_all(&mut self) {
+        for slot in self.by_id.values() {
+            let worker = &mut self.slab[*slot];
+            if !worker.is_changed {
+                worker.is_changed = true;
+                self.changed.push(*slot);
+            }
+        }
     }
 
     /// Takes note that a worker's fullness or own queue may have changed.

@@ -223,7 +223,7 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
     layer.retries = random.small(0, scenario.retries);
     layer.resources = Resources::slots(random.small(1, scenario.slots_per_task));
     if scenario.gpus && random.chance(300) {
-        layer.resources.named.insert("gpu".to_owned(), 1);
+        layer.resources = layer.resources.with("gpu", 1);
     }
     layer
 }

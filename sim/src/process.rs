@@ -146,7 +146,7 @@ impl Process {
         let mut resources = Resources::slots(world.random.small(fewest, most));
         if world.scenario.gpus {
             let gpus = world.random.small(1, 2);
-            resources.named.insert("gpu".to_owned(), gpus);
+            resources = resources.with("gpu", gpus);
         }
         let config = Config {
             resources,
@@ -199,6 +199,8 @@ impl Process {
             resources: self.config.resources.clone(),
             memory_bytes: self.config.memory_bytes,
             addresses: vec![Address::new(SCHEME, self.index.to_string())],
+            labels: BTreeSet::new(),
+            shared: BTreeSet::new(),
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub worker_deaths_per_task: u32,
     /// `scheduler::Config::retry_backoff_ms`; waits are limited to a second.
     pub retry_backoff_ms: u32,
+    /// `scheduler::Config::unschedulable_grace_ms`.
+    pub unschedulable_grace_ms: u32,
     /// Chance that the scheduler takes in what arrived and decides only after more has arrived.
     pub batch_per_mille: u32,
 
@@ -158,6 +160,7 @@ impl Scenario {
             queue_per_slot: 1,
             max_queue_per_slot: 0,
             worker_deaths_per_task: 3,
+            unschedulable_grace_ms: 0,
             retry_backoff_ms: 100,
             batch_per_mille: 0,
             clients: 1,
@@ -223,6 +226,7 @@ impl Scenario {
         scenario.task_submits_per_mille = random.pick(&[0, 300, 1_000, 1_000], 0);
         scenario.graphs_within_tasks = random.small(1, 8);
         scenario.retry_backoff_ms = random.pick(&[0, 10, 100, 1_000], 100);
+        scenario.unschedulable_grace_ms = random.pick(&[0, 100, 2_000], 0);
         scenario
     }
 

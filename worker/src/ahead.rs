@@ -64,7 +64,7 @@ impl Ahead {
 
 /// One slot and nothing else: whatever is in front of it, it gets its turn.
 pub(crate) fn may_go_ahead(resources: &Resources) -> bool {
-    resources.slots == 1 && resources.named.is_empty()
+    resources.slots == 1 && resources.memory_bytes == 0 && resources.named.is_empty()
 }
 
 impl Worker {

@@ -4,8 +4,7 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use transload_protocol::{
-    Attempt, InputLocation, OutputSizes, PartitionId, Resources, TaskErrorKind, TaskId,
-    WorkerMessage,
+    Attempt, InputLocation, OutputSizes, PartitionId, TaskErrorKind, TaskId, WorkerMessage,
 };
 
 use crate::Action;
@@ -108,7 +107,7 @@ impl Worker {
                 // Nothing overtakes it on the way to the slots.
                 ahead = 0;
                 // What it waits for is kept for it, so that smaller tasks behind it cannot starve it.
-                set_aside(&mut free, &queued.layer.resources);
+                free.set_aside(&queued.layer.resources);
                 continue;
             }
             let is_source = queued.inputs.is_empty();
@@ -305,16 +304,6 @@ impl Worker {
                 }
                 !is_charged
             }
-        }
-    }
-}
-
-/// Takes as much of `request` out of `free` as is there.
-pub(crate) fn set_aside(free: &mut Resources, request: &Resources) {
-    free.slots = free.slots.saturating_sub(request.slots);
-    for (name, amount) in &request.named {
-        if let Some(left) = free.named.get_mut(name) {
-            *left = left.saturating_sub(*amount);
         }
     }
 }

@@ -8,7 +8,6 @@ use transload_protocol::{Attempt, Resources, TaskId, WorkerMessage};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
-use crate::run::set_aside;
 use crate::tasks::{Phase, Running, Slot};
 
 impl Worker {
@@ -66,7 +65,7 @@ impl Worker {
             let layer = running.layer.clone();
             if !free.take(&layer.resources) {
                 // What it waits for is kept for it.
-                set_aside(&mut free, &layer.resources);
+                free.set_aside(&layer.resources);
                 continue;
             }
             let attempt = running.attempt;
@@ -132,7 +131,7 @@ impl Worker {
                 if free.take(&running.layer.resources) {
                     return Err(format!("{task} waits for a slot that is free"));
                 }
-                set_aside(&mut free, &running.layer.resources);
+                free.set_aside(&running.layer.resources);
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The scheduler machine among workers that answer at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use transload_protocol::{
     Address, ClientHello, ClientId, ClientMessage, GraphId, GraphOutcome, OutputSizes, Resources,
@@ -92,6 +92,8 @@ impl Run {
                 resources: Resources::slots(SLOTS),
                 memory_bytes: 1 << 30,
                 addresses: vec![Address::new("tcp", "127.0.0.1:1")],
+                labels: BTreeSet::new(),
+                shared: BTreeSet::new(),
             };
             let worker = WorkerId(process);
             run.feed(Input::WorkerConnected { worker, hello });

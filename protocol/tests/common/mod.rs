@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use transload_protocol::{
     Arguments, CompiledGraph, Edges, ExplicitEdges, Fused, Layer, LayerIndex, Step, StepInput,
-    TaskGraph,
+    TaskGraph, WorkerId,
 };
 
 /// What a graph computes: for each layer its tasks' outputs, and every call of an operator by layer name and position.
@@ -179,6 +179,16 @@ pub(crate) fn random_graph(random: &mut Random) -> TaskGraph {
         layer.retries = if random.chance(5) { 7 } else { 2 };
         layer.priority = i32::from(random.chance(5));
         layer.resources.slots = 1 + u32::from(random.chance(5));
+        if random.chance(4) {
+            layer = match random.below(2) {
+                0 => layer.with_label("ssd"),
+                _ => {
+                    let workers = (0..layer.tasks).map(|task| WorkerId(task % 3).into());
+                    let workers = workers.collect();
+                    layer.on_each(workers)
+                }
+            };
+        }
         layer = layer.with_common(number.to_le_bytes().to_vec());
         if random.chance(30) {
             let own = (0..layer.tasks).map(|task| task.to_le_bytes().to_vec().into());

@@ -1,5 +1,6 @@
 //! Workers that finish whatever they get at once. They read of a message what they need and ignore the rest, inputs included.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub(super) fn hello(number: u32, slots: u32) -> WorkerHello {
             "tcp",
             format!("127.0.0.1:{}", number % 65_535 + 1),
         )],
+        labels: BTreeSet::new(),
+        shared: BTreeSet::new(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Kinds of values: how each reads and prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use transload_protocol::Amount;
 
 use super::Fsync;
 
@@ -124,6 +126,16 @@ pub(super) const DURATION: Kind<Duration> = Kind {
     print: |duration| format_duration(*duration),
 };
 
+/// Zero is allowed.
+pub(super) const GRACE: Kind<Duration> = Kind {
+    name: "duration",
+    parse: |text| match text.trim() {
+        "0" | "0ms" | "0s" => Ok(Duration::ZERO),
+        text => parse_duration(text),
+    },
+    print: |duration| format_duration(*duration),
+};
+
 pub(super) const FSYNC: Kind<Fsync> = Kind {
     name: "fsync",
     parse: |text| match text {
@@ -140,12 +152,23 @@ pub(super) const FSYNC: Kind<Fsync> = Kind {
     },
 };
 
-pub(super) const AMOUNTS: Kind<BTreeMap<String, u32>> = Kind {
+pub(super) const NAMES: Kind<BTreeSet<String>> = Kind {
+    name: "names",
+    parse: parse_names,
+    print: |names| {
+        if names.is_empty() {
+            return NONE.to_owned();
+        }
+        names.iter().cloned().collect::<Vec<_>>().join(",")
+    },
+};
+
+pub(super) const AMOUNTS: Kind<BTreeMap<String, Amount>> = Kind {
     name: "amounts",
     parse: parse_amounts,
     print: |amounts| {
         if amounts.is_empty() {
-            return "none".to_owned();
+            return NONE.to_owned();
         }
         let parts: Vec<String> = amounts
             .iter()
@@ -156,6 +179,7 @@ pub(super) const AMOUNTS: Kind<BTreeMap<String, u32>> = Kind {
 };
 
 const AUTO: &str = "auto";
+const NONE: &str = "none";
 
 const UNITS: [(&str, u64); 10] = [
     ("KiB", 1 << 10),
@@ -265,15 +289,26 @@ fn non_empty(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_amounts(text: &str) -> Result<BTreeMap<String, u32>, String> {
-    if text.is_empty() || text == "none" {
+fn parse_names(text: &str) -> Result<BTreeSet<String>, String> {
+    if text.is_empty() || text == NONE {
+        return Ok(BTreeSet::new());
+    }
+    text.split(',')
+        .map(str::trim)
+        .map(|name| (!name.is_empty()).then(|| name.to_owned()))
+        .collect::<Option<_>>()
+        .ok_or_else(|| "a list of names; write it as in ssd,rack7".to_owned())
+}
+
+fn parse_amounts(text: &str) -> Result<BTreeMap<String, Amount>, String> {
+    if text.is_empty() || text == NONE {
         return Ok(BTreeMap::new());
     }
     text.split(',')
         .map(|part| {
             let (name, amount) = part.split_once('=')?;
             let name = name.trim();
-            let amount = amount.trim().parse().ok()?;
+            let amount = amount.trim().parse::<Amount>().ok()?;
             (!name.is_empty()).then(|| (name.to_owned(), amount))
         })
         .collect::<Option<_>>()
@@ -354,11 +389,33 @@ mod tests {
     #[test]
     fn amounts_are_a_list_of_names_and_numbers() {
         assert_eq!(
-            parse_amounts("gpu=1, licence=2"),
-            Ok([("gpu".to_owned(), 1), ("licence".to_owned(), 2)].into())
+            parse_amounts("gpu=1, licence=2.5"),
+            Ok([
+                ("gpu".to_owned(), Amount::whole(1)),
+                ("licence".to_owned(), Amount::ten_thousandths(25_000))
+            ]
+            .into())
         );
-        for text in ["gpu", "=1", "gpu=x", "gpu=1,,"] {
+        for text in ["gpu", "=1", "gpu=x", "gpu=1,,", "gpu=-1"] {
             assert!(parse_amounts(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn names_are_a_list() {
+        let names = Ok(["ssd".to_owned(), "rack7".to_owned()].into());
+        assert_eq!(parse_names("ssd, rack7"), names);
+        assert_eq!(parse_names("none"), Ok(BTreeSet::new()));
+        assert!(parse_names("ssd,,rack7").is_err());
+    }
+
+    #[test]
+    fn a_grace_may_be_none_at_all() {
+        assert_eq!((GRACE.parse)("0ms"), Ok(Duration::ZERO));
+        assert_eq!(
+            (GRACE.parse)(&(GRACE.print)(&Duration::ZERO)),
+            Ok(Duration::ZERO)
+        );
+        assert_eq!((GRACE.parse)("3s"), Ok(Duration::from_secs(3)));
     }
 }

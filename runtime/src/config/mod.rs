@@ -12,11 +12,11 @@ mod machine;
 mod markdown;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use transload_protocol::Resources;
+use transload_protocol::{Amount, Resources};
 use transload_transport_tcp::TcpOptions;
 
 use crate::RuntimeError;
@@ -65,6 +65,8 @@ pub struct SchedulerConfig {
     pub client_grace: Duration,
     /// See [`transload_scheduler::Config::recovery_grace_ms`].
     pub recovery_grace: Duration,
+    /// See [`transload_scheduler::Config::unschedulable_grace_ms`].
+    pub unschedulable_grace: Duration,
     /// What it writes down to survive its own end.
     pub journal: JournalConfig,
     /// See [`transload_scheduler::Config::worker_deaths_per_task`].
@@ -93,7 +95,11 @@ pub struct WorkerConfig {
     /// Tasks that run at once; `None` for one per CPU of this machine.
     pub slots: Option<u32>,
     /// Further named resources that tasks can ask for.
-    pub resources: BTreeMap<String, u32>,
+    pub resources: BTreeMap<String, Amount>,
+    /// Those of which tasks may ask for fractions.
+    pub shared_resources: BTreeSet<String>,
+    /// Names by which tasks can ask for workers like this one.
+    pub labels: BTreeSet<String>,
     /// Memory for partitions and operators together, in bytes; `None` for a share of this machine's.
     pub memory_bytes: Option<u64>,
     /// Percentage of it for stored partitions; the rest is for running operators.
@@ -171,6 +177,7 @@ impl Default for SchedulerConfig {
             worker_timeout: millis(machine.worker_timeout_ms),
             client_grace: millis(machine.client_grace_ms),
             recovery_grace: millis(machine.recovery_grace_ms),
+            unschedulable_grace: millis(machine.unschedulable_grace_ms),
             journal: JournalConfig::default(),
             worker_deaths_per_task: machine.worker_deaths_per_task,
             retry_backoff: millis(machine.retry_backoff_ms),
@@ -190,6 +197,8 @@ impl Default for WorkerConfig {
             name: None,
             slots: None,
             resources: BTreeMap::new(),
+            shared_resources: BTreeSet::new(),
+            labels: BTreeSet::new(),
             memory_bytes: None,
             storage_percent: 50,
             spill_above_percent: 70,
@@ -285,6 +294,7 @@ impl SchedulerConfig {
             worker_timeout_ms: as_millis(self.worker_timeout),
             client_grace_ms: as_millis(self.client_grace),
             recovery_grace_ms: as_millis(self.recovery_grace),
+            unschedulable_grace_ms: as_millis(self.unschedulable_grace),
             journal: self.journal.folder.is_some(),
             worker_deaths_per_task: self.worker_deaths_per_task,
             retry_backoff_ms: as_millis(self.retry_backoff),
@@ -345,11 +355,12 @@ impl WorkerConfig {
         }
     }
 
-    /// What it offers to tasks.
+    /// What it offers to tasks: of memory, what is there for running operators.
     pub fn resources(&self) -> Resources {
         Resources {
             slots: self.slots(),
             named: self.resources.clone(),
+            memory_bytes: self.execution_bytes(),
         }
     }
 

@@ -147,7 +147,7 @@ pub static SETTINGS: &[Setting] = &[
         what: "Most bytes of all items and values together; more are refused.",
         cost: "The scheduler's memory.",
         change: "Higher for long queues."),
-    setting!("scheduler.client_grace", DURATION, --"client-grace" on [Scheduler, Sql] at scheduler.client_grace;
+    setting!("scheduler.client_grace", GRACE, --"client-grace" on [Scheduler, Sql] at scheduler.client_grace;
         what: "The graphs of a client whose connection broke go on for so long; 0ms for not at all.",
         cost: "Work and memory for clients that died.",
         change: "Longer where networks break for longer."),
@@ -167,6 +167,10 @@ pub static SETTINGS: &[Setting] = &[
         what: "A scheduler that goes on from a journal waits at most so long for the workers of the one before, before it hands out tasks.",
         cost: "Longer until work goes on when a worker died, too.",
         change: "Longer where workers take long to notice that the scheduler is back."),
+    setting!("scheduler.unschedulable_grace", GRACE, --"unschedulable-grace" on [Scheduler, Sql] at scheduler.unschedulable_grace;
+        what: "A graph with a task that no worker in the cluster can run fails after so long, unless a worker that can joins before; 0ms for at once.",
+        cost: "Longer until a request that nobody will ever meet is an error; the log and `transload explain` say it at once.",
+        change: "Longer where workers with rare resources start late, or are away for longer."),
     setting!("worker.name", OPTIONAL_TEXT, --"name" on [Worker] at worker.name;
         what: "Name shown to people; `auto` for host and process id.",
         cost: "None.",
@@ -179,12 +183,20 @@ pub static SETTINGS: &[Setting] = &[
         what: "Further countable resources that tasks can ask for, as in gpu=1,licence=2.",
         cost: "None.",
         change: "When tasks of a graph ask for named resources."),
+    setting!("worker.shared_resources", NAMES, --"shared-resources" on [Worker, Sql] at worker.shared_resources;
+        what: "Those of them of which a task may ask for a fraction, as in gpu; of all others only whole units are given out.",
+        cost: "Tasks that share one unit are not kept apart: they must fit into its memory together.",
+        change: "When several tasks at once are to use one GPU."),
+    setting!("worker.labels", NAMES, --"labels" on [Worker] at worker.labels;
+        what: "Names by which layers ask for workers like this one, as in ssd,rack7.",
+        cost: "None.",
+        change: "When graphs name places where their tasks must run."),
     setting!("worker.memory", OPTIONAL_BYTES, --"memory" on [Worker, Sql] at worker.memory_bytes;
         what: "Memory for a worker's partitions and operators; `auto` for three quarters of the machine's, shared out among the workers of a local cluster.",
         cost: "The process itself needs some hundred MiB more.",
         change: "When other programs run on the machine, or several workers."),
     setting!("worker.storage_percent", SHARE, --"storage-percent" on [Worker, Sql] at worker.storage_percent;
-        what: "Share of that memory for stored partitions; the rest is for running operators.",
+        what: "Share of that memory for stored partitions; the rest is for running operators, and is what tasks that say how much memory they need are given.",
         cost: "Less for operators: joins and sorts spill or fail sooner.",
         change: "Higher for graphs that keep much and compute little."),
     setting!("worker.spill_above_percent", PERCENT, --"spill-above-percent" on [Worker, Sql] at worker.spill_above_percent;

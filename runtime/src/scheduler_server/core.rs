@@ -490,6 +490,9 @@ fn log(record: &EventRecord) {
         } => {
             tracing::info!(%task, %worker, %message, "task failed");
         }
+        Event::TaskUnschedulable { task, message } => {
+            tracing::warn!(%task, reason = %message, "no worker can run a task");
+        }
         event @ (Event::GraphAccepted { .. }
         | Event::TaskAssigned { .. }
         | Event::TaskFinished { .. }

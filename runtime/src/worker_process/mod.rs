@@ -149,6 +149,8 @@ async fn work(
         resources: config.resources(),
         memory_bytes: config.storage_bytes(),
         addresses: vec![published.address().clone(), data.listener.address().clone()],
+        labels: config.labels.clone(),
+        shared: config.shared_resources.clone(),
     };
     let handshake = control::greet(
         dialed,

@@ -1,7 +1,9 @@
 //! Small graphs that tests speak about, and random ones of every kind of edge.
 
 use proptest::prelude::*;
-use transload_protocol::{Edges, ExplicitEdges, Layer, LayerIndex, TaskGraph};
+use transload_protocol::{
+    Amount, Edges, ExplicitEdges, Layer, LayerIndex, TaskGraph, WorkerId, WorkerRef,
+};
 
 /// `tasks` independent tasks, all kept.
 pub(crate) fn independent(tasks: u32) -> TaskGraph {
@@ -66,6 +68,30 @@ fn edges_from(below: &Layer, size: u32, kind: u8, bits: u64) -> (u32, Edges) {
     }
 }
 
+/// One layer in a few asks for more than slots, or for certain workers.
+fn constrained(mut layer: Layer, bits: u64) -> Layer {
+    match bits % 7 {
+        0 => layer.resources.memory_bytes = 1 + bits % 600,
+        1 => layer.resources = layer.resources.with("gpu", Amount::ten_thousandths(5_000)),
+        _ => {}
+    }
+    let some = WorkerId((bits >> 4) as u32 % 3);
+    match bits % 11 {
+        0 => layer.with_label("odd"),
+        1 => layer.on_worker(some).on_worker("worker 1"),
+        2 => layer.on_host("there"),
+        3 => {
+            let worker = |task: u32| match (bits >> 4) as u32 % 5 + task % 3 {
+                id @ 0..3 => WorkerRef::Id(WorkerId(id)),
+                name => WorkerRef::Name(format!("worker {name}")),
+            };
+            let workers = (0..layer.tasks).map(worker).collect();
+            layer.on_each(workers)
+        }
+        _ => layer,
+    }
+}
+
 /// Random graphs of every kind of edge, some tasks with two inputs, some layers kept, perhaps none.
 pub(crate) fn any_graph() -> impl Strategy<Value = TaskGraph> {
     let layer = (1_u32..5, 0_u8..5, any::<u64>(), any::<bool>(), -1_i32..2);
@@ -93,7 +119,7 @@ pub(crate) fn any_graph() -> impl Strategy<Value = TaskGraph> {
                         _ => layer.reading(LayerIndex(pick(bits >> 20) as u32), Edges::Broadcast),
                     };
                 }
-                graph.push(layer);
+                graph.push(constrained(layer, bits >> 32));
             }
             for layer in 0..graph.layers.len() as u32 {
                 if kept >> layer & 1 == 1 {

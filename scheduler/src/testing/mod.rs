@@ -10,7 +10,7 @@ mod model;
 mod random;
 mod restart;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, JournalEntry, OutputSizes,
@@ -98,26 +98,37 @@ impl Cluster {
     }
 
     pub(crate) fn join_with(&mut self, resources: Resources) -> WorkerId {
-        self.join_as("here", resources)
+        self.join_as(resources, |_| ())
     }
 
     /// A worker of so many slots on that machine.
     pub(crate) fn join_on(&mut self, host: &str, slots: u32) -> WorkerId {
-        self.join_as(host, Resources::slots(slots))
+        self.join_as(Resources::slots(slots), |hello| {
+            hello.host = host.to_owned()
+        })
     }
 
-    fn join_as(&mut self, host: &str, resources: Resources) -> WorkerId {
+    /// A worker that says something else of itself than others do.
+    pub(crate) fn join_as(
+        &mut self,
+        resources: Resources,
+        change: impl FnOnce(&mut WorkerHello),
+    ) -> WorkerId {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         self.workers.insert(worker, FakeWorker::default());
-        let hello = WorkerHello {
+        let parity = ["even", "odd"][worker.0 as usize % 2];
+        let mut hello = WorkerHello {
             name: format!("worker {}", worker.0),
-            host: host.to_owned(),
+            host: "here".to_owned(),
             process: worker.0,
             resources,
             memory_bytes: 1 << 30,
             addresses: Vec::new(),
+            labels: [parity.to_owned()].into(),
+            shared: BTreeSet::new(),
         };
+        change(&mut hello);
         self.hellos.insert(worker, hello.clone());
         self.feed(Input::WorkerConnected { worker, hello });
         worker

@@ -197,6 +197,8 @@ impl Model {
             resources: Resources::slots(slots),
             memory_bytes: self.setting.memory_bytes,
             addresses: Vec::new(),
+            labels: BTreeSet::new(),
+            shared: BTreeSet::new(),
         };
         let worker = WorkerId(id);
         self.feed(Input::WorkerConnected { worker, hello });

@@ -6,8 +6,8 @@ use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use transload_protocol::{
-    ClientMessage, GraphOutcome, OutputSizes, PartitionId, TaskErrorKind, TaskGraph, TaskId,
-    WorkerId, WorkerMessage,
+    ClientMessage, GraphOutcome, OutputSizes, PartitionId, Resources, TaskErrorKind, TaskGraph,
+    TaskId, WorkerId, WorkerMessage,
 };
 
 use super::graphs::any_graph;
@@ -24,7 +24,25 @@ struct Trouble {
     restarts: bool,
 }
 
+/// How long tasks wait for a worker that can run them.
+const GRACE_MS: u32 = 2_000;
+
 impl Cluster {
+    /// A worker with some memory, on one of two hosts; half of them have a GPU that tasks may share.
+    fn join_able(&mut self, slots: u32) -> WorkerId {
+        let number = self.hellos.len();
+        let mut resources = Resources::slots(slots).with_memory(500);
+        if number.is_multiple_of(2) {
+            resources = resources.with("gpu", 1);
+        }
+        self.join_as(resources, |hello| {
+            hello.shared.insert("gpu".to_owned());
+            if number.is_multiple_of(3) {
+                hello.host = "there".to_owned();
+            }
+        })
+    }
+
     fn random_worker(&self, rng: &mut SmallRng) -> Option<WorkerId> {
         self.workers.keys().choose(rng).copied()
     }
@@ -114,7 +132,7 @@ impl Cluster {
                 }
             }
             2..5 if self.workers.len() < 4 => {
-                let worker = self.join(rng.random_range(2..4));
+                let worker = self.join_able(rng.random_range(2..4));
                 self.workers.get_mut(&worker).expect("new").slow = true;
             }
             5..8 if trouble.second_thoughts => self.change_mind(rng),
@@ -226,7 +244,7 @@ impl Cluster {
         };
         self.all_return();
         self.wait_ms(5_001);
-        let worker = self.join(4);
+        let worker = self.join_able(4);
         self.workers.get_mut(&worker).expect("new").slow = true;
         for _ in 0..20_000 {
             let busy: Vec<WorkerId> = self
@@ -240,10 +258,14 @@ impl Cluster {
                 .map(|(id, _)| *id)
                 .collect();
             let Some(worker) = busy.iter().choose(rng).copied() else {
-                if self.scheduler.retries.next_due().is_none() {
+                if self.scheduler.retries.next_due().is_some() {
+                    self.wait_for_retries();
+                } else if self.scheduler.ready.stuck.layers.is_empty() {
                     return;
+                } else {
+                    // What only a worker that is gone could run fails.
+                    self.wait_ms(GRACE_MS.into());
                 }
-                self.wait_for_retries();
                 continue;
             };
             self.random_work(worker, rng, calm);
@@ -293,6 +315,7 @@ fn play(graphs: &[TaskGraph], seed: u64, trouble: Trouble) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let config = Config {
         worker_deaths_per_task: 4,
+        unschedulable_grace_ms: GRACE_MS,
         ..Config::default()
     };
     let mut cluster = if trouble.restarts {

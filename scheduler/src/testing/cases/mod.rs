@@ -1,6 +1,7 @@
 //! Cases that speak for themselves, by subject.
 
 mod asking;
+mod constraints;
 mod ending;
 mod failing;
 mod inside;

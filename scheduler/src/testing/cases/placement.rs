@@ -5,6 +5,7 @@ use transload_protocol::{
     TaskGraph, Tier, TierUsage, WorkerId, WorkerLoad, WorkerMessage,
 };
 
+use crate::Config;
 use crate::testing::graphs::{chain, gather, independent, shuffle};
 use crate::testing::{CLIENT, Cluster, partition, task};
 
@@ -246,10 +247,7 @@ fn tasks_of_many_slots_leave_room_for_small_ones_elsewhere() {
 #[test]
 fn a_named_resource_is_given_only_to_those_who_have_it() {
     let mut cluster = Cluster::of(2, 2);
-    let gpu = Resources {
-        slots: 1,
-        named: [("gpu".to_owned(), 1)].into(),
-    };
+    let gpu = Resources::slots(1).with("gpu", 1);
     let mut tasks = independent(4);
     tasks.layers[0].resources = gpu.clone();
     let mixed = cluster.join_with(Resources { slots: 2, ..gpu });
@@ -264,9 +262,18 @@ fn a_named_resource_is_given_only_to_those_who_have_it() {
     assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
 }
 
+fn without_grace() -> Config {
+    Config {
+        unschedulable_grace_ms: 0,
+        ..Config::default()
+    }
+}
+
 #[test]
 fn a_request_that_nobody_can_meet_fails_with_the_largest_offers_named() {
-    let mut cluster = Cluster::of(2, 4);
+    let mut cluster = Cluster::with(without_grace());
+    cluster.join(4);
+    cluster.join(4);
     let mut tasks = independent(1);
     tasks.layers[0].resources = Resources::slots(64);
     let graph = cluster.submit(tasks);
@@ -281,7 +288,7 @@ fn a_request_that_nobody_can_meet_fails_with_the_largest_offers_named() {
 
 #[test]
 fn a_request_that_nobody_can_meet_waits_while_there_is_nobody() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::with(without_grace());
     let mut tasks = independent(1);
     tasks.layers[0].resources = Resources::slots(64);
     let graph = cluster.submit(tasks);
