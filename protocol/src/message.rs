@@ -385,6 +385,14 @@ pub enum SchedulerToWorker {
         /// Which attempt.
         attempt: Attempt,
     },
+    /// Give this attempt back if it has not begun: another worker idles. Answered by `Cancelled`, or by nothing when it has begun or
+    /// ended.
+    Recall {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+    },
 }
 
 /// What a worker needs to know of a layer.

@@ -25,11 +25,17 @@ pub(crate) enum Standing {
 }
 
 impl Scheduler {
-    pub(crate) fn on_cancelled(&mut self, worker: WorkerSlot, task: TaskId, attempt: Attempt) {
+    pub(crate) fn on_cancelled(
+        &mut self,
+        worker: WorkerSlot,
+        task: TaskId,
+        attempt: Attempt,
+        out: &mut Vec<Action>,
+    ) {
         match self.standing(worker, task, attempt) {
             Standing::Cancelled => self.close_cancel(task),
             // It gave back a task that nobody cancelled: it may run elsewhere.
-            Standing::Current { at, .. } => self.take_back(at),
+            Standing::Current { at, .. } => self.on_given_back(at, out),
             Standing::Stale => {}
         }
     }

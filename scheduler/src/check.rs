@@ -579,6 +579,17 @@ impl Scheduler {
                 && self.workers.by_name.values().all(|slots| !slots.is_empty()),
             || "workers and their names do not agree".to_owned(),
         )?;
+        for (task, thief) in &self.recalls.open {
+            ensure(self.workers.slab.get(*thief).is_some(), || {
+                format!("task {task} is asked back for a worker that is gone")
+            })?;
+            if let Some(at) = self.graphs.find(*task) {
+                ensure(
+                    self.graphs.slab[at.graph].recalled.contains(&at.index),
+                    || format!("task {task} may be asked back again and again"),
+                )?;
+            }
+        }
         ensure(
             self.workers.slab.is_empty() || self.liveness_check.is_some(),
             || "nobody watches whether workers are alive".to_owned(),

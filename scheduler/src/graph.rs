@@ -4,7 +4,7 @@
 //! Knows nothing of workers but the slots that its tasks name.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
@@ -38,6 +38,8 @@ pub(crate) struct Graph {
     pub(crate) held: u32,
     /// What went wrong with tasks, for those few with which something did.
     pub(crate) history: BTreeMap<u32, History>,
+    /// Tasks that a worker was asked to give back, ever.
+    pub(crate) recalled: BTreeSet<u32>,
     pub(crate) progress: Progress,
 }
 
@@ -145,6 +147,7 @@ impl Graph {
             goals_left: 0,
             held: 0,
             history: BTreeMap::new(),
+            recalled: BTreeSet::new(),
             progress: Progress::Told { at: None },
         };
         graph.cull();

@@ -24,6 +24,7 @@ mod members;
 mod pace;
 mod place;
 mod ready;
+mod recall;
 mod record;
 mod reports;
 mod restore;

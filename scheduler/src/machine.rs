@@ -16,6 +16,7 @@ use crate::cost::{Links, Traffic};
 use crate::graph::Graph;
 use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
+use crate::recall::Recalls;
 use crate::restore::Recovery;
 use crate::retry::Retries;
 use crate::session::Presence;
@@ -45,6 +46,7 @@ pub struct Scheduler {
     pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Traffic>,
     pub(crate) links: Links,
     pub(crate) steals: Steals,
+    pub(crate) recalls: Recalls,
     pub(crate) coordination: Coordination,
     /// Graphs about which their clients are to be told something, by time.
     pub(crate) progress_due: BTreeSet<(Time, GraphSlot)>,
@@ -164,6 +166,7 @@ impl Scheduler {
             transfers: BTreeMap::new(),
             links: Links::default(),
             steals: Steals::default(),
+            recalls: Recalls::default(),
             progress_due: BTreeSet::new(),
             liveness_check: None,
             assignments: 0,
@@ -235,6 +238,7 @@ impl Scheduler {
         self.workers.relist(self.now);
         self.flush_releases(out);
         self.flush_assignments(out);
+        self.recall(out);
         self.flush_progress(out);
         self.flush_events(out);
         self.spare_the_absent(out);

@@ -60,7 +60,9 @@ impl Scheduler {
                 attempt,
                 missing,
             } => self.on_missing_inputs(worker, task, attempt, &missing, out),
-            WorkerMessage::Cancelled { task, attempt } => self.on_cancelled(worker, task, attempt),
+            WorkerMessage::Cancelled { task, attempt } => {
+                self.on_cancelled(worker, task, attempt, out);
+            }
             WorkerMessage::Lost { tasks } => self.on_lost_outputs(worker, &tasks, out),
             WorkerMessage::Heartbeat { load } => self.workers.report(worker, load),
             WorkerMessage::Events { events } => self.forward(worker, events, out),
@@ -172,6 +174,7 @@ impl Scheduler {
                 }
             }
         }
+        self.recalls.forget(worker);
         self.workers.remove(worker);
         self.ready.unproven.extend(&self.ready.layers);
     }

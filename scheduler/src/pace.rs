@@ -51,15 +51,20 @@ impl Pace {
         self.per_slot
     }
 
+    /// As [`Pace::micros_per_task`], but at least so long: 0 while nothing is known.
+    pub(crate) fn seen_micros_per_task(&self, now: Time) -> u64 {
+        let elapsed = self.idle_since.unwrap_or(now).micros_since(self.since);
+        let so_far = elapsed / u64::from(self.ended.saturating_add(1));
+        self.micros_per_task.max(so_far)
+    }
+
     /// How long the worker takes from the end of one task to that of the next.
     pub(crate) fn micros_per_task(&self, now: Time) -> u64 {
-        let known = match self.micros_per_task {
-            0 => GUESSED_MICROS,
-            known => known,
-        };
-        let elapsed = self.idle_since.unwrap_or(now).micros_since(self.since);
-        // Longer than ever before: it may have come to other tasks.
-        known.max(elapsed / u64::from(self.ended.saturating_add(1)))
+        let seen = self.seen_micros_per_task(now);
+        match self.micros_per_task {
+            0 => seen.max(GUESSED_MICROS),
+            _ => seen,
+        }
     }
 
     /// The worker got something to do.

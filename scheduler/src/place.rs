@@ -398,7 +398,7 @@ impl Scheduler {
     }
 
     /// Hands a task to a worker.
-    fn assign(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
+    pub(crate) fn assign(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
         self.assignments = self.assignments.wrapping_add(1);
         self.set_state(
             at,

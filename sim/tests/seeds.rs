@@ -84,6 +84,7 @@ fn two_thousand_seeds_end_right() {
         "spills",
         "stalls",
         "task failures",
+        "tasks asked back",
         "tasks stopped",
         "waits without a slot",
         "workers dropped",

@@ -185,6 +185,16 @@ impl Worker {
         }
     }
 
+    /// Another worker idles: an attempt that has not begun is given back.
+    pub(crate) fn on_recall(&mut self, task: TaskId, attempt: Attempt, turn: &mut Turn<'_>) {
+        if self
+            .queued(task)
+            .is_some_and(|(_, queued)| queued.attempt == attempt)
+        {
+            self.cancel_queued(task, turn);
+        }
+    }
+
     /// Ends whatever is under way for a task: the queued attempt at once, the running one as soon as it can be stopped.
     pub(crate) fn abandon(&mut self, task: TaskId, phase: Phase, turn: &mut Turn<'_>) {
         self.stop(task, phase, turn);

@@ -215,6 +215,7 @@ impl Worker {
             SchedulerToWorker::Forget { graph } => self.on_forget(graph, turn),
             SchedulerToWorker::Shutdown => self.on_shutdown(turn),
             SchedulerToWorker::Disown { task, attempt } => self.on_disown(task, attempt, turn),
+            SchedulerToWorker::Recall { task, attempt } => self.on_recall(task, attempt, turn),
         }
     }
 

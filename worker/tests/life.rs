@@ -165,6 +165,18 @@ fn a_cancelled_task_in_the_queue_is_answered_at_once() {
 }
 
 #[test]
+fn a_task_is_given_back_unless_it_has_begun() {
+    let mut bench = Bench::new(small());
+    bench.assign(1, &[]);
+    bench.assign(2, &[]);
+    assert_eq!(bench.recall(1, FIRST), [], "it runs");
+    assert_eq!(bench.recall(2, Attempt(7)), [], "of another attempt");
+    assert!(says_cancelled(&bench.recall(2, FIRST), 2));
+    assert_eq!(bench.recall(2, FIRST), [], "it is gone");
+    assert!(!starts(&bench.done(1, &[]), 2));
+}
+
+#[test]
 fn a_cancelled_running_task_is_answered_when_it_has_ended() {
     let mut bench = Bench::new(small());
     bench.assign(1, &[]);

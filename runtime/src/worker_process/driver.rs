@@ -218,6 +218,7 @@ impl Driver {
             | SchedulerToWorker::Cancel { .. }
             | SchedulerToWorker::Release { .. }
             | SchedulerToWorker::Disown { .. }
+            | SchedulerToWorker::Recall { .. }
             | SchedulerToWorker::Shutdown => None,
         };
         self.pending.push_back(Input::FromScheduler(message));

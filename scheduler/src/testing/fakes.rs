@@ -76,6 +76,17 @@ impl FakeWorker {
                     self.cancelling.push((task, attempt));
                 }
             }
+            SchedulerToWorker::Recall { task, attempt } => {
+                // What has everything it reads may have begun.
+                if self
+                    .assigned
+                    .get(&task)
+                    .is_some_and(|fake| fake.task.attempt == attempt && !fake.fetched)
+                {
+                    self.assigned.remove(&task);
+                    self.cancelling.push((task, attempt));
+                }
+            }
             SchedulerToWorker::Release { tasks } => {
                 for task in tasks {
                     self.stored.remove(&task);

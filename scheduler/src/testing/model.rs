@@ -324,6 +324,18 @@ impl Model {
                     worker.copies.retain(|copy| copy.task != task);
                 }
             }
+            SchedulerToWorker::Recall { task, attempt } => {
+                let waits = |queued: &mut Queued| {
+                    !queued.is_running && queued.assignment.attempt == attempt
+                };
+                if worker.tasks.get_mut(&task).is_some_and(waits)
+                    && let Some(queued) = worker.tasks.remove(&task)
+                {
+                    worker.ready.remove(&(queued.assignment.order, task));
+                    self.figures.recalled += 1;
+                    self.tell(at, WorkerMessage::Cancelled { task, attempt });
+                }
+            }
             SchedulerToWorker::Cancel { .. }
             | SchedulerToWorker::Peer { .. }
             | SchedulerToWorker::PeerLost { .. }

@@ -111,6 +111,9 @@ impl Simulation {
                     let assigned = self.assigned.entry(process.index).or_default();
                     assigned.extend(tasks.iter().map(|task| task.task));
                 }
+                if let SchedulerToWorker::Recall { .. } = &message {
+                    world.count("tasks asked back");
+                }
                 let at = process.down.arrival(world.now, &mut world.random);
                 let process = process.index;
                 world

@@ -125,6 +125,11 @@ impl Bench {
         self.input(Input::FromScheduler(message))
     }
 
+    pub fn recall(&mut self, index: u32, attempt: Attempt) -> Vec<Action> {
+        let task = task(index);
+        self.send(SchedulerToWorker::Recall { task, attempt })
+    }
+
     /// Assigns the first attempt of a task; its index is its order.
     pub fn assign(&mut self, index: u32, inputs: &[InputLocation]) -> Vec<Action> {
         self.assign_as(index, FIRST, 0, inputs)

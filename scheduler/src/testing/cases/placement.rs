@@ -187,6 +187,73 @@ fn heavy_input_is_moved_when_its_holder_takes_too_long() {
     assert_eq!(cluster.workers[&idle].assigned.len(), 1);
 }
 
+/// Time goes by, and the workers say that they live.
+fn let_pass(cluster: &mut Cluster, micros: u64) {
+    cluster.now = cluster.now.after_micros(micros);
+    let workers: Vec<WorkerId> = cluster.workers.keys().copied().collect();
+    for worker in workers {
+        let load = WorkerLoad::default();
+        cluster.say(worker, WorkerMessage::Heartbeat { load });
+    }
+}
+
+#[test]
+fn what_waits_at_a_busy_worker_is_asked_back_for_an_idle_one() {
+    let mut cluster = Cluster::of(1, 1);
+    let graph = cluster.submit(independent(2));
+    let (busy, idle) = (WorkerId(0), cluster.join(1));
+    assert_eq!(cluster.workers[&busy].assigned.len(), 2, "one runs");
+    cluster.start(task(graph, 0));
+    let_pass(&mut cluster, 100_000);
+    assert_eq!(cluster.workers[&busy].cancelling.len(), 1);
+    cluster.answer_cancel(busy);
+    assert_eq!(cluster.worker_of(task(graph, 1)), Some(idle));
+    cluster.run();
+    assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+}
+
+#[test]
+fn a_task_is_asked_back_once_and_what_has_begun_never() {
+    let mut cluster = Cluster::of(1, 1);
+    let graph = cluster.submit(independent(2));
+    let busy = WorkerId(0);
+    cluster.start(task(graph, 0));
+    cluster.start(task(graph, 1));
+    cluster.join(1);
+    let_pass(&mut cluster, 100_000);
+    assert!(cluster.workers[&busy].cancelling.is_empty());
+    cluster.run();
+
+    let graph = cluster.submit(independent(4));
+    let workers = [busy, WorkerId(1)];
+    for worker in workers {
+        assert_eq!(cluster.workers[&worker].assigned.len(), 2);
+    }
+    // Both queued tasks move to a third worker, which then turns out to be the slow one.
+    let third = cluster.join(2);
+    for _ in 0..3 {
+        let_pass(&mut cluster, 100_000);
+        for worker in workers {
+            if !cluster.workers[&worker].cancelling.is_empty() {
+                cluster.answer_cancel(worker);
+            }
+        }
+    }
+    assert_eq!(cluster.workers[&third].assigned.len(), 2);
+    for worker in workers {
+        let first = *cluster.workers[&worker]
+            .assigned
+            .keys()
+            .next()
+            .expect("one");
+        cluster.finish(first);
+    }
+    let_pass(&mut cluster, 1_000_000);
+    assert!(cluster.workers[&third].cancelling.is_empty());
+    cluster.run();
+    assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+}
+
 #[test]
 fn a_reader_of_two_goes_to_the_machine_that_has_more_of_it() {
     // Three workers hold a third each; two of them are on one machine, and all have room.
