@@ -15,7 +15,7 @@ use crate::task::TaskState;
 use crate::worker::{FULL, Reach};
 
 /// Idle workers are looked for no more often than this, in microseconds.
-const PAUSE_MICROS: u64 = 1_000;
+const PAUSE_MICROS: u64 = 4_000;
 /// So many of them, and so many of the busiest workers.
 const AT_ONCE: usize = 8;
 /// Until a task that is asked back is at another worker, in microseconds: some messages between busy machines.
