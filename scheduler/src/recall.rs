@@ -12,7 +12,7 @@ use crate::api::Action;
 use crate::machine::Scheduler;
 use crate::slab::{TaskAt, WorkerSlot};
 use crate::task::TaskState;
-use crate::worker::{FULL, Reach};
+use crate::worker::FULL;
 
 /// Idle workers are looked for no more often than this, in microseconds.
 const PAUSE_MICROS: u64 = 4_000;
@@ -112,6 +112,7 @@ impl Scheduler {
             let state = &graph.tasks[at.index as usize].state;
             matches!(state, TaskState::Assigned { started: false, .. })
                 && !graph.recalled.contains(&at.index)
+                && !graph.layer_of(at.index).scope.is_each()
         };
         let rank = |at: &TaskAt| (self.graphs.slab[at.graph].layer_of(at.index).rank, at.index);
         assigned.filter(waits).max_by_key(rank)
@@ -125,15 +126,11 @@ impl Scheduler {
         wait: u64,
         thieves: &[WorkerSlot],
     ) -> Option<WorkerSlot> {
-        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
         thieves.iter().copied().find(|thief| {
             let cost = self
                 .extra_micros(at, victim, *thief)
                 .saturating_add(ROUND_TRIP_MICROS);
-            *thief != victim
-                && wait > cost.saturating_mul(2)
-                && self.workers.fits(*thief, resources, Reach::Slot)
-                && !self.avoids(at, *thief)
+            *thief != victim && wait > cost.saturating_mul(2) && self.may_take(at, *thief)
         })
     }
 
@@ -148,8 +145,7 @@ impl Scheduler {
             graph.tasks[at.index as usize].state,
             TaskState::Ready { .. }
         );
-        let resources = &graph.layer_of(at.index).resources;
-        if is_ready && self.workers.fits(thief, resources, Reach::Slot) && !self.avoids(at, thief) {
+        if is_ready && self.may_take(at, thief) {
             self.assign(at, thief, out);
         }
     }

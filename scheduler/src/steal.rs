@@ -89,7 +89,7 @@ impl Scheduler {
     }
 
     /// Whether the worker has a slot for the task and may run it, which is not pinned to another.
-    fn may_take(&self, at: TaskAt, thief: WorkerSlot) -> bool {
+    pub(crate) fn may_take(&self, at: TaskAt, thief: WorkerSlot) -> bool {
         let layer = self.graphs.slab[at.graph].layer_of(at.index);
         !layer.scope.is_each()
             && self.workers.fits(thief, layer, Reach::Slot)
