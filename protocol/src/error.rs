@@ -25,6 +25,8 @@ pub enum TaskErrorKind {
     Unschedulable,
     /// The operator says that it may pass: a service that did not answer, a file that is locked. Another attempt can help.
     Transient,
+    /// It reads results of another graph, and that one is over before it has them.
+    SourceGone,
 }
 
 impl TaskErrorKind {
@@ -38,7 +40,8 @@ impl TaskErrorKind {
             | Self::Panic
             | Self::UnknownOperator
             | Self::WorkersLost
-            | Self::Unschedulable => false,
+            | Self::Unschedulable
+            | Self::SourceGone => false,
         }
     }
 }

@@ -5,12 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Blob, Conditions, Fused, LayerIndex, Placement, Resources, WorkerRef};
+use crate::{
+    Blob, Conditions, Fused, LayerIndex, Placement, Resources, TaskId, TaskRange, WorkerRef,
+};
 
 /// Most tasks that one graph may have.
 pub const MAX_TASKS_PER_GRAPH: u32 = 1 << 24;
 /// Most outputs that one task may have.
 pub(crate) const MAX_OUTPUTS_PER_TASK: u32 = 1 << 16;
+/// What the tasks of a layer run that hands on results of other graphs. Every worker has it.
+pub const IMPORT_OPERATOR: &str = "transload-import";
 
 /// What a client submits: layers in topological order, and which of them it wants to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,6 +52,9 @@ pub struct Layer {
     pub fused: Option<Box<Fused>>,
     /// Where its tasks may run; `None` for everywhere.
     pub placement: Option<Box<Placement>>,
+    /// Tasks of other graphs whose partitions this layer hands on, each through the task at its place; none for an ordinary
+    /// layer. See [`TaskGraph::push_import`].
+    pub imports: Vec<TaskRange>,
 }
 
 /// Arguments of the tasks of one layer.
@@ -183,7 +190,21 @@ impl Layer {
             retries: 2,
             fused: None,
             placement: None,
+            imports: Vec::new(),
         }
+    }
+
+    /// The task of another graph whose partitions the task at `position` hands on; none in an ordinary layer.
+    pub fn imported(&self, position: u32) -> Option<TaskId> {
+        let mut left = position;
+        for range in &self.imports {
+            if left < range.count {
+                let (graph, index) = (range.graph, range.first.checked_add(left)?);
+                return Some(TaskId { graph, index });
+            }
+            left -= range.count;
+        }
+        None
     }
 
     /// The same layer with `common` as the argument of every task.
@@ -297,6 +318,24 @@ impl TaskGraph {
         self.outputs.push(layer);
     }
 
+    /// Adds a layer that stands for results of other graphs, each with so many outputs per task: kept layers of theirs, or parts of
+    /// those, one after the other. They may still be running. Until this graph is over, they are made again where they are lost.
+    pub fn push_import(
+        &mut self,
+        name: impl Into<String>,
+        tasks: Vec<TaskRange>,
+        outputs: u32,
+    ) -> LayerIndex {
+        let count = tasks
+            .iter()
+            .fold(0_u32, |sum, range| sum.saturating_add(range.count));
+        let mut layer = Layer::new(name, IMPORT_OPERATOR, count).with_outputs(outputs);
+        // Handing on takes no time worth a slot.
+        layer.resources = Resources::slots(0);
+        layer.imports = tasks;
+        self.push(layer)
+    }
+
     /// Adds the levels of a tree reduction of `source` with the given operator; returns the layer with the single
     /// result. A source of one task still gets one level, so that the operator always runs.
     pub fn push_tree(
@@ -382,6 +421,7 @@ impl CompiledGraph {
             if let Some(reason) = misplaced.or_else(|| layer.resources.wrong_request()) {
                 return Err(bad(reason));
             }
+            check_imports(layer).map_err(bad)?;
             if let Some(fused) = &layer.fused {
                 fused.check(layer).map_err(bad)?;
                 calls += fused
@@ -680,6 +720,45 @@ fn row<'a, T>(offsets: &[u32], values: &'a [T], position: u32) -> &'a [T] {
     values
         .get(at(position as usize)..at(position as usize + 1))
         .unwrap_or(&[])
+}
+
+fn check_imports(layer: &Layer) -> Result<(), String> {
+    let is_import = layer.operator == IMPORT_OPERATOR;
+    if layer.imports.is_empty() {
+        return if is_import {
+            Err(format!(
+                "`{IMPORT_OPERATOR}` is for layers that import; use TaskGraph::push_import"
+            ))
+        } else {
+            Ok(())
+        };
+    }
+    if !is_import || !layer.inputs.is_empty() || layer.fused.is_some() {
+        return Err(
+            "a layer that imports does nothing else; use TaskGraph::push_import, and a layer that reads it"
+                .to_owned(),
+        );
+    }
+    let is_empty =
+        |range: &TaskRange| range.count == 0 || range.first.checked_add(range.count).is_none();
+    if let Some(range) = layer.imports.iter().find(|range| is_empty(range)) {
+        return Err(format!(
+            "it imports {} tasks from index {} on, which cannot be",
+            range.count, range.first
+        ));
+    }
+    let count: u64 = layer
+        .imports
+        .iter()
+        .map(|range| u64::from(range.count))
+        .sum();
+    if count != u64::from(layer.tasks) {
+        return Err(format!(
+            "it imports {count} tasks and has {} of its own",
+            layer.tasks
+        ));
+    }
+    Ok(())
 }
 
 fn check_edges(layer: &Layer, source: &Layer, edges: &Edges) -> Result<(), String> {

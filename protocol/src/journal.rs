@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClientId, ClusterId, GraphId, GraphOutcome, SessionToken, TaskGraph, TaskId, WorkerId,
+    ClientId, ClusterId, GraphId, GraphOutcome, RequestId, SessionToken, TaskGraph, TaskId,
+    TaskRange, WorkerId,
 };
 
 /// One fact. Later ones change what earlier ones said.
@@ -32,7 +33,7 @@ pub enum JournalEntry {
         /// What it shows to come back.
         token: SessionToken,
     },
-    /// A client left, or stayed away too long. Its graphs are over.
+    /// A client left, or stayed away too long. Its holds are over. What becomes of its graphs follows.
     ClientLeft {
         /// Its id.
         client: ClientId,
@@ -68,4 +69,39 @@ pub enum JournalEntry {
     },
     /// The cluster was shut down: nothing that was said before counts any more.
     Shutdown,
+    /// The client needs nothing of its graph any more, but others do.
+    Orphaned {
+        /// Which graph.
+        graph: GraphId,
+    },
+    /// A client holds tasks, of whatever graph.
+    Held {
+        /// Who.
+        client: ClientId,
+        /// The call that asked for it.
+        hold: RequestId,
+        /// What.
+        tasks: TaskRange,
+    },
+    /// A hold is over.
+    LetGo {
+        /// Whose.
+        client: ClientId,
+        /// The call that asked for it.
+        hold: RequestId,
+        /// How its graph ended, where that is why, for a client that was away.
+        outcome: Option<GraphOutcome>,
+    },
+    /// Tasks have a name, which they may have taken from others.
+    Published {
+        /// The name.
+        name: String,
+        /// What.
+        tasks: TaskRange,
+    },
+    /// A name is free again.
+    Unpublished {
+        /// The name.
+        name: String,
+    },
 }

@@ -19,6 +19,7 @@ pub mod optimize;
 mod place;
 mod placement;
 mod resources;
+mod sharing;
 mod sizes;
 mod version;
 pub mod words;
@@ -32,8 +33,8 @@ pub use error::{TaskError, TaskErrorKind};
 pub use event::{Event, EventRecord};
 pub use fused::{Call, Fused, Share, Step, StepInput};
 pub use graph::{
-    Arguments, CompiledGraph, Edges, ExplicitEdges, GraphError, InputRef, Layer, LayerInput,
-    MAX_TASKS_PER_GRAPH, Source, TaskGraph,
+    Arguments, CompiledGraph, Edges, ExplicitEdges, GraphError, IMPORT_OPERATOR, InputRef, Layer,
+    LayerInput, MAX_TASKS_PER_GRAPH, Source, TaskGraph,
 };
 pub use ids::{
     Attempt, ClientId, ClusterId, GraphId, LayerIndex, ParseIdError, PartitionId, SessionToken,
@@ -50,5 +51,6 @@ pub use optimize::{Optimized, Passes, optimize};
 pub use place::{Address, AddressError, Blob, Tier, Time};
 pub use placement::{Conditions, Placement, WorkerRef};
 pub use resources::Resources;
+pub use sharing::{Holding, Publication, SharingAnswer, SharingCall, SharingRefusal, TaskRange};
 pub use sizes::{OutputSizes, SourceTable};
 pub use version::{HelloError, PROTOCOL_VERSION, VersionMismatch, check_version, read_hello};

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Address, Arguments, Attempt, ClientId, ClusterId, CoordinationAnswer, CoordinationCall,
     EventRecord, Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, RequestId,
-    Resources, SessionToken, SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
+    Resources, SessionToken, SharingAnswer, SharingCall, SourceTable, TaskError, TaskGraph, TaskId,
+    Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -146,7 +147,8 @@ pub enum ClientMessage {
         /// What to run.
         tasks: TaskGraph,
     },
-    /// Stop the graph's work and free its partitions. Ignored when it is unknown.
+    /// Stop the graph's work and free its partitions, also for others who hold or import some of them. Where it has ended, it is
+    /// left, as by `Leave`. Ignored when it is unknown.
     Cancel {
         /// Which graph.
         graph: GraphId,
@@ -183,6 +185,8 @@ pub enum ClientMessage {
         accepted: Vec<GraphId>,
         /// Those whose submission was not answered. A `Resubmit` of each follows.
         submitted: Vec<GraphId>,
+        /// Its holds, by the calls that asked for them. A `Hold` or `Lookup` of each follows; all others are let go.
+        holds: Vec<RequestId>,
     },
     /// As `Submit`, after a broken connection: ignored when the graph has been accepted before.
     Resubmit {
@@ -199,6 +203,18 @@ pub enum ClientMessage {
         request: RequestId,
         /// What to do.
         call: CoordinationCall,
+    },
+    /// The client needs nothing of this graph any more: only what others hold or import of it goes on. Ignored when it is unknown.
+    Leave {
+        /// Which graph.
+        graph: GraphId,
+    },
+    /// Hold, name or find results. Answered by `Shared` where the call says so.
+    Share {
+        /// The call; for `LetGo` the one that asked for the hold.
+        request: RequestId,
+        /// What to do.
+        call: SharingCall,
     },
 }
 
@@ -224,7 +240,7 @@ pub enum SchedulerToClient {
         /// Where to fetch its partitions.
         addresses: Vec<Address>,
     },
-    /// A task of a kept layer is done. Sent again with another location when it was recomputed.
+    /// A task that the client holds, of a graph of its own or by a `Share`, is done. Sent again with another location when it was recomputed.
     OutputReady {
         /// Where its partitions are.
         output: OutputLocation,
@@ -273,6 +289,13 @@ pub enum SchedulerToClient {
         request: RequestId,
         /// The answer.
         answer: CoordinationAnswer,
+    },
+    /// Answer to `Share`, or news of a hold.
+    Shared {
+        /// Which call.
+        request: RequestId,
+        /// The answer.
+        answer: SharingAnswer,
     },
 }
 

@@ -39,6 +39,8 @@ pub struct Config {
     pub unschedulable_grace_ms: u32,
     /// Emit [`Action::Record`]. Default false.
     pub journal: bool,
+    /// Most names under which results are published. Default 10,000, some hundred bytes each; the results themselves count more.
+    pub published_names: u32,
     /// What locks, semaphores, events, queues and variables may take.
     pub coordination: CoordinationLimits,
 }
@@ -82,6 +84,7 @@ impl Default for Config {
             recovery_grace_ms: 5_000,
             unschedulable_grace_ms: 10_000,
             journal: false,
+            published_names: 10_000,
             coordination: CoordinationLimits::default(),
         }
     }

@@ -169,7 +169,7 @@ impl Scheduler {
             let holder = self.workers.by_id.get(holder).copied();
             // Both are gone when a loss has ended the graph, or the worker died meanwhile.
             if let (Some(source), Some(holder)) = (source, holder)
-                && source.graph == at.graph
+                && (source.graph == at.graph || self.source_of(at) == Some(source))
             {
                 let reason = format!("worker {reporter} could not fetch {partition}");
                 self.on_out_of_reach(source, holder, Some(serial), &reason, out);

@@ -163,9 +163,11 @@ pub(crate) fn input_specs(compiled: &CompiledGraph, layer: u32) -> Vec<InputSpec
             Edges::OneToOne | Edges::Tree { .. } | Edges::Explicit(_) => InputSpec::Listed,
         }
     };
-    layer
+    // What is imported is listed, as an input of its own.
+    let imports = (!layer.imports.is_empty()).then_some(InputSpec::Listed);
+    let inputs = layer
         .inputs
         .iter()
-        .map(|input| spec(&input.source, &input.edges))
-        .collect()
+        .map(|input| spec(&input.source, &input.edges));
+    inputs.chain(imports).collect()
 }

@@ -4,14 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::{Amount, LayerIndex, LayerProgress, Placement, Resources};
+use transload_protocol::{
+    Amount, LayerIndex, LayerProgress, Placement, Resources, TaskId, TaskRange,
+};
 
 use crate::graph::{Graph, LayerRecord, Phase, Progress};
 use crate::machine::Scheduler;
 use crate::scope::Scope;
+use crate::sharing::Holder;
 use crate::slab::{GraphSlot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
-use crate::worker::Reach;
+use crate::worker::{FULL, Reach};
 
 /// What workers should be found with.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ struct Expected {
     open: u32,
     pinned: u32,
     stuck: u32,
+    /// Tasks of other graphs that are still to import each task.
+    importing: BTreeMap<TaskAt, u32>,
 }
 
 /// What a graph's counters should be found with.
@@ -49,6 +54,7 @@ impl Scheduler {
             return Ok(());
         }
         let mut expected = Expected::default();
+        self.check_sharing(&mut expected)?;
         for (slot, graph) in self.graphs.slab.iter() {
             self.check_graph(slot, graph, &mut expected)
                 .map_err(|error| format!("graph {}: {error}", graph.id))?;
@@ -122,7 +128,11 @@ impl Scheduler {
         )?;
         match graph.phase {
             Phase::Running => ensure(graph.goals_left > 0, || "it should have ended".to_owned())?,
-            Phase::Finished => ensure(graph.held > 0, || "it should be forgotten".to_owned())?,
+            Phase::Finished => {
+                ensure(graph.held > 0 || !graph.shared.importers.is_empty(), || {
+                    "it should be forgotten".to_owned()
+                })?
+            }
         }
         let due = match graph.progress {
             Progress::Told { .. } => None,
@@ -252,6 +262,7 @@ impl Scheduler {
             .for_each_direct_consumer(place.0, place.1, |reader| {
                 readers += u32::from(graph.tasks[reader as usize].state.is_to_do());
             });
+        readers += expected.importing.get(&at).copied().unwrap_or(0);
         ensure(task.readers == readers, || {
             format!("{} readers, not {readers}", task.readers)
         })?;
@@ -286,6 +297,14 @@ impl Scheduler {
                     }
                 }
             });
+        if record.is_import() {
+            undone += self.missing_imports(at);
+            let source = self.source_of(at);
+            let is_there = source.map(|at| &self.graphs.slab[at.graph].tasks[at.index as usize]);
+            let is_freed = is_there.is_some_and(|task| task.state == TaskState::Released);
+            // Gone for good it may be only while those are awaited who may have what was made of it.
+            freed += u32::from(is_freed || (source.is_none() && self.recovery.is_none()));
+        }
         let needed = graph.is_needed(at.index);
         if task.state.is_to_do() {
             ensure(freed == 0, || format!("{freed} of its inputs are freed"))?;
@@ -466,7 +485,9 @@ impl Scheduler {
                 || format!("worker {id} queues {queued:?}, tasks that prefer it are {preferred:?}"),
             )?;
             ensure(
+                // One that asks for no slot may wait until a worker whose slots are all taken has news.
                 self.recovery.is_some()
+                    || worker.fullness() >= FULL
                     || preferred.iter().all(|at| {
                         let layer = self.graphs.slab[at.graph].layer_of(at.index);
                         !self.workers.fits(slot, layer, Reach::Slot) || self.ready.open > 0
@@ -480,6 +501,69 @@ impl Scheduler {
                 "workers with room are {open:?}, not {:?}",
                 self.workers.open
             )
+        })
+    }
+
+    /// Who holds and imports what, and that both sides say the same of it.
+    fn check_sharing(&self, expected: &mut Expected) -> Result<(), String> {
+        let mut importers: BTreeMap<GraphSlot, BTreeSet<(u32, TaskId)>> = BTreeMap::new();
+        for (_, graph) in self.graphs.slab.iter() {
+            for (index, source) in graph.imports() {
+                if let Some(at) = self.graphs.find(source) {
+                    let of_source = importers.entry(at.graph).or_default();
+                    of_source.insert((at.index, graph.task_id(index)));
+                    let is_to_do = graph.tasks[index as usize].state.is_to_do();
+                    *expected.importing.entry(at).or_default() += u32::from(is_to_do);
+                }
+            }
+        }
+        let mut holders = BTreeMap::new();
+        for (slot, graph) in self.graphs.slab.iter() {
+            let shared = &graph.shared;
+            let should = importers.remove(&slot).unwrap_or_default();
+            ensure(shared.importers == should, || {
+                format!(
+                    "graph {} is imported by {:?}, not {should:?}",
+                    graph.id, shared.importers
+                )
+            })?;
+            for (index, task) in (0_u32..).zip(&graph.tasks) {
+                let is_shared = shared.holds(index);
+                let is_disowned = shared.disowned.contains(index);
+                ensure(task.is_held() || !(is_shared || is_disowned), || {
+                    format!(
+                        "task {} is held by others only in part",
+                        graph.task_id(index)
+                    )
+                })?;
+                ensure(!is_disowned || is_shared, || {
+                    format!("task {} is held by nobody", graph.task_id(index))
+                })?;
+                ensure(!shared.is_orphan || !graph.owner_holds(index), || {
+                    format!("task {} is held by one who left", graph.task_id(index))
+                })?;
+            }
+            holders.extend(shared.holders.iter().map(|(holder, held)| {
+                let (graph, first, count) = (graph.id, held.start, held.end - held.start);
+                (
+                    holder.clone(),
+                    TaskRange {
+                        graph,
+                        first,
+                        count,
+                    },
+                )
+            }));
+        }
+        let names = self.names.iter();
+        let names = names.map(|(name, tasks)| (Holder::Name(name.clone()), *tasks));
+        let clients = self.clients.iter().flat_map(|(client, record)| {
+            let holds = record.holds.iter();
+            holds.map(|(hold, tasks)| (Holder::Client(*client, *hold), *tasks))
+        });
+        let should: BTreeMap<Holder, TaskRange> = names.chain(clients).collect();
+        ensure(holders == should, || {
+            format!("others hold {holders:?}, not {should:?}")
         })
     }
 
@@ -527,6 +611,8 @@ impl Scheduler {
                 && self.releasing.is_empty()
                 && self.unneeded.is_empty()
                 && self.readers.is_empty()
+                && self.afterwards.is_empty()
+                && self.perhaps_over.is_empty()
                 && self.assigning.is_empty(),
             || "a step left something undone".to_owned(),
         )
@@ -541,10 +627,11 @@ impl Scheduler {
                         .slab
                         .get(**slot)
                         .is_some_and(|graph| graph.id == **id)
-                        && self
-                            .clients
-                            .get(&id.client)
-                            .is_some_and(|client| client.graphs.contains(id))
+                        && self.graphs.slab[**slot].shared.is_orphan
+                            != self
+                                .clients
+                                .get(&id.client)
+                                .is_some_and(|client| client.graphs.contains(id))
                 }),
             || "graphs, their ids and their clients do not agree".to_owned(),
         )?;
@@ -553,7 +640,9 @@ impl Scheduler {
             .values()
             .map(|client| client.graphs.len())
             .sum();
-        ensure(of_clients == graphs.len(), || {
+        let orphans = self.graphs.slab.iter();
+        let orphans = orphans.filter(|(_, graph)| graph.shared.is_orphan).count();
+        ensure(of_clients + orphans == graphs.len(), || {
             "a client is said to own a graph that is gone".to_owned()
         })?;
         ensure(

@@ -1,6 +1,7 @@
 //! What clients ask for: submit, cancel, release, and questions.
 //!
-//! Called by `machine`. Whatever a client sends, only its own graphs are touched.
+//! Called by `machine`. Whatever a client sends, only its own graphs are touched; of others' graphs it can hold and import what
+//! those keep.
 
 use transload_protocol::{
     ClientId, ClientMessage, CompiledGraph, Edges, Event, GraphError, GraphId, GraphOutcome,
@@ -13,6 +14,7 @@ use crate::coordination::Step;
 use crate::graph::{Graph, Phase};
 use crate::machine::Scheduler;
 use crate::session::Presence;
+use crate::sharing::Holder;
 use crate::slab::{GraphSlot, TaskAt};
 use crate::task::TaskState;
 
@@ -49,7 +51,11 @@ impl Scheduler {
             ClientMessage::Resume {
                 accepted,
                 submitted,
-            } => self.on_resume(client, &accepted, &submitted, out),
+                holds,
+            } => {
+                self.on_resume(client, &accepted, &submitted, out);
+                self.keep_holds(client, &holds, out);
+            }
             ClientMessage::Resubmit { graph, tasks } => {
                 self.on_resubmit(client, graph, tasks, out);
             }
@@ -58,6 +64,12 @@ impl Scheduler {
                 let step = &mut Step { now: self.now, out };
                 self.coordination.on_call(client, request, call, step);
             }
+            ClientMessage::Leave { graph } => {
+                if let Some(slot) = self.owned(client, graph) {
+                    self.leave(slot, out);
+                }
+            }
+            ClientMessage::Share { request, call } => self.on_share(client, request, call, out),
         }
     }
 
@@ -75,9 +87,12 @@ impl Scheduler {
         }
         let step = &mut Step { now: self.now, out };
         self.coordination.on_client_lost(client, step);
+        for (hold, tasks) in record.holds {
+            self.let_go_of(&Holder::Client(client, hold), tasks.graph, out);
+        }
         for id in record.graphs {
             if let Some(slot) = self.graphs.by_id.get(&id).copied() {
-                self.end_early(slot, None, out);
+                self.leave(slot, out);
             }
         }
     }
@@ -102,7 +117,8 @@ impl Scheduler {
             });
         let compiled = refused
             .map_or_else(|| tasks.compile(), Err)
-            .and_then(limit_edges);
+            .and_then(limit_edges)
+            .and_then(|compiled| self.check_imports(compiled));
         let compiled = match compiled {
             Ok(compiled) => compiled,
             Err(error) => {
@@ -134,6 +150,7 @@ impl Scheduler {
         self.graphs.slab.insert(graph);
         self.graphs.by_id.insert(id, slot);
         self.admit_workers_to(slot);
+        self.enter_imports(slot);
         if let Some(record) = self.clients.get_mut(&id.client) {
             record.graphs.insert(id);
             record.ended.remove(&id);
@@ -173,27 +190,30 @@ impl Scheduler {
         }
     }
 
-    /// The graph, if this client owns it.
+    /// The graph, if this client owns it and has not left it.
     pub(crate) fn owned(&self, client: ClientId, id: GraphId) -> Option<GraphSlot> {
         (id.client == client)
             .then(|| self.graphs.by_id.get(&id).copied())
             .flatten()
+            .filter(|slot| !self.graphs.slab[*slot].shared.is_orphan)
     }
 
     fn on_cancel(&mut self, client: ClientId, id: GraphId, out: &mut Vec<Action>) {
         if let Some(slot) = self.owned(client, id) {
-            let outcome = match self.graphs.slab[slot].phase {
-                Phase::Running => Some(GraphOutcome::Cancelled),
+            match self.graphs.slab[slot].phase {
+                Phase::Running => {
+                    self.end_early(slot, Some(GraphOutcome::Cancelled), out);
+                }
                 // It has been told how the graph ended.
-                Phase::Finished => None,
-            };
-            self.end_early(slot, outcome, out);
+                Phase::Finished => self.leave(slot, out),
+            }
         }
     }
 
     pub(crate) fn on_release(&mut self, client: ClientId, tasks: &[TaskId], out: &mut Vec<Action>) {
+        let own = tasks.iter().filter(|task| task.graph.client == client);
         let released = || JournalEntry::Released {
-            tasks: tasks.to_vec(),
+            tasks: own.copied().collect(),
         };
         self.record(released, out);
         for id in tasks {
@@ -204,10 +224,12 @@ impl Scheduler {
                 continue;
             };
             let graph = &mut self.graphs.slab[at.graph];
-            if !graph.layer_of(at.index).kept || !graph.tasks[at.index as usize].is_held() {
+            if !graph.layer_of(at.index).kept || !graph.owner_holds(at.index) {
                 continue;
             }
-            graph.let_go(at.index);
+            if !graph.disown(at.index) {
+                continue;
+            }
             self.unneeded.push(at.index);
             self.drop_unneeded(at.graph, out);
             self.end_if_done(at.graph, out);
@@ -222,25 +244,18 @@ impl Scheduler {
         reason: &str,
         out: &mut Vec<Action>,
     ) {
-        let Some(at) = self
-            .owned(client, id.graph)
-            .and_then(|_| self.graphs.find(id))
-        else {
+        let Some(at) = self.hears_of(client, id) else {
             return;
         };
-        let graph = &self.graphs.slab[at.graph];
-        let task = &graph.tasks[at.index as usize];
+        let task = &self.graphs.slab[at.graph].tasks[at.index as usize];
         let TaskState::Done { worker: holder, .. } = task.state else {
             // It is being made again: the client will hear of it.
             return;
         };
-        if !task.is_held() || !graph.layer_of(at.index).kept {
-            return;
-        }
         if self.workers.slab[holder].id == worker {
             self.on_out_of_reach(at, holder, None, reason, out);
         } else {
-            self.announce(at, out);
+            self.tell_output(client, at, out);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::slab::{GraphSlot, Slot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
 
 impl Scheduler {
-    /// Ends the graph when its goals are reached, and forgets it when the client then holds nothing of it.
+    /// Ends the graph when its goals are reached, and forgets it when then nobody holds or imports anything of it.
     pub(crate) fn end_if_done(&mut self, slot: GraphSlot, out: &mut Vec<Action>) {
         let graph = &mut self.graphs.slab[slot];
         if graph.phase == Phase::Running && graph.goals_left == 0 {
@@ -22,7 +22,12 @@ impl Scheduler {
             self.tell_end(slot, GraphOutcome::Finished, out);
         }
         let graph = &self.graphs.slab[slot];
-        if graph.phase == Phase::Finished && graph.held == 0 {
+        if graph.phase == Phase::Finished && graph.held == 0 && graph.shared.importers.is_empty() {
+            if !self.afterwards.is_empty() {
+                // Some of its tasks may still have to hear that nobody imports them.
+                self.perhaps_over.push(graph.id);
+                return;
+            }
             self.note_end(graph.id, &GraphOutcome::Finished, out);
             self.forget(slot, out);
         }
@@ -62,7 +67,8 @@ impl Scheduler {
         self.end_early(at.graph, Some(GraphOutcome::Failed(error)), out);
     }
 
-    /// Stops all work for a graph and frees all of its partitions. Tells the client how it ended, unless that is `None`.
+    /// Stops all work for a graph and frees all of its partitions. Tells the client, and others who need something of it, how it
+    /// ended, unless that is `None`.
     pub(crate) fn end_early(
         &mut self,
         slot: GraphSlot,
@@ -72,6 +78,8 @@ impl Scheduler {
         match outcome {
             Some(outcome) => {
                 self.call_off(slot, out);
+                self.end_holds_on(slot, &outcome, out);
+                self.end_importers(slot, &outcome);
                 self.tell_end(slot, outcome, out);
             }
             None => {
@@ -113,16 +121,19 @@ impl Scheduler {
         if outcome != GraphOutcome::Finished {
             self.note_end(graph, &outcome, out);
         }
-        out.push(Action::ToClient {
-            client: graph.client,
-            message: SchedulerToClient::Ended { graph, outcome },
-        });
+        if !self.graphs.slab[slot].shared.is_orphan {
+            out.push(Action::ToClient {
+                client: graph.client,
+                message: SchedulerToClient::Ended { graph, outcome },
+            });
+        }
         self.emit(Event::GraphEnded { graph }, out);
     }
 
     /// Deletes the record of a graph of which nothing is queued or running.
     fn forget(&mut self, slot: GraphSlot, out: &mut Vec<Action>) {
         self.flush_releases(out);
+        self.leave_imports(slot);
         for index in 0..self.graphs.slab[slot].compiled.task_count() {
             if let TaskState::Done { worker, .. } =
                 self.graphs.slab[slot].tasks[index as usize].state

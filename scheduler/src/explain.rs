@@ -94,6 +94,13 @@ impl Scheduler {
                 sources.push(input.task);
             }
         });
+        if let Some(source) = graph.imported_by(at.index) {
+            reads += 1;
+            details.push(match self.graphs.find(source) {
+                Some(source) => self.describe_source(&self.graphs.slab[source.graph], source.index),
+                None => format!("task {source}, which it imports, is gone with its graph"),
+            });
+        }
         details.extend(
             sources
                 .iter()
@@ -218,13 +225,14 @@ impl Scheduler {
         if task.readers > 0 {
             details.push(format!("{} reads of it are still to come", task.readers));
         }
-        if task.is_held() {
+        if graph.owner_holds(at.index) {
             let name = self
                 .clients
                 .get(&graph.id.client)
                 .map_or("?", |client| client.name.as_str());
             details.push(format!("client {} (`{name}`) holds it", graph.id.client));
         }
+        details.extend(self.holders_of(at));
     }
 
     fn worker_name(&self, slot: WorkerSlot) -> String {

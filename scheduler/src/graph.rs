@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use transload_protocol::{
     CompiledGraph, Edges, GraphId, Layer, LayerIndex, LayerProgress, LayerSpec, OutputSizes,
-    Resources, Source, TaskId, Time, WorkerId,
+    Resources, Source, TaskId, TaskRange, Time, WorkerId,
 };
 
 use crate::barrier::{Barrier, input_specs};
@@ -17,6 +17,7 @@ use crate::bits::BitSet;
 use crate::family::Families;
 use crate::ready::Rank;
 use crate::scope::Scope;
+use crate::sharing::Shared;
 use crate::slab::GraphSlot;
 use crate::task::{Bytes, Task, TaskState};
 
@@ -41,6 +42,8 @@ pub(crate) struct Graph {
     /// Tasks that a worker was asked to give back, ever.
     pub(crate) recalled: BTreeSet<u32>,
     pub(crate) progress: Progress,
+    /// What others than its owner need of it.
+    pub(crate) shared: Shared,
 }
 
 /// Where a graph stands. One that failed, was cancelled or was released has no record any more.
@@ -48,7 +51,7 @@ pub(crate) struct Graph {
 pub(crate) enum Phase {
     /// Not all of its goals are reached.
     Running,
-    /// They were reached, the client knows, and still holds some of them.
+    /// They were reached, the client knows, and somebody still holds or imports some of them.
     Finished,
 }
 
@@ -104,6 +107,8 @@ pub(crate) struct LayerRecord {
     pub(crate) families: Option<Box<Families>>,
     /// Worker slots that were sent the layer.
     pub(crate) told: BitSet,
+    /// The first position of each range of tasks of other graphs that it hands on; none in an ordinary layer.
+    pub(crate) imports: Vec<u32>,
 }
 
 /// What went wrong with a task so far.
@@ -149,6 +154,7 @@ impl Graph {
             history: BTreeMap::new(),
             recalled: BTreeSet::new(),
             progress: Progress::Told { at: None },
+            shared: Shared::default(),
         };
         graph.cull();
         graph
@@ -325,6 +331,16 @@ fn is_shared(reader: &Layer, edges: &Edges) -> bool {
     }
 }
 
+/// Where in a layer each range of what it imports begins.
+fn starts_of(imports: &[TaskRange]) -> Vec<u32> {
+    let start = |next: &mut u32, range: &TaskRange| {
+        let start = *next;
+        *next += range.count;
+        Some(start)
+    };
+    imports.iter().scan(0, start).collect()
+}
+
 fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<LayerRecord> {
     let layers = compiled.layers();
     let mut read = vec![false; layers.len()];
@@ -364,7 +380,7 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
                 kept,
                 goal: kept || (keeps_nothing && !read[index as usize]),
                 broadcast: broadcast[index as usize],
-                reads: !layer.inputs.is_empty(),
+                reads: !layer.inputs.is_empty() || !layer.imports.is_empty(),
                 to_do: 0,
                 barriers: Barrier::of_layer(compiled, LayerIndex(index)),
                 feeds: std::mem::take(&mut feeds[index as usize]),
@@ -373,6 +389,7 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
                 ready: BitSet::default(),
                 families: families.map(Box::new),
                 told: BitSet::default(),
+                imports: starts_of(&layer.imports),
             }
         })
         .collect()

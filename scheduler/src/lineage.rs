@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, Event, LayerIndex, OutputLocation, OutputSizes, SchedulerToClient, SchedulerToWorker,
-    TaskErrorKind, TaskId,
+    Attempt, Event, LayerIndex, OutputSizes, SchedulerToClient, SchedulerToWorker, TaskErrorKind,
+    TaskId,
 };
 
 use crate::api::Action;
@@ -61,6 +61,10 @@ impl Scheduler {
         readers.clear();
         self.readers = readers;
         self.on_barriers(at, 0, Self::one_missing_less);
+        self.for_importers(at, Self::one_missing_less);
+        if self.graphs.slab[at.graph].layer_of(at.index).is_import() {
+            self.stop_importing(at);
+        }
         let mut unneeded = std::mem::take(&mut self.unneeded);
         let graph = &mut self.graphs.slab[at.graph];
         graph.stop_reading(at.index, &mut unneeded);
@@ -100,33 +104,19 @@ impl Scheduler {
         }
     }
 
-    /// Tells the client where the partitions of a kept task are.
+    /// Tells the client, and others who hold it, where the partitions of a kept task are.
     pub(crate) fn announce(&mut self, at: TaskAt, out: &mut Vec<Action>) {
         let graph = &self.graphs.slab[at.graph];
         let task = &graph.tasks[at.index as usize];
         if !task.is_held() || !graph.layer_of(at.index).kept {
             return;
         }
-        if let TaskState::Done {
-            worker, largest, ..
-        } = task.state
-        {
-            let client = graph.id.client;
-            let holder = &self.workers.slab[worker];
-            if let Some(record) = self.clients.get_mut(&client)
-                && record.told.insert(worker.0)
-            {
-                let (worker, addresses) = (holder.id, holder.hello.addresses.clone());
-                let message = SchedulerToClient::Peer { worker, addresses };
-                out.push(Action::ToClient { client, message });
+        if graph.shared.holders.is_empty() {
+            self.tell_output(graph.id.client, at, out);
+        } else {
+            for client in graph.audience(at.index) {
+                self.tell_output(client, at, out);
             }
-            let output = OutputLocation {
-                task: graph.task_id(at.index),
-                worker: holder.id,
-                sizes: graph.sizes(at.index, largest),
-            };
-            let message = SchedulerToClient::OutputReady { output };
-            out.push(Action::ToClient { client, message });
         }
     }
 
@@ -154,6 +144,9 @@ impl Scheduler {
                     self.release_copies(at);
                     self.set_state(at, TaskState::Released);
                 }
+            }
+            if self.graphs.slab[graph].layer_of(index).is_import() {
+                self.stop_importing(at);
             }
             self.graphs.slab[graph].stop_reading(index, &mut unneeded);
         }
@@ -260,6 +253,11 @@ impl Scheduler {
         ) {
             return;
         }
+        self.make_again(at, out);
+    }
+
+    /// A task that was done or freed, and what it reads as far as that was freed, is to be done again.
+    pub(crate) fn make_again(&mut self, at: TaskAt, out: &mut Vec<Action>) {
         let compiled = Arc::clone(&self.graphs.slab[at.graph].compiled);
         let mut lost = vec![at.index];
         while let Some(index) = lost.pop() {
@@ -306,7 +304,8 @@ impl Scheduler {
                 }
             });
             let tell = graph.tasks[index as usize].is_held() && graph.layer_of(index).kept;
-            let client = graph.id.client;
+            missing += self.missing_imports(at);
+            self.begin_importing(at);
             if missing == 0 {
                 self.make_ready(at);
             } else {
@@ -320,11 +319,14 @@ impl Scheduler {
                         index: reader,
                     });
                 });
+                self.for_importers(at, Self::one_missing_more);
                 if tell {
-                    out.push(Action::ToClient {
-                        client,
-                        message: SchedulerToClient::OutputLost { task: id },
-                    });
+                    for client in self.graphs.slab[at.graph].audience(index) {
+                        out.push(Action::ToClient {
+                            client,
+                            message: SchedulerToClient::OutputLost { task: id },
+                        });
+                    }
                 }
             }
             self.emit(Event::TaskRecomputed { task: id }, out);
@@ -349,6 +351,7 @@ impl Scheduler {
                     | TaskState::Released => missing += 1,
                 }
             });
+        missing += self.missing_imports(at);
         if missing == 0 {
             self.make_ready(at);
         } else {

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    Attempt, ClientHello, ClientId, EventRecord, GraphId, GraphOutcome, Resources, SessionToken,
-    TaskId, Time, WorkerId,
+    Attempt, ClientHello, ClientId, EventRecord, GraphId, GraphOutcome, RequestId, Resources,
+    SessionToken, TaskId, TaskRange, Time, WorkerId,
 };
 
 use crate::api::{Action, Config, Input};
@@ -14,6 +14,7 @@ use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
 use crate::cost::{Links, Traffic};
 use crate::graph::Graph;
+use crate::imports::Afterwards;
 use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
 use crate::recall::Recalls;
@@ -48,6 +49,12 @@ pub struct Scheduler {
     pub(crate) steals: Steals,
     pub(crate) recalls: Recalls,
     pub(crate) coordination: Coordination,
+    /// What is published.
+    pub(crate) names: BTreeMap<String, TaskRange>,
+    /// What this step means for graphs that import from each other, until its end.
+    pub(crate) afterwards: Vec<Afterwards>,
+    /// Graphs that nobody may need any more, once all of that is done.
+    pub(crate) perhaps_over: Vec<GraphId>,
     /// Graphs about which their clients are to be told something, by time.
     pub(crate) progress_due: BTreeSet<(Time, GraphSlot)>,
     /// No worker can have been silent for too long before this.
@@ -91,7 +98,7 @@ pub struct Scheduler {
 pub(crate) struct Client {
     pub(crate) name: String,
     pub(crate) subscribed: bool,
-    /// Its graphs that have a record.
+    /// Its graphs that have a record and that it has not left.
     pub(crate) graphs: BTreeSet<GraphId>,
     /// Worker slots whose addresses it was told.
     pub(crate) told: BitSet,
@@ -100,6 +107,10 @@ pub(crate) struct Client {
     pub(crate) presence: Presence,
     /// How its last graphs ended that have no record any more, should it have missed that. Only with a session.
     pub(crate) ended: BTreeMap<GraphId, GraphOutcome>,
+    /// What it holds beside its graphs, by the calls that asked for it.
+    pub(crate) holds: BTreeMap<RequestId, TaskRange>,
+    /// Its last holds that ended with their graphs, and how. Only with a session.
+    pub(crate) over: BTreeMap<RequestId, GraphOutcome>,
 }
 
 impl Client {
@@ -112,6 +123,8 @@ impl Client {
             session: None,
             presence: Presence::Here,
             ended: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            over: BTreeMap::new(),
         }
     }
 }
@@ -167,6 +180,9 @@ impl Scheduler {
             links: Links::default(),
             steals: Steals::default(),
             recalls: Recalls::default(),
+            names: BTreeMap::new(),
+            afterwards: Vec::new(),
+            perhaps_over: Vec::new(),
             progress_due: BTreeSet::new(),
             liveness_check: None,
             assignments: 0,
@@ -222,6 +238,7 @@ impl Scheduler {
                 inventory,
             } => self.on_worker_returned(worker, hello, inventory, out),
         }
+        self.follow_imports(out);
         self.spare_the_absent(out);
     }
 

@@ -83,6 +83,7 @@ impl Scheduler {
     /// Hands out ready tasks as long as someone has room for them.
     pub(crate) fn place(&mut self, out: &mut Vec<Action>) {
         self.find_stuck(out);
+        self.follow_imports(out);
         if self.ready.runnable() > 0 {
             let mut with_room = std::mem::take(&mut self.with_room);
             with_room.clone_from(self.workers.changed());
@@ -394,6 +395,17 @@ impl Scheduler {
                     total = total.saturating_add(weight);
                 }
             });
+        if let Some((worker, sizes)) = self.imported_from(at) {
+            let weight = sizes.total_bytes.saturating_add(FETCH_COST_BYTES);
+            let mut scale = Scale {
+                weights: &mut self.weights,
+                weighed: &mut self.weighed,
+                weighing: self.weighing,
+                holders: &mut self.holders,
+            };
+            scale.add(worker, weight);
+            total = total.saturating_add(weight);
+        }
         total
     }
 
@@ -525,9 +537,22 @@ impl Scheduler {
         reader: WorkerSlot,
         out: &mut Vec<Action>,
     ) -> Vec<InputLocation> {
+        let imported = self.imported_from(at);
         let graph = &self.graphs.slab[at.graph];
         let workers = &mut self.workers;
         let (layer, position) = graph.locate(at.index);
+        if let (Some((worker, sizes)), Some(task)) = (imported, graph.imported_by(at.index)) {
+            tell_peer(workers, reader, worker, out);
+            let holder = workers.slab[worker].id;
+            let input = |output| InputLocation {
+                input: 0,
+                partition: PartitionId { task, output },
+                worker: holder,
+                bytes: sizes.largest_bytes,
+                shared: false,
+            };
+            return (0..sizes.outputs).map(input).collect();
+        }
         let count = graph.compiled.direct_input_count(layer, position);
         let mut inputs = Vec::with_capacity(count);
         graph

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    ClientId, ClusterId, GraphId, GraphOutcome, JournalEntry, SessionToken, TaskGraph, TaskId,
-    WorkerId,
+    ClientId, ClusterId, GraphId, GraphOutcome, JournalEntry, RequestId, SessionToken, TaskGraph,
+    TaskId, TaskRange, WorkerId,
 };
 
 use crate::api::Action;
@@ -34,6 +34,8 @@ pub struct Facts {
     /// Graphs in the order in which they were accepted.
     pub(crate) graphs: BTreeMap<u64, GraphFacts>,
     serials: BTreeMap<GraphId, u64>,
+    /// What is published.
+    pub(crate) names: BTreeMap<String, TaskRange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(crate) struct ClientFacts {
     pub(crate) name: String,
     pub(crate) token: SessionToken,
     pub(crate) ended: BTreeMap<GraphId, GraphOutcome>,
+    pub(crate) holds: BTreeMap<RequestId, TaskRange>,
+    pub(crate) over: BTreeMap<RequestId, GraphOutcome>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +52,18 @@ pub(crate) struct GraphFacts {
     pub(crate) id: GraphId,
     pub(crate) tasks: TaskGraph,
     pub(crate) released: Vec<TaskId>,
+    pub(crate) is_orphan: bool,
 }
 
 impl Facts {
     /// Whether there is nothing that anybody could come back to.
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty() && self.workers.is_empty() && self.graphs.is_empty()
+    }
+
+    fn graph(&mut self, id: GraphId) -> Option<&mut GraphFacts> {
+        let serial = self.serials.get(&id)?;
+        self.graphs.get_mut(serial)
     }
 
     /// Adds what a later entry says.
@@ -76,14 +86,17 @@ impl Facts {
                 token,
             } => {
                 self.next_client = self.next_client.max(client.0.saturating_add(1));
-                let ended = BTreeMap::new();
-                let facts = ClientFacts { name, token, ended };
+                let facts = ClientFacts {
+                    name,
+                    token,
+                    ended: BTreeMap::new(),
+                    holds: BTreeMap::new(),
+                    over: BTreeMap::new(),
+                };
                 self.clients.insert(client, facts);
             }
             JournalEntry::ClientLeft { client } => {
                 self.clients.remove(&client);
-                self.graphs.retain(|_, graph| graph.id.client != client);
-                self.serials.retain(|id, _| id.client != client);
             }
             JournalEntry::WorkerJoined { worker } => {
                 self.next_worker = self.next_worker.max(worker.0.saturating_add(1));
@@ -100,16 +113,17 @@ impl Facts {
                     id,
                     tasks,
                     released,
+                    is_orphan: false,
                 };
                 self.graphs.insert(serial, graph);
             }
             JournalEntry::Released { tasks } => {
                 for task in tasks {
-                    let serial = self.serials.get(&task.graph);
-                    let graph = serial.and_then(|serial| self.graphs.get_mut(serial));
-                    graph
-                        .into_iter()
-                        .for_each(|graph| graph.released.push(task));
+                    if let Some(graph) = self.graph(task.graph)
+                        && !graph.is_orphan
+                    {
+                        graph.released.push(task);
+                    }
                 }
             }
             JournalEntry::Ended { graph, outcome } => {
@@ -125,6 +139,40 @@ impl Facts {
                 self.workers.clear();
                 self.graphs.clear();
                 self.serials.clear();
+                self.names.clear();
+            }
+            JournalEntry::Orphaned { graph } => {
+                if let Some(graph) = self.graph(graph) {
+                    graph.is_orphan = true;
+                    graph.released.clear();
+                }
+            }
+            JournalEntry::Held {
+                client,
+                hold,
+                tasks,
+            } => {
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.holds.insert(hold, tasks);
+                }
+            }
+            JournalEntry::LetGo {
+                client,
+                hold,
+                outcome,
+            } => {
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.holds.remove(&hold);
+                    if let Some(outcome) = outcome {
+                        remember(&mut client.over, hold, outcome);
+                    }
+                }
+            }
+            JournalEntry::Published { name, tasks } => {
+                self.names.insert(name, tasks);
+            }
+            JournalEntry::Unpublished { name } => {
+                self.names.remove(&name);
             }
         }
     }
@@ -175,6 +223,18 @@ impl Scheduler {
                 graph: *graph,
                 outcome: outcome.clone(),
             }));
+            let over = record.over.iter();
+            entries.extend(over.map(|(hold, outcome)| JournalEntry::LetGo {
+                client: *client,
+                hold: *hold,
+                outcome: Some(outcome.clone()),
+            }));
+            let holds = record.holds.iter();
+            entries.extend(holds.map(|(hold, tasks)| JournalEntry::Held {
+                client: *client,
+                hold: *hold,
+                tasks: *tasks,
+            }));
         }
         let workers = self.workers.by_id.keys().copied();
         let missing = self.recovery.iter().flat_map(|recovery| &recovery.missing);
@@ -190,21 +250,33 @@ impl Scheduler {
                 graph: graph.id,
                 tasks: graph.compiled.graph().clone(),
             });
-            let tasks: Vec<TaskId> = (0_u32..)
-                .zip(&graph.tasks)
-                .filter(|(index, task)| !task.is_held() && graph.layer_of(*index).kept)
-                .map(|(index, _)| graph.task_id(index))
+            if graph.shared.is_orphan {
+                entries.push(JournalEntry::Orphaned { graph: graph.id });
+                continue;
+            }
+            let tasks: Vec<TaskId> = (0..graph.compiled.task_count())
+                .filter(|index| graph.layer_of(*index).kept && !graph.owner_holds(*index))
+                .map(|index| graph.task_id(index))
                 .collect();
             if !tasks.is_empty() {
                 entries.push(JournalEntry::Released { tasks });
             }
         }
+        let names = self.names.iter();
+        entries.extend(names.map(|(name, tasks)| JournalEntry::Published {
+            name: name.clone(),
+            tasks: *tasks,
+        }));
         entries
     }
 }
 
-fn remember(ended: &mut BTreeMap<GraphId, GraphOutcome>, graph: GraphId, outcome: GraphOutcome) {
-    ended.insert(graph, outcome);
+pub(crate) fn remember<K: Ord>(
+    ended: &mut BTreeMap<K, GraphOutcome>,
+    which: K,
+    outcome: GraphOutcome,
+) {
+    ended.insert(which, outcome);
     if ended.len() > ENDS_REMEMBERED {
         ended.pop_first();
     }

@@ -137,6 +137,9 @@ impl Scheduler {
             self.progress_due.remove(&(at, slot));
         }
         graph.progress = Progress::Told { at: Some(now) };
+        if graph.shared.is_orphan {
+            return;
+        }
         out.push(Action::ToClient {
             client: graph.id.client,
             message: SchedulerToClient::Progress {

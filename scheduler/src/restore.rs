@@ -4,9 +4,11 @@
 //! Called by the driver at its start and by `machine`. What tasks are done is not written down: `inventory` finds it where it
 //! is stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::{GraphError, JournalEntry, Time, WorkerId};
+use transload_protocol::{
+    ClientId, GraphError, JournalEntry, RequestId, TaskRange, Time, WorkerId,
+};
 
 use crate::api::{Action, Config};
 use crate::machine::{Client, Scheduler};
@@ -46,10 +48,13 @@ impl Scheduler {
         if facts.cluster.is_some() {
             scheduler.attempt_base = facts.epoch.wrapping_add(1) << ATTEMPT_BITS;
         }
+        let mut holds = Vec::new();
         for (id, client) in facts.clients {
+            holds.extend(client.holds.iter().map(|(hold, tasks)| (id, *hold, *tasks)));
             let mut record = Client::new(client.name);
             record.session = Some(client.token);
             record.ended = client.ended;
+            record.over = client.over;
             scheduler.insert_absent(id, record, now.after_micros(absence));
         }
         if !facts.workers.is_empty() {
@@ -58,17 +63,47 @@ impl Scheduler {
                 missing: facts.workers,
             });
         }
+        let mut released = Vec::new();
         for graph in facts.graphs.into_values() {
-            // A graph outlives its client in no journal but one whose last entries are lost.
-            if !scheduler.clients.contains_key(&graph.id.client) {
-                continue;
-            }
             let slot = scheduler.insert_graph(graph.id, graph.tasks.compile()?);
             scheduler.start_roots(slot);
-            scheduler.on_release(graph.id.client, &graph.released, out);
+            released.push((graph.id, graph.released, graph.is_orphan));
         }
+        // Everything that is needed is known before anything is let go.
+        scheduler.restore_holds(&holds, &facts.names);
+        for (id, released, is_orphan) in released {
+            scheduler.on_release(id.client, &released, out);
+            // A client that has left may be known by that alone, where the last entries are lost.
+            let is_left = is_orphan || !scheduler.clients.contains_key(&id.client);
+            if let Some(slot) = scheduler.graphs.by_id.get(&id).copied()
+                && is_left
+            {
+                scheduler.leave(slot, out);
+            }
+        }
+        if scheduler.recovery.is_none() {
+            scheduler.find_sources_gone();
+        }
+        scheduler.follow_imports(out);
         scheduler.spare_the_absent(out);
         Ok(scheduler)
+    }
+
+    fn restore_holds(
+        &mut self,
+        holds: &[(ClientId, RequestId, TaskRange)],
+        names: &BTreeMap<String, TaskRange>,
+    ) {
+        for (client, hold, tasks) in holds {
+            if let Ok((slot, _)) = self.shareable(*tasks) {
+                self.add_hold(*client, *hold, slot, *tasks);
+            }
+        }
+        for (name, tasks) in names {
+            if let Ok((slot, _)) = self.shareable(*tasks) {
+                self.add_name(name.clone(), slot, *tasks);
+            }
+        }
     }
 
     /// Whether a worker with this id may come back.
@@ -105,6 +140,7 @@ impl Scheduler {
             self.ready.unproven.extend(&self.ready.layers);
             // Tasks that are pinned to them may be in their queues since they came back.
             self.workers.change_all();
+            self.find_sources_gone();
         }
     }
 }

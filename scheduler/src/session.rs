@@ -186,7 +186,7 @@ impl Scheduler {
         dropped.retain(|graph| !known.contains(graph));
         for graph in dropped {
             if let Some(slot) = self.owned(client, graph) {
-                self.end_early(slot, None, out);
+                self.leave(slot, out);
             }
         }
         for graph in submitted {

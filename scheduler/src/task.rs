@@ -78,9 +78,15 @@ impl Task {
         self.layer_and_held >> 1
     }
 
-    /// Someone wants its partitions kept, whoever reads them: the client, or the graph until the task has run once for its effect.
+    /// Someone wants its partitions kept, whoever reads them: the client, others with it, or the graph until the task has run once
+    /// for its effect.
     pub(crate) const fn is_held(&self) -> bool {
         self.layer_and_held & 1 == 1
+    }
+
+    /// Someone does, from now on.
+    pub(crate) const fn hold(&mut self) {
+        self.layer_and_held |= 1;
     }
 
     /// Nobody does any more.

@@ -162,9 +162,12 @@ pub(super) fn source_of(input: &LayerInput) -> u32 {
     source.0
 }
 
-/// Whether tasks of both layers can be one task: they ask for the same, may run in the same places, and are repeated alike.
+/// Whether tasks of both layers can be one task: they ask for the same, may run in the same places, are repeated alike, and import
+/// nothing.
 pub(super) fn alike(one: &Layer, other: &Layer) -> bool {
-    one.resources == other.resources
+    one.imports.is_empty()
+        && other.imports.is_empty()
+        && one.resources == other.resources
         && one.priority == other.priority
         && one.retries == other.retries
         && one.placement == other.placement

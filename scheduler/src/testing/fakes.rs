@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use transload_protocol::{
     Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
     GraphOutcome, InputSpec, Inventory, LayerIndex, LayerProgress, LayerSpec, OutputSizes,
-    PartitionId, RequestId, SchedulerToClient, SchedulerToWorker, SourceTable, TaskAssignment,
-    TaskId, WorkerId,
+    PartitionId, RequestId, SchedulerToClient, SchedulerToWorker, SharingAnswer, SharingCall,
+    SourceTable, TaskAssignment, TaskId, TaskRange, WorkerId,
 };
 
 #[derive(Debug)]
@@ -242,6 +242,10 @@ pub(crate) struct FakeClient {
     /// Graphs about which it was told anew.
     pub(crate) retold: BTreeSet<GraphId>,
     pub(crate) submitted: u32,
+    /// Tasks of its own that it has released.
+    pub(crate) released: BTreeSet<TaskId>,
+    /// Graphs that it has left.
+    pub(crate) left: BTreeSet<GraphId>,
     pub(crate) peers: BTreeSet<WorkerId>,
     pub(crate) accepted: BTreeSet<GraphId>,
     pub(crate) rejected: BTreeMap<GraphId, GraphError>,
@@ -255,9 +259,55 @@ pub(crate) struct FakeClient {
     pub(crate) events: Vec<EventRecord>,
     pub(crate) shutting_down: bool,
     pub(crate) coordinated: Vec<(RequestId, CoordinationAnswer)>,
+    /// Calls about sharing.
+    pub(crate) calls: u64,
+    /// What it asked to hold and was not refused, and has not let go of.
+    pub(crate) holds: BTreeMap<RequestId, SharingCall>,
+    /// What it holds, as it was told.
+    pub(crate) held: BTreeMap<RequestId, TaskRange>,
+    /// All other answers.
+    pub(crate) shared: Vec<(RequestId, SharingAnswer)>,
 }
 
 impl FakeClient {
+    fn receive_shared(&mut self, request: RequestId, answer: SharingAnswer) {
+        match answer {
+            SharingAnswer::Held { tasks, .. } => {
+                assert!(
+                    self.holds.contains_key(&request),
+                    "it asked for no such hold"
+                );
+                self.held.insert(request, tasks);
+            }
+            SharingAnswer::Over { .. } | SharingAnswer::Refused(_) => {
+                self.holds.remove(&request);
+                self.held.remove(&request);
+                self.forget();
+                self.shared.push((request, answer));
+            }
+            SharingAnswer::Done | SharingAnswer::Names(_) | SharingAnswer::Holders(_) => {
+                self.shared.push((request, answer));
+            }
+        }
+    }
+
+    /// It has let go of something: it hears of what it owns and has not released, and of what it holds.
+    pub(crate) fn forget(&mut self) {
+        let Self {
+            outputs,
+            accepted,
+            left,
+            released,
+            held,
+            ..
+        } = self;
+        outputs.retain(|task, _| {
+            let owns = accepted.contains(&task.graph) && !left.contains(&task.graph);
+            let is_held = held.values().any(|held| held.contains(*task));
+            owns && !released.contains(task) || is_held
+        });
+    }
+
     pub(crate) fn receive(&mut self, message: SchedulerToClient) {
         match message {
             SchedulerToClient::Accepted { graph } => assert!(self.accepted.insert(graph)),
@@ -297,6 +347,7 @@ impl FakeClient {
             SchedulerToClient::Coordinated { request, answer } => {
                 self.coordinated.push((request, answer));
             }
+            SchedulerToClient::Shared { request, answer } => self.receive_shared(request, answer),
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod graphs;
 mod model;
 mod random;
 mod restart;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,9 +39,9 @@ pub(crate) struct Cluster {
     pub(crate) journal: Vec<JournalEntry>,
     /// Workers whose connection broke.
     pub(crate) absent: BTreeMap<WorkerId, FakeWorker>,
-    /// The client's connection is broken.
-    pub(crate) is_cut_off: bool,
-    /// What it has submitted.
+    /// Clients whose connection is broken.
+    pub(crate) cut_off: BTreeSet<ClientId>,
+    /// What they have submitted.
     pub(crate) submitted: BTreeMap<GraphId, TaskGraph>,
 }
 
@@ -67,7 +68,7 @@ impl Cluster {
             hellos: BTreeMap::new(),
             journal: Vec::new(),
             absent: BTreeMap::new(),
-            is_cut_off: false,
+            cut_off: BTreeSet::new(),
             submitted: BTreeMap::new(),
         };
         cluster.join_client(CLIENT);
@@ -192,6 +193,10 @@ impl Cluster {
             client: CLIENT,
             message,
         });
+    }
+
+    pub(crate) fn tell_as(&mut self, client: ClientId, message: ClientMessage) {
+        self.feed(Input::FromClient { client, message });
     }
 
     pub(crate) fn say(&mut self, worker: WorkerId, message: WorkerMessage) {
@@ -350,7 +355,8 @@ impl Cluster {
     pub(crate) fn release(&mut self, tasks: Vec<TaskId>) {
         for task in &tasks {
             let client = self.clients.get_mut(&task.graph.client).expect("connected");
-            client.outputs.remove(task);
+            client.released.insert(*task);
+            client.forget();
         }
         self.tell(ClientMessage::Release { tasks });
     }

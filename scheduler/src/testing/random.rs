@@ -6,11 +6,12 @@ use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use transload_protocol::{
-    ClientMessage, GraphOutcome, OutputSizes, PartitionId, Resources, TaskErrorKind, TaskGraph,
-    TaskId, WorkerId, WorkerMessage,
+    ClientId, ClientMessage, GraphId, GraphOutcome, OutputSizes, PartitionId, Resources,
+    SharingCall, TaskErrorKind, TaskGraph, TaskId, TaskRange, WorkerId, WorkerMessage,
 };
 
 use super::graphs::any_graph;
+use super::sharing::OTHER;
 use super::{CLIENT, Cluster};
 use crate::Config;
 
@@ -22,6 +23,8 @@ struct Trouble {
     second_thoughts: bool,
     /// Schedulers that take each other's place, and connections that break.
     restarts: bool,
+    /// Clients that hold, name and import each other's results.
+    sharing: bool,
 }
 
 /// How long tasks wait for a worker that can run them.
@@ -139,6 +142,7 @@ impl Cluster {
             8 if trouble.second_thoughts => self.complain(rng),
             // Long enough for a retry to be due, now and then.
             9 => self.wait_ms(rng.random_range(0..200)),
+            15..22 if trouble.sharing => self.random_sharing(rng, trouble.second_thoughts),
             10 if trouble.restarts => self.break_something(rng),
             11..15 if trouble.restarts => self.mend_something(rng, trouble),
             _ => {
@@ -151,7 +155,10 @@ impl Cluster {
 
     fn break_something(&mut self, rng: &mut SmallRng) {
         match rng.random_range(0..4) {
-            0 if !self.is_cut_off => self.cut_client(),
+            0 if !self.is_cut_off() => self.cut_client(),
+            1 if !self.cut_off.contains(&OTHER) && rng.random_bool(0.5) => {
+                self.cut_off_client(OTHER)
+            }
             1 => {
                 if let Some(worker) = self.random_worker(rng) {
                     self.cut(worker);
@@ -171,11 +178,12 @@ impl Cluster {
                 }
             }
         }
-        if !self.is_cut_off && rng.random_bool(0.2) {
+        if !self.is_cut_off() && rng.random_bool(0.2) {
             // The answer to the last submission did not arrive.
             let client = self.clients.get_mut(&CLIENT).expect("known");
             if let Some(last) = client.accepted.iter().next_back().copied()
                 && !client.ended.contains_key(&last)
+                && !client.left.contains(&last)
             {
                 client.accepted.remove(&last);
                 self.cut_client();
@@ -199,9 +207,96 @@ impl Cluster {
         }
     }
 
+    /// One client or the other holds something, names something, imports something, or lets go of it.
+    fn random_sharing(&mut self, rng: &mut SmallRng, second_thoughts: bool) {
+        let client = if rng.random_bool(0.7) { OTHER } else { CLIENT };
+        if self.cut_off.contains(&client) {
+            return;
+        }
+        let name = format!("name {}", rng.random_range(0..3));
+        let hold = self.clients[&client].holds.keys().choose(rng).copied();
+        match (rng.random_range(0..10), self.random_range(rng)) {
+            (0, _) => {
+                self.share(client, SharingCall::Lookup { name });
+            }
+            (1, _) => self.unpublish(client, &name),
+            (2 | 3, Some(tasks)) => {
+                let replace = rng.random_bool(0.5);
+                let call = SharingCall::Publish {
+                    name,
+                    tasks,
+                    replace,
+                };
+                self.share(client, call);
+            }
+            (4 | 5, Some(tasks)) => {
+                self.hold(client, tasks);
+            }
+            (6, Some(tasks)) => {
+                let graph = self.importing(tasks, rng.random_bool(0.5));
+                self.submit_as(client, graph);
+            }
+            (7, _) => {
+                self.share(client, SharingCall::Published);
+            }
+            (8, Some(tasks)) if second_thoughts => self.leave_somehow(client, tasks.graph),
+            _ => {
+                if let Some(hold) = hold {
+                    self.let_go(client, hold);
+                }
+            }
+        }
+    }
+
+    fn leave_somehow(&mut self, client: ClientId, graph: GraphId) {
+        if graph.client == client && self.clients[&client].accepted.contains(&graph) {
+            self.leave(graph);
+        }
+    }
+
+    /// A kept layer of any graph, or a part of it.
+    fn random_range(&self, rng: &mut SmallRng) -> Option<TaskRange> {
+        let graph = self.submitted.keys().choose(rng).copied()?;
+        let tasks = self.submitted[&graph].clone();
+        let layer = tasks.outputs.iter().choose(rng).copied()?;
+        let mut range = self.range(graph, layer.0);
+        if rng.random_bool(0.3) {
+            let skipped = rng.random_range(0..range.count);
+            range.first += skipped;
+            range.count -= skipped;
+        }
+        Some(range)
+    }
+
+    /// Everything that is still shared is let go.
+    fn share_no_more(&mut self) {
+        for client in [CLIENT, OTHER] {
+            let holds: Vec<_> = self.clients[&client].holds.keys().copied().collect();
+            for hold in holds {
+                self.let_go(client, hold);
+            }
+        }
+        let names: Vec<String> = self.scheduler.names.keys().cloned().collect();
+        for name in names {
+            self.unpublish(CLIENT, &name);
+        }
+        let graphs: Vec<GraphId> = self.submitted.keys().copied().collect();
+        for graph in graphs {
+            if graph.client == OTHER || !self.is_of_the_test(graph) {
+                self.leave_somehow(graph.client, graph);
+            }
+        }
+    }
+
+    /// Not one that imports.
+    fn is_of_the_test(&self, graph: GraphId) -> bool {
+        let mut layers = self.submitted[&graph].layers.iter();
+        layers.all(|layer| layer.imports.is_empty())
+    }
+
     /// The client releases some outputs, perhaps before they are made, or cancels a graph.
     fn change_mind(&mut self, rng: &mut SmallRng) {
-        if self.is_cut_off {
+        if self.is_cut_off() {
             return;
         }
         let Some(graph) = self.client().accepted.iter().choose(rng).copied() else {
@@ -209,7 +304,10 @@ impl Cluster {
         };
         if rng.random_bool(0.1) {
             let client = self.clients.get_mut(&CLIENT).expect("connected");
-            client.outputs.retain(|task, _| task.graph != graph);
+            if client.ended.contains_key(&graph) {
+                client.left.insert(graph);
+                client.forget();
+            }
             self.tell(ClientMessage::Cancel { graph });
         } else {
             let first = rng.random_range(0..12);
@@ -221,7 +319,7 @@ impl Cluster {
     }
 
     fn complain(&mut self, rng: &mut SmallRng) {
-        if self.is_cut_off {
+        if self.is_cut_off() {
             return;
         }
         let Some((task, worker)) = self.client().outputs.iter().choose(rng) else {
@@ -241,6 +339,7 @@ impl Cluster {
             failures: false,
             second_thoughts: false,
             restarts: false,
+            sharing: false,
         };
         self.all_return();
         self.wait_ms(5_001);
@@ -274,13 +373,15 @@ impl Cluster {
     }
 
     fn assert_settled(&mut self, graphs: &[TaskGraph]) {
-        for (sequence, graph) in (0_u32..).zip(graphs) {
-            let id = *self
-                .client()
-                .accepted
-                .iter()
-                .find(|id| id.sequence == sequence)
-                .expect("accepted");
+        let of_the_test = self.submitted.keys().copied();
+        let of_the_test = of_the_test.filter(|id| id.client == CLIENT && self.is_of_the_test(*id));
+        let ids: Vec<GraphId> = of_the_test.collect();
+        assert_eq!(ids.len(), graphs.len());
+        for (id, graph) in ids.into_iter().zip(graphs) {
+            assert!(self.client().accepted.contains(&id));
+            if self.client().left.contains(&id) {
+                continue;
+            }
             let compiled = graph.clone().compile().expect("valid");
             let outcome = self.outcome(id).expect("ended").clone();
             if outcome == GraphOutcome::Finished {
@@ -302,9 +403,13 @@ impl Cluster {
                 );
             }
         }
+        self.share_no_more();
         let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
         for worker in workers {
             self.deliver_all(worker);
+            while !self.workers[&worker].cancelling.is_empty() {
+                self.answer_cancel(worker);
+            }
         }
         self.assert_clean();
         assert!(self.scheduler.graphs.slab.is_empty() && self.scheduler.cancels.is_empty());
@@ -323,6 +428,10 @@ fn play(graphs: &[TaskGraph], seed: u64, trouble: Trouble) {
     } else {
         Cluster::with(config)
     };
+    cluster.join_client(OTHER);
+    if trouble.restarts {
+        cluster.open_session(OTHER);
+    }
     for graph in graphs {
         cluster.client_returns();
         cluster.submit(graph.clone());
@@ -342,7 +451,7 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..3),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false, restarts: false });
+        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false, restarts: false, sharing: true });
     }
 
     #[test]
@@ -350,7 +459,7 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..3),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: true, failures: false, second_thoughts: false, restarts: false });
+        play(&graphs, seed, Trouble { deaths: true, failures: false, second_thoughts: false, restarts: false, sharing: true });
     }
 
     #[test]
@@ -358,7 +467,7 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..4),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true, restarts: false });
+        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true, restarts: false, sharing: true });
     }
 
     #[test]
@@ -366,7 +475,7 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..4),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false, restarts: true });
+        play(&graphs, seed, Trouble { deaths: false, failures: false, second_thoughts: false, restarts: true, sharing: true });
     }
 
     #[test]
@@ -374,6 +483,6 @@ proptest! {
         graphs in proptest::collection::vec(any_graph(), 1..4),
         seed in any::<u64>(),
     ) {
-        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true, restarts: true });
+        play(&graphs, seed, Trouble { deaths: true, failures: true, second_thoughts: true, restarts: true, sharing: true });
     }
 }

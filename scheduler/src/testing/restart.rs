@@ -10,7 +10,9 @@ use super::{CLIENT, Cluster};
 use crate::task::TaskState;
 use crate::{Config, Facts, Input, Scheduler};
 
-const TOKEN: SessionToken = SessionToken(7);
+fn token_of(client: ClientId) -> SessionToken {
+    SessionToken(7 + u64::from(client.0))
+}
 
 impl Cluster {
     /// A scheduler that keeps a journal, with one client that can come back and no workers.
@@ -25,11 +27,18 @@ impl Cluster {
             next_client: 0,
             next_worker: 0,
         });
-        cluster.feed(Input::SessionOpened {
-            client: CLIENT,
-            token: TOKEN,
-        });
+        cluster.open_session(CLIENT);
         cluster
+    }
+
+    /// The client can come back.
+    pub(crate) fn open_session(&mut self, client: ClientId) {
+        let token = token_of(client);
+        self.feed(Input::SessionOpened { client, token });
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.contains(&CLIENT)
     }
 
     /// The journal, all entries taken together.
@@ -86,7 +95,7 @@ impl Cluster {
             worker.disconnect();
             self.absent.insert(id, worker);
         }
-        self.is_cut_off = true;
+        self.cut_off = self.clients.keys().copied().collect();
         for action in actions {
             self.carry_out(action);
         }
@@ -126,36 +135,49 @@ impl Cluster {
     }
 
     pub(crate) fn cut_client(&mut self) {
-        self.is_cut_off = true;
-        self.feed(Input::ClientLost { client: CLIENT });
+        self.cut_off_client(CLIENT);
     }
 
+    pub(crate) fn cut_off_client(&mut self, client: ClientId) {
+        self.cut_off.insert(client);
+        self.feed(Input::ClientLost { client });
+    }
+
+    /// All clients come back that are away.
     pub(crate) fn client_returns(&mut self) {
-        if !std::mem::take(&mut self.is_cut_off) {
-            return;
+        while let Some(client) = self.cut_off.pop_first() {
+            self.returns(client);
         }
-        assert!(self.scheduler.knows_client(CLIENT, TOKEN));
-        assert!(!self.scheduler.knows_client(CLIENT, SessionToken(8)));
-        assert!(!self.scheduler.knows_client(ClientId(99), TOKEN));
-        let fake = self.clients.get_mut(&CLIENT).expect("known");
+    }
+
+    pub(crate) fn returns(&mut self, client: ClientId) {
+        self.cut_off.remove(&client);
+        let token = token_of(client);
+        assert!(self.scheduler.knows_client(client, token));
+        assert!(!self.scheduler.knows_client(client, SessionToken(99)));
+        assert!(!self.scheduler.knows_client(ClientId(99), token));
+        let fake = self.clients.get_mut(&client).expect("known");
         fake.peers.clear();
         fake.outputs.clear();
-        let all = (0..fake.submitted).map(|sequence| GraphId {
-            client: CLIENT,
-            sequence,
-        });
+        let all = (0..fake.submitted).map(|sequence| GraphId { client, sequence });
         let (accepted, submitted): (Vec<GraphId>, Vec<GraphId>) = all
-            .filter(|graph| !fake.rejected.contains_key(graph))
+            .filter(|graph| !fake.rejected.contains_key(graph) && !fake.left.contains(graph))
             .partition(|graph| fake.accepted.contains(graph));
         fake.retold = accepted.iter().chain(&submitted).copied().collect();
-        self.feed(Input::ClientReturned { client: CLIENT });
-        self.tell(ClientMessage::Resume {
+        let holds = fake.holds.clone();
+        self.feed(Input::ClientReturned { client });
+        let resume = ClientMessage::Resume {
             accepted,
             submitted: submitted.clone(),
-        });
+            holds: holds.keys().copied().collect(),
+        };
+        self.tell_as(client, resume);
         for graph in submitted {
             let tasks = self.submitted[&graph].clone();
-            self.tell(ClientMessage::Resubmit { graph, tasks });
+            self.tell_as(client, ClientMessage::Resubmit { graph, tasks });
+        }
+        for (request, call) in holds {
+            self.tell_as(client, ClientMessage::Share { request, call });
         }
     }
 

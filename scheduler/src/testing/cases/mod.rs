@@ -9,3 +9,4 @@ mod lineage;
 mod placement;
 mod quality;
 mod restart;
+mod sharing;

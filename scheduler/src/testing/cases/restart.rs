@@ -172,11 +172,12 @@ fn a_graph_that_its_client_dropped_while_away_is_forgotten_everywhere() {
     let worker = *cluster.absent.keys().next().expect("one");
     cluster.worker_returns(worker);
     cluster.feed(Input::ClientReturned { client: CLIENT });
-    cluster.is_cut_off = false;
+    cluster.cut_off.clear();
     let nothing = Vec::new();
     cluster.tell(ClientMessage::Resume {
         accepted: nothing.clone(),
         submitted: nothing,
+        holds: vec![],
     });
     while !cluster.workers[&worker].cancelling.is_empty() {
         cluster.answer_cancel(worker);
