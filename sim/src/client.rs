@@ -258,6 +258,7 @@ impl Client {
             ClientMessage::Resume {
                 accepted,
                 submitted,
+                holds: Vec::new(),
             },
         );
         for message in rest {

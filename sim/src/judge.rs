@@ -76,5 +76,6 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
                 wrong("every worker can run it".to_owned())
             }
         }
+        TaskErrorKind::SourceGone => wrong("it imports nothing".to_owned()),
     }
 }

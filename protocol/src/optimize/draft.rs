@@ -12,7 +12,7 @@ pub(super) struct Draft {
 }
 
 enum Slot {
-    Here(Layer),
+    Here(Box<Layer>),
     /// It runs inside a later layer, which may be gone in turn.
     MergedInto(u32),
     Dropped,
@@ -30,7 +30,11 @@ impl Draft {
             name: graph.name,
             outputs: graph.outputs,
             kept,
-            slots: graph.layers.into_iter().map(Slot::Here).collect(),
+            slots: graph
+                .layers
+                .into_iter()
+                .map(|layer| Slot::Here(Box::new(layer)))
+                .collect(),
         }
     }
 
@@ -81,7 +85,7 @@ impl Draft {
     pub(super) fn take_into(&mut self, index: u32, target: u32) -> Option<Layer> {
         let slot = self.slots.get_mut(index as usize)?;
         match std::mem::replace(slot, Slot::MergedInto(target)) {
-            Slot::Here(layer) => Some(layer),
+            Slot::Here(layer) => Some(*layer),
             gone @ (Slot::MergedInto(_) | Slot::Dropped) => {
                 *slot = gone;
                 None
@@ -143,7 +147,7 @@ impl Draft {
                     let Source::Layer(source) = &mut input.source;
                     *source = now(*source);
                 }
-                Some(layer)
+                Some(*layer)
             }
             Slot::MergedInto(_) | Slot::Dropped => None,
         });

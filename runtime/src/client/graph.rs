@@ -360,7 +360,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         match self.client.inner.state.remove_graph(self.id) {
             Some(Phase::Submitted | Phase::Running) => {
-                let _ = self.client.send(ClientMessage::Cancel { graph: self.id });
+                let _ = self.client.send(ClientMessage::Leave { graph: self.id });
             }
             Some(Phase::Ended(GraphOutcome::Finished)) => {
                 let kept = self.compiled.graph().outputs.clone();

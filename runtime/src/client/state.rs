@@ -285,6 +285,8 @@ impl State {
                     let _ = call.send(answer);
                 }
             }
+            // This client asks for nothing of the kind.
+            SchedulerToClient::Shared { .. } => {}
             SchedulerToClient::ShuttingDown => {
                 drop(inner);
                 self.on_lost("the scheduler was shut down".to_owned());
@@ -318,6 +320,8 @@ impl Inner {
             ClientMessage::Shutdown => self.shutting_down = true,
             // Answers to these are waited for, or need not be; and calls end with the connection.
             ClientMessage::Unreachable { .. }
+            | ClientMessage::Leave { .. }
+            | ClientMessage::Share { .. }
             | ClientMessage::Explain { .. }
             | ClientMessage::Info
             | ClientMessage::Coordinate { .. }
@@ -364,6 +368,7 @@ impl Inner {
         let resume = ClientMessage::Resume {
             accepted,
             submitted,
+            holds: Vec::new(),
         };
         std::iter::once(resume).chain(rest).collect()
     }

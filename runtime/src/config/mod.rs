@@ -77,6 +77,8 @@ pub struct SchedulerConfig {
     pub retry_backoff_limit: Duration,
     /// See [`transload_scheduler::Config::progress_interval_ms`].
     pub progress_interval: Duration,
+    /// See [`transload_scheduler::Config::published_names`].
+    pub published_names: u32,
     /// See [`transload_scheduler::CoordinationLimits`].
     pub coordination: transload_scheduler::CoordinationLimits,
     /// Its control connections.
@@ -183,6 +185,7 @@ impl Default for SchedulerConfig {
             retry_backoff: millis(machine.retry_backoff_ms),
             retry_backoff_limit: millis(machine.retry_backoff_limit_ms),
             progress_interval: millis(machine.progress_interval_ms),
+            published_names: machine.published_names,
             coordination: machine.coordination,
             control: ControlConfig::default(),
         }
@@ -296,6 +299,7 @@ impl SchedulerConfig {
             recovery_grace_ms: as_millis(self.recovery_grace),
             unschedulable_grace_ms: as_millis(self.unschedulable_grace),
             journal: self.journal.folder.is_some(),
+            published_names: self.published_names,
             worker_deaths_per_task: self.worker_deaths_per_task,
             retry_backoff_ms: as_millis(self.retry_backoff),
             retry_backoff_limit_ms: as_millis(self.retry_backoff_limit),

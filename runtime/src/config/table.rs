@@ -131,6 +131,10 @@ pub static SETTINGS: &[Setting] = &[
         what: "Shortest time between two progress messages about one graph.",
         cost: "None; a shorter one costs messages.",
         change: "Rarely."),
+    setting!("scheduler.published_names", COUNT, --"published-names" on [Scheduler] at scheduler.published_names;
+        what: "Most names under which clients publish results; more are refused.",
+        cost: "Some hundred bytes each, beside the results, which stay until their name is taken away.",
+        change: "For programs that name very many results."),
     setting!("scheduler.coordination_names", COUNT, --"coordination-names" on [Scheduler] at scheduler.coordination.names;
         what: "Most locks, semaphores, events, queues and variables at once; more are refused.",
         cost: "Some hundred bytes each.",

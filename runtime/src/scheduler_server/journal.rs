@@ -101,13 +101,22 @@ impl Journal {
     pub(super) fn append(&mut self, entry: &JournalEntry) -> Result<(), JournalError> {
         self.is_urgent |= match entry {
             // What a client or worker says again when it comes back.
-            JournalEntry::Released { .. } | JournalEntry::WorkerLeft { .. } => false,
+            JournalEntry::Released { .. }
+            | JournalEntry::WorkerLeft { .. }
+            | JournalEntry::Orphaned { .. }
+            | JournalEntry::LetGo { outcome: None, .. } => false,
             JournalEntry::Begin { .. }
             | JournalEntry::ClientJoined { .. }
             | JournalEntry::ClientLeft { .. }
             | JournalEntry::WorkerJoined { .. }
             | JournalEntry::Accepted { .. }
             | JournalEntry::Ended { .. }
+            | JournalEntry::Held { .. }
+            | JournalEntry::LetGo {
+                outcome: Some(_), ..
+            }
+            | JournalEntry::Published { .. }
+            | JournalEntry::Unpublished { .. }
             | JournalEntry::Shutdown => true,
         };
         encode(entry, &mut self.pending)

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::Partition;
-use transload_protocol::{Attempt, TaskErrorKind, TaskId};
+use transload_protocol::{Attempt, IMPORT_OPERATOR, TaskErrorKind, TaskId};
 
 use super::completions::Completion;
 use super::fused::{Failure, PreparedLayer};
@@ -259,6 +259,10 @@ pub(super) async fn run_operator(
     operators: &OperatorRegistry,
     context: TaskContext,
 ) -> Result<Vec<Partition>, OperatorError> {
+    if context.layer.operator == IMPORT_OPERATOR {
+        // Results of another graph, handed on as they are: no byte is copied.
+        return Ok(context.inputs.into_iter().flatten().collect());
+    }
     match operators.get(&context.layer.operator) {
         Some(operator) => call(operator, context).await,
         None => Err(OperatorError {

@@ -68,6 +68,9 @@ impl Client {
             | SchedulerToClient::Info { .. }
             | SchedulerToClient::Events { .. }
             | SchedulerToClient::Coordinated { .. } => Ok(()),
+            SchedulerToClient::Shared { request, .. } => {
+                Err(format!("client {} never asked {request}", self.index))
+            }
             SchedulerToClient::ShuttingDown => {
                 self.close(world, true);
                 Ok(())
