@@ -300,6 +300,9 @@ impl Scheduler {
                 let message = format!(
                     "it imports task {source}, whose graph was cancelled, or is over and cannot make it again"
                 );
+                // It may run, with what it has fetched.
+                self.cancel_assignment(at, out);
+                self.set_state(at, TaskState::Waiting { missing: 0 });
                 self.fail_task(at, None, TaskErrorKind::SourceGone, message, out);
             }
         }
