@@ -25,6 +25,9 @@ pub struct TaskGraph {
     pub layers: Vec<Layer>,
     /// Layers whose partitions the client holds until it releases them. All others are freed when nobody needs them.
     pub outputs: Vec<LayerIndex>,
+    /// The running task that submits it and waits for it: it goes where that one stands in line, and before the rest there. `None`
+    /// for a graph of its own.
+    pub parent: Option<TaskId>,
 }
 
 /// Many alike tasks: the same operator, the same arguments, inputs by rule.
@@ -44,7 +47,8 @@ pub struct Layer {
     pub inputs: Vec<LayerInput>,
     /// What each task occupies while it runs.
     pub resources: Resources,
-    /// Higher runs first. Ties: the earlier graph, then the deeper layer, then the lower task index.
+    /// Higher runs first. Ties: clients take turns; of one client the earlier graph, then the deeper layer, then the lower task
+    /// index.
     pub priority: i32,
     /// Further attempts after a retryable failure.
     pub retries: u32,
@@ -304,6 +308,7 @@ impl TaskGraph {
             name: name.into(),
             layers: Vec::new(),
             outputs: Vec::new(),
+            parent: None,
         }
     }
 

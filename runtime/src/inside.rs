@@ -149,13 +149,15 @@ impl Drop for Waiting<'_> {
 
 impl TaskContext {
     /// A client of the scheduler that this worker belongs to, shared by the worker's tasks. A graph that the task submits is
-    /// cancelled when its handle is dropped, and so when the task ends or is stopped. Partitions that it gathers count as memory
+    /// cancelled when its handle is dropped, and so when the task ends or is stopped; it counts as work of the task's own client,
+    /// and goes before what that one has waiting. Partitions that it gathers count as memory
     /// for operators as long as they live.
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub async fn client(&self) -> Result<Client, ClientError> {
-        self.inside.client.get().await
+        let client = self.inside.client.get().await?;
+        Ok(client.within(self.task))
     }
 
     /// Gives up this task's slot and other resources until [`TaskContext::rejoin`]: others run in its place. To be called

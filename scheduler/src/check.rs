@@ -61,6 +61,7 @@ impl Scheduler {
         }
         self.check_cancels(&mut expected)?;
         self.check_retries()?;
+        self.check_shares()?;
         self.check_workers(&expected)?;
         self.check_queues(&expected)?;
         self.coordination.check()?;
@@ -589,13 +590,15 @@ impl Scheduler {
             )
         })?;
         for rank in ready.stuck.layers.keys() {
-            let serial = self.graphs.slab.get(rank.graph).map(|graph| graph.serial);
+            let serial = self.graphs.slab.get(rank.graph);
+            let serial = serial.map(|graph| graph.line.serial);
             ensure(serial == Some(rank.graph_serial), || {
                 "a forgotten graph is still stuck".to_owned()
             })?;
         }
         for rank in &self.ready.layers {
-            let serial = self.graphs.slab.get(rank.graph).map(|graph| graph.serial);
+            let serial = self.graphs.slab.get(rank.graph);
+            let serial = serial.map(|graph| graph.line.serial);
             ensure(serial == Some(rank.graph_serial), || {
                 "a forgotten graph is still queued".to_owned()
             })?;

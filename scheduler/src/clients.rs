@@ -11,7 +11,7 @@ use transload_protocol::{
 
 use crate::api::Action;
 use crate::coordination::Step;
-use crate::graph::{Graph, Phase};
+use crate::graph::{Graph, Line, Phase};
 use crate::machine::Scheduler;
 use crate::session::Presence;
 use crate::sharing::Holder;
@@ -95,6 +95,7 @@ impl Scheduler {
                 self.leave(slot, out);
             }
         }
+        self.end_share(client);
     }
 
     pub(crate) fn on_submit(
@@ -145,17 +146,40 @@ impl Scheduler {
     /// Makes the record of an accepted graph, of which nothing has begun.
     pub(crate) fn insert_graph(&mut self, id: GraphId, compiled: CompiledGraph) -> GraphSlot {
         let slot = self.graphs.slab.next_slot();
-        let graph = Graph::new(id, self.accepted, slot, compiled);
+        let line = self.line_of(id.client, compiled.graph().parent);
+        let graph = Graph::new(id, (self.accepted, line), slot, compiled);
         self.accepted = self.accepted.wrapping_add(1);
         self.graphs.slab.insert(graph);
         self.graphs.by_id.insert(id, slot);
         self.admit_workers_to(slot);
         self.enter_imports(slot);
+        self.compete(slot);
         if let Some(record) = self.clients.get_mut(&id.client) {
             record.graphs.insert(id);
             record.ended.remove(&id);
         }
         slot
+    }
+
+    /// The place in line of the next graph that a client submits, for itself or for a task that waits for it.
+    fn line_of(&mut self, client: ClientId, parent: Option<TaskId>) -> Line {
+        let Some(at) = parent.and_then(|task| self.graphs.find(task)) else {
+            return Line {
+                share: self.join_share(client),
+                serial: self.accepted,
+                nesting: 0,
+                least_priority: i32::MIN,
+            };
+        };
+        let outer = &self.graphs.slab[at.graph];
+        let (outer, urgency) = (outer.line, outer.layer_of(at.index).rank.urgency);
+        let client = self.ready.shares.slab[outer.share].client;
+        Line {
+            share: self.join_share(client),
+            serial: outer.serial,
+            nesting: outer.nesting.saturating_add(1),
+            least_priority: urgency.priority(),
+        }
     }
 
     fn misused_id(&self, client: ClientId, id: GraphId) -> Option<String> {

@@ -22,6 +22,10 @@ impl Scheduler {
             self.tell_end(slot, GraphOutcome::Finished, out);
         }
         let graph = &self.graphs.slab[slot];
+        if graph.competes && graph.goals_left == 0 && graph.is_idle() {
+            self.stop_competing(slot);
+        }
+        let graph = &self.graphs.slab[slot];
         if graph.phase == Phase::Finished && graph.held == 0 && graph.shared.importers.is_empty() {
             if !self.afterwards.is_empty() {
                 // Some of its tasks may still have to hear that nobody imports them.
@@ -134,6 +138,7 @@ impl Scheduler {
     fn forget(&mut self, slot: GraphSlot, out: &mut Vec<Action>) {
         self.flush_releases(out);
         self.leave_imports(slot);
+        self.stop_competing(slot);
         for index in 0..self.graphs.slab[slot].compiled.task_count() {
             if let TaskState::Done { worker, .. } =
                 self.graphs.slab[slot].tasks[index as usize].state
@@ -146,6 +151,7 @@ impl Scheduler {
         };
         self.graphs.by_id.remove(&graph.id);
         self.retries.forget(slot);
+        self.leave_share(graph.line.share);
         if let Some(client) = self.clients.get_mut(&graph.id.client) {
             client.graphs.remove(&graph.id);
         }

@@ -2,11 +2,12 @@
 //!
 //! Called for `ClientMessage::Explain` and by the command line. Reads everything, changes nothing.
 
-use transload_protocol::{Explanation, TaskId, words};
+use transload_protocol::{ClientId, Explanation, TaskId, words};
 
 use crate::graph::Graph;
 use crate::machine::Scheduler;
-use crate::slab::{TaskAt, WorkerSlot};
+use crate::ready::Rank;
+use crate::slab::{ShareSlot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
 
 /// So many tasks or workers are named before the rest is only counted.
@@ -207,7 +208,7 @@ impl Scheduler {
                 self.worker_name(worker)
             ));
         }
-        details.push(format!("{} tasks are ready in all", self.ready.len()));
+        details.extend(self.explain_turn(at));
         for (slot, worker) in self.workers.slab.iter().take(NAMED) {
             details.push(format!(
                 "{} has {} tasks for {}",
@@ -219,6 +220,60 @@ impl Scheduler {
         "is ready and waits for room on a worker".to_owned()
     }
 
+    /// How many ready tasks go before this one, and, where several clients have some, whose turn it is.
+    fn explain_turn(&self, at: TaskAt) -> Vec<String> {
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+        let (rank, position) = (layer.rank, at.index - layer.first_task);
+        let is_before = |other: &Rank, index: u32| {
+            let is_in_line = other.share == rank.share || other.urgency != rank.urgency;
+            is_in_line && (*other, index) < (rank, position)
+        };
+        let mut before = 0_u32;
+        for other in &self.ready.layers {
+            let ready = &self.graphs.slab[other.graph].layers[other.layer() as usize].ready;
+            let tasks = ready.iter().filter(|index| is_before(other, *index));
+            before += u32::try_from(tasks.count()).unwrap_or(u32::MAX);
+        }
+        for (_, worker) in self.workers.slab.iter() {
+            let tasks = worker.preferred.iter();
+            let tasks = tasks.filter(|(other, index)| {
+                let layer = &self.graphs.slab[other.graph].layers[other.layer() as usize];
+                is_before(other, index - layer.first_task)
+            });
+            before += u32::try_from(tasks.count()).unwrap_or(u32::MAX);
+        }
+        let mut lines = vec![format!(
+            "{} ready tasks go before it, of {} in all",
+            words::count(before),
+            words::count(self.ready.len())
+        )];
+        let shares = &self.ready.shares;
+        if let Some((_, next)) = shares.turns().next()
+            && shares.are_contended()
+        {
+            let of = |slot: ShareSlot| {
+                let share = &shares.slab[slot];
+                (self.client_name(share.client), share.used())
+            };
+            let (name, used) = of(next);
+            let mut line = format!(
+                "clients share the workers: the next slot is for {name}, whose tasks occupy {used}"
+            );
+            if next != rank.share {
+                let (name, used) = of(rank.share);
+                line.push_str(&format!("; those of {name} occupy {used}"));
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    fn client_name(&self, client: ClientId) -> String {
+        let record = self.clients.get(&client);
+        let name = record.map_or("?", |client| client.name.as_str());
+        format!("client {client} (`{name}`)")
+    }
+
     fn explain_done(&self, at: TaskAt, details: &mut Vec<String>) {
         let graph = &self.graphs.slab[at.graph];
         let task = &graph.tasks[at.index as usize];
@@ -226,11 +281,7 @@ impl Scheduler {
             details.push(format!("{} reads of it are still to come", task.readers));
         }
         if graph.owner_holds(at.index) {
-            let name = self
-                .clients
-                .get(&graph.id.client)
-                .map_or("?", |client| client.name.as_str());
-            details.push(format!("client {} (`{name}`) holds it", graph.id.client));
+            details.push(format!("{} holds it", self.client_name(graph.id.client)));
         }
         details.extend(self.holders_of(at));
     }

@@ -3,7 +3,6 @@
 //! Made when a client submits; written by `transition` and `lineage`. Edges are computed from the rules, never stored.
 //! Knows nothing of workers but the slots that its tasks name.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::family::Families;
 use crate::ready::Rank;
 use crate::scope::Scope;
 use crate::sharing::Shared;
-use crate::slab::GraphSlot;
+use crate::slab::{GraphSlot, ShareSlot};
 use crate::task::{Bytes, Task, TaskState};
 
 /// What the scheduler remembers of a graph.
@@ -27,6 +26,9 @@ pub(crate) struct Graph {
     pub(crate) id: GraphId,
     /// Counts accepted graphs.
     pub(crate) serial: u32,
+    pub(crate) line: Line,
+    /// It has something to do, and so competes with the graphs of other clients.
+    pub(crate) competes: bool,
     pub(crate) compiled: Arc<CompiledGraph>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) layers: Vec<LayerRecord>,
@@ -44,6 +46,19 @@ pub(crate) struct Graph {
     pub(crate) progress: Progress,
     /// What others than its owner need of it.
     pub(crate) shared: Shared,
+}
+
+/// A graph's place among all: its own, or within that of the graph whose task waits for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    /// Whose share of the workers it takes.
+    pub(crate) share: ShareSlot,
+    /// The serial of the outermost graph.
+    pub(crate) serial: u32,
+    /// How many tasks wait for it, one inside the other.
+    pub(crate) nesting: u32,
+    /// The priority of the task that waits for it: it has no less, or that one would wait for others of less.
+    pub(crate) least_priority: i32,
 }
 
 /// Where a graph stands. One that failed, was cancelled or was released has no record any more.
@@ -135,11 +150,18 @@ impl History {
 
 impl Graph {
     /// A graph whose needed tasks all wait: those that miss nothing are for the caller to make ready.
-    pub(crate) fn new(id: GraphId, serial: u32, slot: GraphSlot, compiled: CompiledGraph) -> Self {
-        let layers = layer_records(&compiled, serial, slot);
+    pub(crate) fn new(
+        id: GraphId,
+        (serial, line): (u32, Line),
+        slot: GraphSlot,
+        compiled: CompiledGraph,
+    ) -> Self {
+        let layers = layer_records(&compiled, &line, slot);
         let mut graph = Self {
             id,
             serial,
+            line,
+            competes: false,
             tasks: Vec::with_capacity(compiled.task_count() as usize),
             compiled: Arc::new(compiled),
             scoped: (0..)
@@ -264,6 +286,11 @@ impl Graph {
         }
     }
 
+    /// Whether nothing of it is to be done.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.layers.iter().all(|layer| layer.to_do == 0)
+    }
+
     /// Nobody holds the task any more.
     pub(crate) fn let_go(&mut self, index: u32) {
         let task = &mut self.tasks[index as usize];
@@ -341,7 +368,7 @@ fn starts_of(imports: &[TaskRange]) -> Vec<u32> {
     imports.iter().scan(0, start).collect()
 }
 
-fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<LayerRecord> {
+fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<LayerRecord> {
     let layers = compiled.layers();
     let mut read = vec![false; layers.len()];
     let mut broadcast = vec![false; layers.len()];
@@ -365,12 +392,7 @@ fn layer_records(compiled: &CompiledGraph, serial: u32, slot: GraphSlot) -> Vec<
         .map(|((index, layer), families)| {
             let kept = compiled.is_kept(LayerIndex(index));
             LayerRecord {
-                rank: Rank {
-                    priority: Reverse(layer.priority),
-                    graph_serial: serial,
-                    layer: Reverse(index),
-                    graph: slot,
-                },
+                rank: Rank::new(line, slot, layer.priority, index),
                 first_task: compiled.first_task(LayerIndex(index)),
                 resources: layer.resources.clone(),
                 outputs: layer.outputs,

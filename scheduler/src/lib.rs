@@ -34,6 +34,7 @@ mod retry;
 mod scope;
 mod secede;
 mod session;
+mod share;
 mod sharing;
 mod slab;
 mod steal;

@@ -258,6 +258,7 @@ impl Scheduler {
 
     /// A task that was done or freed, and what it reads as far as that was freed, is to be done again.
     pub(crate) fn make_again(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        self.compete(at.graph);
         let compiled = Arc::clone(&self.graphs.slab[at.graph].compiled);
         let mut lost = vec![at.index];
         while let Some(index) = lost.pop() {

@@ -199,12 +199,13 @@ impl Scheduler {
         let layer = |at: TaskAt| self.graphs.slab[at.graph].layer_of(at.index);
         let (rank, at) =
             self.first_preferring(worker, |at| self.workers.fits(worker, layer(at), reach))?;
-        if self.ready.layers.first().is_none_or(|first| *first > rank) {
+        let shares = &self.ready.shares;
+        if self.ready.layers.first().is_none_or(|first| *first > rank) && !shares.are_contended() {
             return Some(at);
         }
         // Only what this worker may take counts: a worker must not idle for a task that avoids it.
         let open = self.pick_open(worker, reach);
-        let outranked = open.is_some_and(|(first, _)| first < rank);
+        let outranked = open.is_some_and(|(first, _)| shares.goes_before(&first, &rank));
         (!outranked).then_some(at)
     }
 
@@ -225,6 +226,13 @@ impl Scheduler {
 
     /// The first task of the common queue that fits.
     fn pick_open(&self, worker: WorkerSlot, reach: Reach) -> Option<(Rank, TaskAt)> {
+        if self.ready.shares.are_contended() {
+            let mut turns = self.ready.shares.turns();
+            return turns.find_map(|(urgency, share)| {
+                let mut layers = self.ready.layers_of(urgency, share);
+                layers.find_map(|rank| self.pick_of_layer(rank, worker, reach))
+            });
+        }
         let first = self.ready.layers.first()?;
         // Nearly always the first layer has something for the worker, and a walk costs more than a look.
         self.pick_of_layer(first, worker, reach).or_else(|| {
@@ -240,7 +248,7 @@ impl Scheduler {
         reach: Reach,
     ) -> Option<(Rank, TaskAt)> {
         let graph = &self.graphs.slab[rank.graph];
-        let layer = &graph.layers[rank.layer.0 as usize];
+        let layer = &graph.layers[rank.layer() as usize];
         if !self.workers.fits(worker, layer, reach) {
             return None;
         }
@@ -286,6 +294,9 @@ impl Scheduler {
         worker: WorkerSlot,
         mut wanted: impl FnMut(TaskAt) -> bool,
     ) -> Option<(Rank, TaskAt)> {
+        if self.ready.shares.are_contended() {
+            return self.first_preferring_in_turn(worker, wanted);
+        }
         let queue = &self.workers.slab[worker].preferred;
         let mut entry = queue.first().copied();
         while let Some((rank, index)) = entry {
@@ -299,6 +310,35 @@ impl Scheduler {
             entry = queue.range((rank, u32::MAX)..).next().copied();
         }
         None
+    }
+
+    /// The same where several clients share the workers.
+    fn first_preferring_in_turn(
+        &self,
+        worker: WorkerSlot,
+        mut wanted: impl FnMut(TaskAt) -> bool,
+    ) -> Option<(Rank, TaskAt)> {
+        let queue = &self.workers.slab[worker].preferred;
+        let shares = &self.ready.shares;
+        let mut best: Option<(Rank, TaskAt)> = None;
+        let mut entry = queue.first().copied();
+        while let Some((rank, index)) = entry {
+            let graph = rank.graph;
+            let at = TaskAt { graph, index };
+            let is_better = best.is_none_or(|(first, _)| shares.goes_before(&rank, &first));
+            let is_best = is_better && wanted(at);
+            if is_best {
+                best = Some((rank, at));
+            }
+            // Of this client's tasks none is better, or else its next layer may have one.
+            let last = if is_better && !is_best {
+                rank
+            } else {
+                rank.last_of_share()
+            };
+            entry = queue.range((last, u32::MAX)..).next().copied();
+        }
+        best
     }
 
     /// The worker that holds most of what a task reads, when that is more than half and the worker can run it. A task that has a
@@ -444,8 +484,9 @@ impl Scheduler {
         if let Some(families) = &mut record.families {
             families.on_assigned(worker, position, self.workers.slab.len());
         }
-        let order = record.rank.order(position);
+        let rank = record.rank;
         let task = graph.task_id(at.index);
+        let order = self.order_on_worker(&rank);
         let record = &mut self.workers.slab[worker];
         if record.assigned.len() == 1 {
             record.pace.on_assigned(self.now);
@@ -471,6 +512,20 @@ impl Scheduler {
                 },
                 out,
             );
+        }
+    }
+
+    /// Where several clients share the workers, tasks run in the order in which they were handed out: a client whose graph is older
+    /// than another's would overtake it on each worker for ever.
+    fn order_on_worker(&mut self, rank: &Rank) -> u64 {
+        match self.ready.shares.next_in_era() {
+            None => rank.order(),
+            Some(number) => {
+                if number == 0 {
+                    self.accepted = self.accepted.wrapping_add(1);
+                }
+                rank.order_in_turn(self.accepted, number)
+            }
         }
     }
 

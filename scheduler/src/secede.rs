@@ -36,13 +36,16 @@ impl Scheduler {
 
     /// Said twice, it counts once.
     fn set_seceded(&mut self, at: TaskAt, worker: WorkerSlot, seceded: bool) {
-        let resources = &self.graphs.slab[at.graph].layer_of(at.index).resources;
+        let layer = self.graphs.slab[at.graph].layer_of(at.index);
+        let (resources, share) = (&layer.resources, layer.rank.share);
         let record = &mut self.workers.slab[worker];
         if seceded && record.seceded.insert(at) {
             let freed = record.used.take(resources);
             debug_assert!(freed, "what was given is there to be taken back");
+            self.ready.shares.refund(share, resources);
         } else if !seceded && record.seceded.remove(&at) {
             record.used.give_back(resources);
+            self.ready.shares.charge(share, resources);
         }
         self.workers.change(worker);
     }

@@ -40,6 +40,11 @@ slot! {
     WorkerSlot
 }
 
+slot! {
+    /// The share of a client that has graphs now.
+    ShareSlot
+}
+
 /// A task of a known graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TaskAt {

@@ -117,7 +117,7 @@ impl Scheduler {
     }
 
     fn layer_at(&self, rank: Rank) -> &LayerRecord {
-        &self.graphs.slab[rank.graph].layers[rank.layer.0 as usize]
+        &self.graphs.slab[rank.graph].layers[rank.layer() as usize]
     }
 
     /// Whether no worker can run the layer's tasks that are in no worker's queue. With no workers at all there is hope, except for
@@ -125,7 +125,7 @@ impl Scheduler {
     fn is_hopeless(&self, rank: Rank) -> bool {
         if self.workers.slab.is_empty() {
             self.graphs.slab[rank.graph]
-                .placement_of(rank.layer.0)
+                .placement_of(rank.layer())
                 .is_some_and(names_ids)
         } else {
             !self.workers.any_covers(self.layer_at(rank), None)
@@ -135,10 +135,10 @@ impl Scheduler {
     fn set_stuck(&mut self, rank: Rank, out: &mut Vec<Action>) {
         let due = self.stuck_until();
         let graph = &mut self.graphs.slab[rank.graph];
-        let layer = &mut graph.layers[rank.layer.0 as usize];
+        let layer = &mut graph.layers[rank.layer() as usize];
         let tasks = u32::try_from(layer.ready.iter().count()).unwrap_or(u32::MAX);
         layer.is_stuck = true;
-        self.ready.layers.remove(&rank);
+        self.ready.remove_layer(&rank);
         self.ready.open -= tasks;
         self.ready.stuck.tasks += tasks;
         self.ready.stuck.remember(rank, due);
@@ -151,13 +151,13 @@ impl Scheduler {
 
     fn set_free(&mut self, rank: Rank) {
         let graph = &mut self.graphs.slab[rank.graph];
-        let layer = &mut graph.layers[rank.layer.0 as usize];
+        let layer = &mut graph.layers[rank.layer() as usize];
         let tasks = u32::try_from(layer.ready.iter().count()).unwrap_or(u32::MAX);
         layer.is_stuck = false;
         self.ready.stuck.forget(rank);
         self.ready.stuck.tasks -= tasks;
         self.ready.open += tasks;
-        self.ready.layers.insert(rank);
+        self.ready.insert_layer(&rank);
     }
 
     fn first_stuck(&self, rank: Rank) -> Option<TaskAt> {

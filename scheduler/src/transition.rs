@@ -37,7 +37,7 @@ impl Scheduler {
                 } else {
                     self.ready.open -= 1;
                     if layer.ready.is_empty() {
-                        self.ready.layers.remove(&layer.rank);
+                        self.ready.remove_layer(&layer.rank);
                     }
                 }
             }
@@ -50,6 +50,11 @@ impl Scheduler {
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running -= 1;
+                if self.ready.shares.are_contended()
+                    && !self.workers.slab[*worker].seceded.contains(&at)
+                {
+                    self.ready.shares.refund(layer.rank.share, &layer.resources);
+                }
                 self.workers.unassign(*worker, at, &layer.resources);
             }
             TaskState::Done { worker, .. } => {
@@ -65,7 +70,7 @@ impl Scheduler {
                     self.ready.stuck.one_more();
                 } else {
                     if layer.ready.is_empty() {
-                        self.ready.layers.insert(layer.rank);
+                        self.ready.insert_layer(&layer.rank);
                         self.ready.unproven.push(layer.rank);
                     }
                     self.ready.open += 1;
@@ -87,6 +92,7 @@ impl Scheduler {
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running += 1;
+                self.ready.shares.charge(layer.rank.share, &layer.resources);
                 self.workers.assign(*worker, at, &layer.resources);
             }
             TaskState::Done { worker, .. } => {

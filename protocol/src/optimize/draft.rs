@@ -5,7 +5,8 @@ use crate::{Layer, LayerIndex, LayerInput, Source, TaskGraph};
 
 /// See the module.
 pub(super) struct Draft {
-    name: String,
+    /// The graph without its layers and outputs.
+    rest: TaskGraph,
     outputs: Vec<LayerIndex>,
     kept: Vec<bool>,
     slots: Vec<Slot>,
@@ -19,19 +20,19 @@ enum Slot {
 }
 
 impl Draft {
-    pub(super) fn new(graph: TaskGraph) -> Self {
+    pub(super) fn new(mut graph: TaskGraph) -> Self {
         let mut kept = vec![false; graph.layers.len()];
         for output in &graph.outputs {
             if let Some(kept) = kept.get_mut(output.0 as usize) {
                 *kept = true;
             }
         }
+        let layers = std::mem::take(&mut graph.layers);
         Self {
-            name: graph.name,
-            outputs: graph.outputs,
+            outputs: std::mem::take(&mut graph.outputs),
+            rest: graph,
             kept,
-            slots: graph
-                .layers
+            slots: layers
                 .into_iter()
                 .map(|layer| Slot::Here(Box::new(layer)))
                 .collect(),
@@ -152,9 +153,9 @@ impl Draft {
             Slot::MergedInto(_) | Slot::Dropped => None,
         });
         let graph = TaskGraph {
-            name: self.name,
             layers: layers.collect(),
             outputs: self.outputs.into_iter().map(now).collect(),
+            ..self.rest
         };
         (graph, fates)
     }

@@ -72,6 +72,8 @@ impl ClientOptions {
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<ClientInner>,
+    /// The task that submits through it, and waits for what it submits.
+    within: Option<TaskId>,
 }
 
 struct ClientInner {
@@ -164,6 +166,7 @@ impl Client {
                 runtime: Handle::current(),
                 _stop: stop.drop_guard(),
             }),
+            within: None,
         })
     }
 
@@ -185,6 +188,14 @@ impl Client {
         };
         let budget = Budget::new("gathered partitions", options.memory_bytes);
         Self::connect_to(target, options, budget).await
+    }
+
+    /// The same client, in the name of a task.
+    pub(crate) fn within(&self, task: TaskId) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            within: Some(task),
+        }
     }
 
     /// The id that the scheduler gave this connection.
@@ -225,6 +236,8 @@ impl Client {
         graph: TaskGraph,
         report: Option<Report>,
     ) -> Result<GraphHandle, ClientError> {
+        let parent = graph.parent.or(self.within);
+        let graph = TaskGraph { parent, ..graph };
         // Checked here too: a bad graph costs no round trip, and the handle needs the compiled form.
         let compiled = graph.clone().compile().map_err(ClientError::Rejected)?;
         let sequence = self.inner.next_graph.fetch_add(1, Ordering::Relaxed);

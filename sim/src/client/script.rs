@@ -60,10 +60,15 @@ impl Client {
     }
 
     /// A client of a task's own, which submits one graph at once, reads all of it, and leaves.
-    pub(crate) fn within_task(index: usize, world: &mut World) -> Result<Self, String> {
+    pub(crate) fn within_task(
+        index: usize,
+        task: TaskId,
+        world: &mut World,
+    ) -> Result<Self, String> {
         let scenario = world.scenario.clone();
         let plan = random_graph(&scenario, &mut world.random)?;
-        let tasks = plan.compiled.graph().clone();
+        let mut tasks = plan.compiled.graph().clone();
+        tasks.parent = Some(task);
         let submission = Submission::new(tasks, Some(Arc::new(plan)), world);
         for act in [Act::Connect, Act::Submit { graph: 0 }] {
             let happening = Happening::ClientActs { client: index, act };

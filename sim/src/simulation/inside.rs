@@ -7,7 +7,7 @@ impl Simulation {
         if self.waits(&run) {
             self.world.count("graphs within tasks");
             let index = self.clients.len();
-            let client = Client::within_task(index, &mut self.world)?;
+            let client = Client::within_task(index, run.task, &mut self.world)?;
             self.clients.push(client);
             self.inside.push((run, index));
         }

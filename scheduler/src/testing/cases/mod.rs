@@ -4,6 +4,7 @@ mod asking;
 mod constraints;
 mod ending;
 mod failing;
+mod fair;
 mod inside;
 mod lineage;
 mod placement;
