@@ -128,6 +128,8 @@ pub(crate) fn client_failure(error: &ClientError) -> Failure {
         ClientError::Rejected(_)
         | ClientError::Task(_)
         | ClientError::NotKept { .. }
+        | ClientError::Refused(_)
+        | ClientError::TimedOut { .. }
         | ClientError::Fetch { .. } => Exit::Failed,
         ClientError::Cancelled => Exit::Interrupted,
     };

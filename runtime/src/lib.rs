@@ -23,7 +23,9 @@ mod worker_process;
 
 pub use builtin::builtin_operators;
 pub use client::coordination;
-pub use client::{Client, ClientError, ClientOptions, GraphHandle};
+pub use client::{
+    Client, ClientError, ClientOptions, GraphHandle, LayerHandle, Waited, as_completed, wait_all,
+};
 pub use config::Config;
 pub use control::ControlError;
 pub use environment::WorkerEnvironment;

@@ -136,7 +136,9 @@ impl From<ClientError> for OperatorError {
             | ClientError::SchedulerFile(_)
             | ClientError::Rejected(_)
             | ClientError::Cancelled
-            | ClientError::NotKept { .. } => TaskErrorKind::Operator,
+            | ClientError::NotKept { .. }
+            | ClientError::Refused(_)
+            | ClientError::TimedOut { .. } => TaskErrorKind::Operator,
         };
         Self {
             kind,

@@ -335,3 +335,35 @@ async fn two_schedulers_do_not_share_a_journal() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_published_and_imported_is_so_after_the_scheduler_was_killed() {
+    let mut cluster = Cluster::start(2, &[]);
+    let owner = cluster.client().await;
+    let other = cluster.client().await;
+    until(&owner, "workers", |info| info.workers.len() == 2).await;
+    let (graph, _) = counted(8);
+    let handle = in_time(owner.submit(graph)).await.expect("accepted");
+    let tasks = handle.tasks_of(LayerIndex(0)).expect("kept");
+    let held = in_time(other.hold(tasks)).await.expect("held");
+    in_time(owner.publish("made", tasks, false))
+        .await
+        .expect("published");
+    let mut graph = TaskGraph::new("sum");
+    let imported = held.import_into(&mut graph, "imported");
+    let sum = graph.push(Layer::new("sum", "sum", 1).reading(imported, Edges::Broadcast));
+    graph.keep(sum);
+    let importing = in_time(other.submit(graph)).await.expect("accepted");
+    drop(handle);
+    drop(owner);
+    cluster.kill_scheduler();
+    cluster.start_scheduler_again(&[]);
+    let outputs = in_time(importing.gather(sum)).await.expect("gathered");
+    assert_eq!(common::number(&outputs), common::tree_sum(8, 1_000));
+    assert_eq!(in_time(held.gather()).await.expect("gathered").len(), 8);
+    drop(held);
+    let found = in_time(other.lookup("made")).await.expect("found");
+    assert_eq!(in_time(found.gather()).await.expect("gathered").len(), 8);
+    in_time(other.unpublish("made")).await.expect("unpublished");
+    assert!(in_time(other.published()).await.expect("listed").is_empty());
+}

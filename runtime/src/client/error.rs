@@ -1,6 +1,8 @@
 //! Why something asked of a client did not happen.
 
-use transload_protocol::{GraphError, TaskError, TaskId};
+use std::time::Duration;
+
+use transload_protocol::{GraphError, SharingRefusal, TaskError, TaskId};
 
 use crate::RuntimeError;
 use crate::control::ControlError;
@@ -46,6 +48,15 @@ pub enum ClientError {
         graph: String,
         /// The layer's position.
         layer: u32,
+    },
+    /// What was asked of the scheduler about shared results was not done.
+    #[error(transparent)]
+    Refused(SharingRefusal),
+    /// It was not over in time.
+    #[error("not done after {} ms", after.as_millis())]
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
     },
     /// A finished partition could not be fetched, also after it was made again.
     #[error(

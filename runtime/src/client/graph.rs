@@ -10,7 +10,7 @@ use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader}
 use transload_protocol::optimize::Report;
 use transload_protocol::{
     ClientMessage, CompiledGraph, GraphId, GraphOutcome, LayerIndex, LayerProgress, OutputLocation,
-    PartitionId, TaskId,
+    PartitionId, TaskGraph, TaskId, TaskRange,
 };
 use transload_transport::Destination;
 
@@ -18,7 +18,7 @@ use super::state::{GraphSignals, Phase};
 use super::{Client, ClientError};
 
 /// Holders of one task's partitions that may fail in turn before the client gives up.
-const HOLDERS_TRIED: u32 = 5;
+pub(super) const HOLDERS_TRIED: u32 = 5;
 
 /// A submitted graph. Dropping the last reference to it (handle and streams) cancels what still runs and releases what it
 /// holds.
@@ -104,6 +104,43 @@ impl GraphHandle {
         }
     }
 
+    /// The tasks of a kept layer, by its index in the graph that was handed in: what other clients can hold, and what can be
+    /// published and imported.
+    ///
+    /// # Errors
+    /// [`ClientError::NotKept`].
+    pub fn tasks_of(&self, layer: LayerIndex) -> Result<TaskRange, ClientError> {
+        let held = &self.inner;
+        let Some(kept) = held.layer(layer).filter(|it| held.compiled.is_kept(*it)) else {
+            return Err(held.not_kept(layer));
+        };
+        let tasks = held.compiled.tasks_of(kept);
+        Ok(TaskRange {
+            graph: held.id,
+            first: tasks.start,
+            count: tasks.end - tasks.start,
+        })
+    }
+
+    /// Adds a layer to a graph that stands for a kept layer of this one, which may still be running. The handle may be dropped once the
+    /// graph is submitted.
+    ///
+    /// # Errors
+    /// [`ClientError::NotKept`].
+    pub fn import_into(
+        &self,
+        graph: &mut TaskGraph,
+        layer: LayerIndex,
+    ) -> Result<LayerIndex, ClientError> {
+        let tasks = self.tasks_of(layer)?;
+        let found = self.inner.compiled.layer_of(tasks.first);
+        let (name, outputs) = found.map_or_else(
+            || (String::new(), 1),
+            |layer| (layer.name.clone(), layer.outputs),
+        );
+        Ok(graph.push_import(name, vec![tasks], outputs))
+    }
+
     /// All partitions of a kept layer, by its index in the graph that was handed in, as `[task][output]`, when all its tasks are done.
     ///
     /// # Errors
@@ -129,11 +166,7 @@ impl GraphHandle {
         let held = Arc::clone(&self.inner);
         let is_kept = |layer: &LayerIndex| held.compiled.is_kept(*layer);
         let Some(layer) = held.layer(layer).filter(is_kept) else {
-            let graph = held.compiled.graph().name.clone();
-            let error = ClientError::NotKept {
-                graph,
-                layer: layer.0,
-            };
+            let error = held.not_kept(layer);
             return futures::stream::once(async move { Err(error) }).boxed();
         };
         let (sender, mut receiver) = mpsc::channel(1);
@@ -166,6 +199,13 @@ impl GraphHandle {
 }
 
 impl Held {
+    fn not_kept(&self, layer: LayerIndex) -> ClientError {
+        ClientError::NotKept {
+            graph: self.compiled.graph().name.clone(),
+            layer: layer.0,
+        }
+    }
+
     /// Where a layer of the graph that was handed in is in the one that runs.
     fn layer(&self, layer: LayerIndex) -> Option<LayerIndex> {
         match &self.report {
@@ -285,31 +325,7 @@ impl Held {
     }
 
     async fn fetch_outputs(&self, location: &OutputLocation) -> Result<Vec<Partition>, String> {
-        let inner = &self.client.inner;
-        let addresses = inner.state.addresses_of(location.worker);
-        let mut partitions = Vec::with_capacity(location.sizes.outputs as usize);
-        for output in 0..location.sizes.outputs {
-            let partition = PartitionId {
-                task: location.task,
-                output,
-            };
-            let mut attempt = 1;
-            let fetched = loop {
-                let fetched = inner
-                    .fetcher
-                    .fetch(&addresses, partition, &inner.memory)
-                    .await;
-                match fetched {
-                    Ok(fetched) => break fetched.partition,
-                    Err(error) if error.is_gone() || attempt >= inner.config.fetch_attempts => {
-                        return Err(error.to_string());
-                    }
-                    Err(_) => attempt += 1,
-                }
-            };
-            partitions.push(fetched);
-        }
-        Ok(partitions)
+        self.client.fetch_outputs(location).await
     }
 
     /// Forgets a location that did not serve and tells the scheduler, which answers with another.
@@ -353,6 +369,40 @@ impl Held {
             // A lost connection has released everything already.
             let _ = self.client.send(ClientMessage::Release { tasks });
         }
+    }
+}
+
+impl Client {
+    /// Fetches all partitions of a task from where they are said to be.
+    pub(super) async fn fetch_outputs(
+        &self,
+        location: &OutputLocation,
+    ) -> Result<Vec<Partition>, String> {
+        let inner = &self.inner;
+        let addresses = inner.state.addresses_of(location.worker);
+        let mut partitions = Vec::with_capacity(location.sizes.outputs as usize);
+        for output in 0..location.sizes.outputs {
+            let partition = PartitionId {
+                task: location.task,
+                output,
+            };
+            let mut attempt = 1;
+            let fetched = loop {
+                let fetched = inner
+                    .fetcher
+                    .fetch(&addresses, partition, &inner.memory)
+                    .await;
+                match fetched {
+                    Ok(fetched) => break fetched.partition,
+                    Err(error) if error.is_gone() || attempt >= inner.config.fetch_attempts => {
+                        return Err(error.to_string());
+                    }
+                    Err(_) => attempt += 1,
+                }
+            };
+            partitions.push(fetched);
+        }
+        Ok(partitions)
     }
 }
 

@@ -6,7 +6,10 @@ mod connection;
 pub mod coordination;
 mod error;
 mod graph;
+mod layer;
+mod sharing;
 mod state;
+mod together;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +35,8 @@ use crate::scheduler_server::SchedulerFile;
 
 pub use error::ClientError;
 pub use graph::GraphHandle;
+pub use layer::LayerHandle;
+pub use together::{Waited, as_completed, wait_all};
 
 use connection::{Connection, Target};
 use graph::ClientMemory;

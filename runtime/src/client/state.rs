@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use transload_protocol::{
     Address, ClientMessage, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError,
-    GraphId, GraphOutcome, LayerProgress, OutputLocation, RequestId, SchedulerToClient, TaskGraph,
-    TaskId, WorkerId,
+    GraphId, GraphOutcome, LayerProgress, OutputLocation, RequestId, SchedulerToClient,
+    SharingAnswer, SharingCall, TaskGraph, TaskId, TaskRange, WorkerId,
 };
 
 /// Events kept for a subscriber that reads slowly; older ones are skipped.
@@ -26,6 +26,9 @@ struct Inner {
     infos: VecDeque<oneshot::Sender<ClusterInfo>>,
     explanations: HashMap<TaskId, Vec<oneshot::Sender<Explanation>>>,
     calls: HashMap<RequestId, mpsc::UnboundedSender<CoordinationAnswer>>,
+    holds: HashMap<RequestId, HoldState>,
+    /// Questions about sharing that are not answered yet.
+    asked: HashMap<RequestId, (SharingCall, oneshot::Sender<SharingAnswer>)>,
     lost: Option<String>,
     /// Where messages go; none while the connection is broken.
     outgoing: Option<mpsc::UnboundedSender<Vec<ClientMessage>>>,
@@ -50,6 +53,35 @@ pub(super) struct GraphState {
     /// Raised whenever `phase` or `outputs` changed, or the connection was lost.
     changed: watch::Sender<u64>,
     progress: watch::Sender<Vec<LayerProgress>>,
+}
+
+/// A hold on tasks of whatever graph.
+pub(super) struct HoldState {
+    /// What was asked.
+    call: SharingCall,
+    /// What the scheduler said last: which tasks it is, or how it ended. `None` until it has answered.
+    pub(super) answer: Option<SharingAnswer>,
+    /// Where finished tasks are, by task index.
+    pub(super) outputs: BTreeMap<u32, OutputLocation>,
+    /// Raised whenever anything of this changed, or the connection was lost.
+    changed: watch::Sender<u64>,
+}
+
+impl HoldState {
+    fn tasks(&self) -> Option<TaskRange> {
+        match &self.answer {
+            Some(SharingAnswer::Held { tasks, .. }) => Some(*tasks),
+            Some(_) | None => None,
+        }
+    }
+
+    /// What to say to a scheduler that may not have heard it; nothing where the hold is over.
+    fn say_again(&self) -> Option<SharingCall> {
+        match (&self.answer, self.tasks()) {
+            (None, _) => Some(self.call.clone()),
+            (Some(_), tasks) => tasks.map(|tasks| SharingCall::Hold { tasks }),
+        }
+    }
 }
 
 /// Life of a graph as its client sees it.
@@ -106,6 +138,50 @@ impl State {
     /// Forgets a graph; later messages about it are ignored. Returns its last phase.
     pub(super) fn remove_graph(&self, graph: GraphId) -> Option<Phase> {
         self.lock().graphs.remove(&graph).map(|state| state.phase)
+    }
+
+    /// Asks to hold something; what is returned is raised whenever something about the hold changes.
+    pub(super) fn add_hold(&self, request: RequestId, call: SharingCall) -> watch::Receiver<u64> {
+        let (changed, receiver) = watch::channel(0);
+        let state = HoldState {
+            call: call.clone(),
+            answer: None,
+            outputs: BTreeMap::new(),
+            changed,
+        };
+        self.lock().holds.insert(request, state);
+        self.send(ClientMessage::Share { request, call });
+        receiver
+    }
+
+    /// Lets go of a hold.
+    pub(super) fn remove_hold(&self, request: RequestId) {
+        let hold = self.lock().holds.remove(&request);
+        if hold.is_some_and(|hold| hold.say_again().is_some()) {
+            let call = SharingCall::LetGo;
+            self.send(ClientMessage::Share { request, call });
+        }
+    }
+
+    /// Reads a hold's state; `None` when it was let go.
+    pub(super) fn with_hold<R>(
+        &self,
+        request: RequestId,
+        read: impl FnOnce(&mut HoldState) -> R,
+    ) -> Option<R> {
+        self.lock().holds.get_mut(&request).map(read)
+    }
+
+    /// Asks something that is answered once; again, should the connection break meanwhile.
+    pub(super) fn ask(
+        &self,
+        request: RequestId,
+        call: SharingCall,
+    ) -> oneshot::Receiver<SharingAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().asked.insert(request, (call.clone(), sender));
+        self.send(ClientMessage::Share { request, call });
+        receiver
     }
 
     /// Reads a graph's state; `None` when it was removed.
@@ -187,6 +263,9 @@ impl State {
             for graph in inner.graphs.values_mut() {
                 graph.outputs.clear();
             }
+            for hold in inner.holds.values_mut() {
+                hold.outputs.clear();
+            }
             let _ = outgoing.send(inner.say_again());
         }
         inner.outgoing = Some(outgoing);
@@ -221,8 +300,11 @@ impl State {
         inner.infos.clear();
         inner.explanations.clear();
         inner.calls.clear();
-        for graph in inner.graphs.values() {
-            graph.changed.send_modify(|version| *version += 1);
+        inner.asked.clear();
+        let graphs = inner.graphs.values().map(|graph| &graph.changed);
+        let holds = inner.holds.values().map(|hold| &hold.changed);
+        for changed in graphs.chain(holds) {
+            changed.send_modify(|version| *version += 1);
         }
     }
 
@@ -245,11 +327,17 @@ impl State {
                 });
             }
             SchedulerToClient::OutputReady { output } => {
+                inner.update_holds(output.task, |hold| {
+                    hold.outputs.insert(output.task.index, output.clone());
+                });
                 inner.update(output.task.graph, |state| {
                     state.outputs.insert(output.task.index, output);
                 });
             }
             SchedulerToClient::OutputLost { task } => {
+                inner.update_holds(task, |hold| {
+                    hold.outputs.remove(&task.index);
+                });
                 inner.update(task.graph, |state| {
                     state.outputs.remove(&task.index);
                 });
@@ -285,8 +373,15 @@ impl State {
                     let _ = call.send(answer);
                 }
             }
-            // This client asks for nothing of the kind.
-            SchedulerToClient::Shared { .. } => {}
+            SchedulerToClient::Shared { request, answer } => {
+                if let Some((_, waiting)) = inner.asked.remove(&request) {
+                    // A caller that no longer waits is no error.
+                    let _ = waiting.send(answer);
+                } else if let Some(hold) = inner.holds.get_mut(&request) {
+                    hold.answer = Some(answer);
+                    hold.changed.send_modify(|version| *version += 1);
+                }
+            }
             SchedulerToClient::ShuttingDown => {
                 drop(inner);
                 self.on_lost("the scheduler was shut down".to_owned());
@@ -359,6 +454,18 @@ impl Inner {
                 rest.push(ClientMessage::Release { tasks });
             }
         }
+        let mut holds = Vec::new();
+        for (request, hold) in &self.holds {
+            if let Some(call) = hold.say_again() {
+                let request = *request;
+                holds.push(request);
+                rest.push(ClientMessage::Share { request, call });
+            }
+        }
+        rest.extend(self.asked.iter().map(|(request, (call, _))| {
+            let (request, call) = (*request, call.clone());
+            ClientMessage::Share { request, call }
+        }));
         if self.subscribed {
             rest.push(ClientMessage::Subscribe);
         }
@@ -368,9 +475,18 @@ impl Inner {
         let resume = ClientMessage::Resume {
             accepted,
             submitted,
-            holds: Vec::new(),
+            holds,
         };
         std::iter::once(resume).chain(rest).collect()
+    }
+
+    fn update_holds(&mut self, task: TaskId, change: impl Fn(&mut HoldState)) {
+        for hold in self.holds.values_mut() {
+            if hold.tasks().is_some_and(|tasks| tasks.contains(task)) {
+                change(hold);
+                hold.changed.send_modify(|version| *version += 1);
+            }
+        }
     }
 
     fn update(&mut self, graph: GraphId, change: impl FnOnce(&mut GraphState)) {
