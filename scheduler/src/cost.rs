@@ -11,8 +11,8 @@ use crate::task::TaskState;
 
 /// Fetches of fewer bytes tell how long a request takes, larger ones how fast bytes flow.
 const SMALL_BYTES: u64 = 64 << 10;
-/// What is told once counts for so much, against what is known.
-const OLD_SHARE: u64 = 7;
+/// What is known counts for so many times what is told anew, once that much has been told.
+const MOST_KNOWN: u8 = 7;
 /// A disk is taken to read so many bytes in a microsecond.
 const DISK_BYTES_PER_MICRO: u64 = 500;
 
@@ -23,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) request_micros: u64,
     /// Bytes in a millisecond after that, at least 1.
     pub(crate) bytes_per_milli: u64,
+    /// How often the one was told, and the other: the first times count for more.
+    told: [u8; 2],
 }
 
 impl Link {
@@ -30,11 +32,13 @@ impl Link {
     pub(crate) const NEAR: Self = Self {
         request_micros: 100,
         bytes_per_milli: 2_000_000,
+        told: [1, 1],
     };
     /// Between two machines, before anything was fetched.
     pub(crate) const FAR: Self = Self {
         request_micros: 300,
         bytes_per_milli: 1_000_000,
+        told: [1, 1],
     };
 
     /// What so many partitions of so many bytes together take.
@@ -45,15 +49,18 @@ impl Link {
 
     /// A partition has come.
     pub(crate) fn learn(&mut self, bytes: u64, micros: u64) {
-        let mix = |old: u64, new: u64| {
-            (old.saturating_mul(OLD_SHARE).saturating_add(new)) / (OLD_SHARE + 1)
+        let mix = |old: u64, new: u64, told: &mut u8| {
+            let known = u64::from(*told);
+            *told = (*told + 1).min(MOST_KNOWN);
+            (old.saturating_mul(known).saturating_add(new)) / (known + 1)
         };
+        let [requests, flows] = &mut self.told;
         if bytes < SMALL_BYTES {
-            self.request_micros = mix(self.request_micros, micros);
+            self.request_micros = mix(self.request_micros, micros, requests);
         } else {
             let flow = micros.saturating_sub(self.request_micros).max(1);
             let rate = bytes.saturating_mul(1_000) / flow;
-            self.bytes_per_milli = mix(self.bytes_per_milli, rate).max(1);
+            self.bytes_per_milli = mix(self.bytes_per_milli, rate, flows).max(1);
         }
     }
 }
@@ -129,6 +136,9 @@ impl Scheduler {
                 add(worker, 1, largest.into());
             }
         });
+        if let Some((holder, sizes)) = self.imported_from(at) {
+            add(holder, u64::from(sizes.outputs), sizes.total_bytes);
+        }
         if let Some((holder, sizes)) = self.imported_from(at) {
             add(holder, u64::from(sizes.outputs), sizes.total_bytes);
         }

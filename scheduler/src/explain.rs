@@ -11,7 +11,7 @@ use crate::slab::{ShareSlot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
 
 /// So many tasks or workers are named before the rest is only counted.
-const NAMED: usize = 5;
+pub(crate) const NAMED: usize = 5;
 
 impl Scheduler {
     /// Why the task is where it is.
@@ -43,6 +43,11 @@ impl Scheduler {
                 } else if *started {
                     format!("runs on {worker}")
                 } else {
+                    let asked_back = self.recalls.open.get(&task).map(|thief| {
+                        let thief = self.worker_name(*thief);
+                        format!("it was asked back for {thief}, which has a free slot")
+                    });
+                    details.extend(asked_back);
                     format!(
                         "was handed to {worker}, which fetches its inputs or has no free slot yet"
                     )
@@ -208,6 +213,7 @@ impl Scheduler {
                 self.worker_name(worker)
             ));
         }
+        details.extend(self.explain_weights(at, prefers));
         details.extend(self.explain_turn(at));
         for (slot, worker) in self.workers.slab.iter().take(NAMED) {
             details.push(format!(
@@ -286,7 +292,7 @@ impl Scheduler {
         details.extend(self.holders_of(at));
     }
 
-    fn worker_name(&self, slot: WorkerSlot) -> String {
+    pub(crate) fn worker_name(&self, slot: WorkerSlot) -> String {
         let worker = &self.workers.slab[slot];
         format!("worker {} (`{}`)", worker.id, worker.hello.name)
     }

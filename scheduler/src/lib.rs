@@ -43,6 +43,7 @@ mod task;
 #[cfg(test)]
 mod testing;
 mod transition;
+mod weighed;
 mod worker;
 
 pub use api::{Action, Config, CoordinationLimits, Input};

@@ -44,15 +44,15 @@ impl Steals {
 }
 
 impl Scheduler {
-    /// For a worker with a free slot and nothing to do: a task that queues for another, if moving what it reads takes less time
-    /// than the other needs for what it has. The first of its layer if that gets it done sooner, else the last.
+    /// For a worker with a free slot and nothing to do: a task that queues for another, if what it reads can be moved before
+    /// the other would come to the last of its tasks. The first of its layer if that gets it done sooner, else the last.
     pub(crate) fn steal(&self, thief: WorkerSlot) -> Option<TaskAt> {
         let mut victims: Vec<(Reverse<u64>, WorkerSlot)> = self
             .workers
             .slab
             .iter()
             .filter(|(slot, worker)| *slot != thief && !worker.preferred.is_empty())
-            .map(|(slot, worker)| (self.wait_micros(slot, worker.preferred.len()), slot))
+            .map(|(slot, worker)| (self.wait_micros(slot, worker.preferred.len() - 1), slot))
             .map(|(wait, slot)| (Reverse(wait), slot))
             .collect();
         victims.sort_unstable();
@@ -62,12 +62,12 @@ impl Scheduler {
             let can_take = |at: TaskAt| self.may_take(at, thief);
             let found = self.first_preferring(victim, |at| {
                 can_take(at) && {
-                    is_costly = self.extra_micros(at, victim, thief) >= all;
+                    is_costly = self.steal_micros(at, victim, thief) >= all;
                     !is_costly
                 }
             });
             if let Some((rank, first)) = found {
-                if self.extra_micros(first, victim, thief) < self.wait_micros(victim, 0) {
+                if self.steal_micros(first, victim, thief) < self.wait_micros(victim, 0) {
                     return Some(first);
                 }
                 let queue = &self.workers.slab[victim].preferred;
@@ -77,7 +77,7 @@ impl Scheduler {
                     index: *index,
                 });
                 return last
-                    .filter(|at| can_take(*at) && self.extra_micros(*at, victim, thief) < all)
+                    .filter(|at| can_take(*at) && self.steal_micros(*at, victim, thief) < all)
                     .or(Some(first));
             }
             looked_into += usize::from(is_costly);
@@ -94,6 +94,14 @@ impl Scheduler {
         !layer.scope.is_each()
             && self.workers.fits(thief, layer, Reach::Slot)
             && !self.avoids(at, thief)
+    }
+
+    /// How much later a task could begin at the thief because its inputs have to be moved there, behind those of the tasks that the
+    /// thief has already.
+    fn steal_micros(&self, at: TaskAt, victim: WorkerSlot, thief: WorkerSlot) -> u64 {
+        let others = u64::from(self.workers.slab[thief].occupants());
+        let extra = self.extra_micros(at, victim, thief);
+        extra.saturating_mul(others.saturating_add(1))
     }
 
     /// How much longer it takes to get a task's inputs to one worker than to the other.

@@ -6,13 +6,14 @@ use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use transload_protocol::{
-    ClientId, ClientMessage, GraphId, GraphOutcome, OutputSizes, PartitionId, Resources,
-    SharingCall, TaskErrorKind, TaskGraph, TaskId, TaskRange, WorkerId, WorkerMessage,
+    ClientId, ClientMessage, Event, EventRecord, GraphId, GraphOutcome, OutputSizes, PartitionId,
+    Resources, SharingCall, TaskErrorKind, TaskGraph, TaskId, TaskRange, Tier, TierUsage, WorkerId,
+    WorkerLoad, WorkerMessage,
 };
 
 use super::graphs::any_graph;
 use super::sharing::OTHER;
-use super::{CLIENT, Cluster};
+use super::{CLIENT, Cluster, partition};
 use crate::Config;
 
 /// What may go wrong.
@@ -143,6 +144,7 @@ impl Cluster {
             // Long enough for a retry to be due, now and then.
             9 => self.wait_ms(rng.random_range(0..200)),
             15..22 if trouble.sharing => self.random_sharing(rng, trouble.second_thoughts),
+            22..24 => self.report_somehow(rng),
             10 if trouble.restarts => self.break_something(rng),
             11..15 if trouble.restarts => self.mend_something(rng, trouble),
             _ => {
@@ -151,6 +153,38 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// A worker says how full its memory is, and how fast something came from another.
+    fn report_somehow(&mut self, rng: &mut SmallRng) {
+        let (Some(worker), Some(from)) = (self.random_worker(rng), self.random_worker(rng)) else {
+            return;
+        };
+        let mut usage = |tier| TierUsage {
+            tier,
+            used_bytes: rng.random_range(0..1_000),
+            limit_bytes: 1_000,
+        };
+        let load = WorkerLoad {
+            tiers: vec![usage(Tier::Host), usage(Tier::Disk)],
+            ..WorkerLoad::default()
+        };
+        self.say(worker, WorkerMessage::Heartbeat { load });
+        let graph = GraphId {
+            client: CLIENT,
+            sequence: 0,
+        };
+        let event = Event::PartitionFetched {
+            partition: partition(graph, 0),
+            from,
+            to: worker,
+            bytes: 1 << rng.random_range(0..40),
+            transport: "tcp".to_owned(),
+            micros: 1 << rng.random_range(0..30),
+        };
+        let at = self.now;
+        let events = vec![EventRecord { at, event }];
+        self.say(worker, WorkerMessage::Events { events });
     }
 
     fn break_something(&mut self, rng: &mut SmallRng) {

@@ -174,9 +174,17 @@ fn what_an_idle_worker_takes_depends_on_its_link() {
 #[test]
 fn heavy_input_is_moved_when_its_holder_takes_too_long() {
     let mut cluster = Cluster::of(2, 1);
-    let (_, holder) = one_read_by_four(&mut cluster, 256 << 20);
+    let (graph, holder) = one_read_by_four(&mut cluster, 256 << 20);
     let idle = WorkerId(1 - holder.0);
     assert_eq!(cluster.workers[&idle].assigned.len(), 0);
+    let details = cluster.scheduler.explain(task(graph, 3)).details.join("\n");
+    for says in [
+        "what it reads weighs 268,439,552 B, 4,096 B for each fetch included: 268,439,552 B on",
+        "comes to it in about 20 ms, and to the last task of its queue in about 30 ms",
+        "has a free slot, but would get its inputs 134 ms later",
+    ] {
+        assert!(details.contains(says), "{details}");
+    }
     cluster.now = cluster.now.after_micros(5_000_000);
     cluster.say(
         idle,
@@ -206,6 +214,11 @@ fn what_waits_at_a_busy_worker_is_asked_back_for_an_idle_one() {
     cluster.start(task(graph, 0));
     let_pass(&mut cluster, 100_000);
     assert_eq!(cluster.workers[&busy].cancelling.len(), 1);
+    let asked_back = cluster.scheduler.explain(task(graph, 1)).details;
+    assert!(
+        asked_back[0].contains("asked back for worker w1"),
+        "{asked_back:?}"
+    );
     cluster.answer_cancel(busy);
     assert_eq!(cluster.worker_of(task(graph, 1)), Some(idle));
     cluster.run();

@@ -2,8 +2,8 @@
 
 use transload_protocol::{Blob, Edges, Layer, TaskGraph};
 
-use crate::testing::graphs::explicit;
-use crate::testing::model::{Setting, run};
+use crate::testing::graphs::{explicit, independent, shuffle};
+use crate::testing::model::{Figures, Setting, run};
 
 /// `leaves` reduced to one, `arity` at a time.
 fn tree(leaves: u32, arity: u32) -> TaskGraph {
@@ -105,4 +105,79 @@ fn what_is_read_together_is_made_together() {
             assert!(most < least.map(|least| least * 2).as_ref(), "{ended:?}");
         }
     }
+}
+
+/// Of a run on eight workers of four slots, in a table.
+fn show(name: &str, figures: &Figures) {
+    println!(
+        "{name:<8} {:>4} ms {:>5} MB moved, at most {:>4} tasks stored",
+        figures.micros / 1_000,
+        figures.moved_bytes / 1_000_000,
+        figures.peak_stored
+    );
+}
+
+/// The table of `benches/README.md`, section Placement: run with `--no-capture` to see it.
+#[test]
+fn what_some_graphs_take_and_move_stays_near_the_least_possible() {
+    // Name, graph, and at most so many milliseconds and moved megabytes.
+    for (name, graph, millis, megabytes) in [
+        ("tree 2", tree(2_048, 2), 300, 80),
+        ("tree 8", tree(2_048, 8), 180, 70),
+        ("tree 50", tree(2_000, 50), 180, 70),
+        ("chains", chains(1_000), 200, 10),
+        ("stencil", stencil(1_000), 145, 180),
+        ("shuffle", shuffle(64, 64), 470, 3_584),
+    ] {
+        let figures = run(Setting::of(8, 4), graph);
+        show(name, &figures);
+        assert!(figures.micros <= millis * 1_000, "{name}: {figures:?}");
+        assert!(
+            figures.moved_bytes <= megabytes * 1_000_000,
+            "{name}: {figures:?}"
+        );
+    }
+}
+
+#[test]
+fn a_reduction_over_two_machines_moves_little_between_them() {
+    let setting = Setting {
+        hosts: vec![vec![4; 4], vec![4; 4]],
+        far_bytes_per_micro: 200,
+        ..Setting::of(8, 4)
+    };
+    let figures = run(setting, tree(2_048, 2));
+    assert!(figures.far_bytes <= 50_000_000, "{figures:?}");
+    assert!(figures.moved_bytes <= 80_000_000, "{figures:?}");
+}
+
+#[test]
+fn heavy_inputs_of_many_readers_are_moved_only_where_that_saves_time() {
+    for (bytes, millis) in [(1_000, 280), (1_000_000, 290), (100_000_000, 540)] {
+        // Two partitions, each read by a hundred tasks of 10 ms, on four workers of two slots.
+        let mut graph = TaskGraph::new("two read by many");
+        let a = graph.push(Layer::new("a", "op", 2));
+        let lists: Vec<Vec<(u32, u32)>> = (0..200).map(|at| vec![(at % 2, 0)]).collect();
+        graph.push(Layer::new("b", "op", 200).reading(a, explicit(&lists)));
+        let setting = Setting {
+            output_bytes: vec![bytes, 1_000],
+            task_micros: vec![(1_000, 1_000), (5_000, 15_000)],
+            is_checked: true,
+            ..Setting::of(4, 2)
+        };
+        let figures = run(setting, graph);
+        assert!(figures.micros <= millis * 1_000, "{bytes} B: {figures:?}");
+    }
+}
+
+#[test]
+fn the_last_of_uneven_tasks_do_not_wait_behind_long_ones() {
+    let setting = Setting {
+        task_micros: vec![(1_000, 200_000)],
+        is_checked: true,
+        ..Setting::of(4, 2)
+    };
+    let figures = run(setting, independent(40));
+    assert!(figures.recalled > 0, "{figures:?}");
+    assert_eq!(figures.runs, 40, "what was given back had not begun");
 }
