@@ -130,6 +130,7 @@ pub(crate) fn client_failure(error: &ClientError) -> Failure {
         | ClientError::NotKept { .. }
         | ClientError::Refused(_)
         | ClientError::TimedOut { .. }
+        | ClientError::Listen { .. }
         | ClientError::Fetch { .. } => Exit::Failed,
         ClientError::Cancelled => Exit::Interrupted,
     };

@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use transload_gpu::Budget;
+use transload_transport::Transport;
+use transload_transport_tcp::TcpTransport;
 
 use crate::client::{Client, ClientError, ClientOptions};
+use crate::fetcher::Fetcher;
 use crate::operator::TaskContext;
 
 /// The connection that all tasks of a worker share: opened by the first that asks for it, closed with the worker.
@@ -18,6 +21,8 @@ pub(crate) struct WorkerClient {
     options: ClientOptions,
     /// For the partitions that tasks gather.
     memory: Budget,
+    /// For what clients scatter.
+    fetcher: Fetcher,
     /// Where the connection lives: the slot threads may be busy for long.
     runtime: Handle,
     state: tokio::sync::Mutex<State>,
@@ -32,7 +37,9 @@ enum State {
 impl WorkerClient {
     /// To be called on the runtime on which the connection shall live.
     pub(crate) fn new(scheduler: String, options: ClientOptions, memory: Budget) -> Self {
+        let tcp: Arc<dyn Transport> = Arc::new(TcpTransport::new(options.config.tcp.clone()));
         Self {
+            fetcher: Fetcher::new(vec![tcp]),
             scheduler,
             options,
             memory,
@@ -102,6 +109,12 @@ impl Inside {
                 waits: Mutex::new(0),
             }),
         }
+    }
+}
+
+impl Inside {
+    pub(crate) fn fetcher(&self) -> &Fetcher {
+        &self.client.fetcher
     }
 }
 

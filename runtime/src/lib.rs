@@ -18,13 +18,15 @@ mod inside;
 mod local_cluster;
 mod operator;
 pub mod process;
+mod scatter;
 mod scheduler_server;
 mod worker_process;
 
 pub use builtin::builtin_operators;
 pub use client::coordination;
 pub use client::{
-    Client, ClientError, ClientOptions, GraphHandle, LayerHandle, Waited, as_completed, wait_all,
+    Client, ClientError, ClientOptions, GraphHandle, LayerHandle, ScatterOptions, Scattered,
+    Waited, as_completed, wait_all,
 };
 pub use config::Config;
 pub use control::ControlError;

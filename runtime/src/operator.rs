@@ -138,7 +138,8 @@ impl From<ClientError> for OperatorError {
             | ClientError::Cancelled
             | ClientError::NotKept { .. }
             | ClientError::Refused(_)
-            | ClientError::TimedOut { .. } => TaskErrorKind::Operator,
+            | ClientError::TimedOut { .. }
+            | ClientError::Listen { .. } => TaskErrorKind::Operator,
         };
         Self {
             kind,

@@ -10,12 +10,14 @@ mod common;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::{cluster, kill, left_in, number, until};
 use futures::StreamExt;
 use tokio::time::timeout;
+use transload_gpu::Partition;
 use transload_protocol::{Edges, Layer, LayerIndex, SharingRefusal, TaskGraph};
 use transload_runtime::{
-    Client, ClientError, GraphHandle, LayerHandle, Waited, as_completed, wait_all,
+    Client, ClientError, GraphHandle, LayerHandle, ScatterOptions, Waited, as_completed, wait_all,
 };
 
 #[test]
@@ -211,5 +213,96 @@ async fn several_graphs_are_awaited_together_with_a_limit() {
     slow.cancel();
     let cancelled = in_time(wait_all([&slow as &dyn Waited], None)).await;
     assert!(matches!(cancelled, Err(ClientError::Cancelled)));
+    cluster.shutdown().await;
+}
+
+fn bytes_of(number: u8, bytes: usize) -> Partition {
+    Partition::new(Bytes::new(), vec![Bytes::from(vec![number; bytes])])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_scattered_lies_on_all_workers_and_survives_the_loss_of_one() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let cluster = cluster(2, spill.path(), |_| {}).await;
+    let client = cluster.client().await.expect("connects");
+    let data: Vec<Partition> = (0..20).map(|number| bytes_of(number, 300_000)).collect();
+    let scattered = client.scatter(data, ScatterOptions::default()).await;
+    let scattered = scattered.expect("accepted");
+    // Before it is there.
+    let sum = async || {
+        let mut graph = TaskGraph::new("sum");
+        let imported = scattered.import_into(&mut graph).expect("kept");
+        let sums = graph.push(Layer::new("sum", "sum", 20).reading(imported, Edges::OneToOne));
+        let sum = graph.push_tree(sums, 32, "add", "sum", &Vec::new().into());
+        graph.keep(sum);
+        let handle = in_time(client.submit(graph)).await.expect("accepted");
+        number(&in_time(handle.gather(sum)).await.expect("gathered"))
+    };
+    let want = (0..20).sum::<u64>() * 300_000;
+    assert_eq!(sum().await, want);
+    let tasks = scattered.tasks().expect("kept");
+    let holders = in_time(client.who_has(tasks)).await.expect("known");
+    let mut workers: Vec<_> = holders.iter().flatten().map(|it| it.worker).collect();
+    assert_eq!(workers.len(), 20);
+    workers.sort_unstable();
+    workers.dedup();
+    assert_eq!(workers.len(), 2, "spread");
+    kill(cluster.worker_processes()[0]);
+    until(&client, "one worker is left", |info| {
+        info.workers.len() == 1
+    })
+    .await;
+    assert_eq!(sum().await, want);
+    let back = in_time(scattered.gather()).await.expect("gathered");
+    let all = back.iter().zip(0_u8..);
+    assert!(
+        all.into_iter()
+            .all(|(it, number)| it.buffers()[0][..] == vec![number; 300_000][..])
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scatter_that_cannot_be_served_says_what_to_do() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let cluster = cluster(1, spill.path(), |_| {}).await;
+    let client = cluster.client().await.expect("connects");
+    let options = ScatterOptions {
+        host: Some("no such host".to_owned()),
+        ..ScatterOptions::default()
+    };
+    let error = in_time(client.scatter(vec![bytes_of(1, 10)], options)).await;
+    let error = error.err().expect("no such host").to_string();
+    assert!(error.contains("ScatterOptions::host"), "{error}");
+    let none = in_time(client.scatter(Vec::new(), ScatterOptions::default())).await;
+    assert!(matches!(none, Err(ClientError::Rejected(_))));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_scattered_and_is_offered_no_longer_cannot_be_made_again() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let cluster = cluster(2, spill.path(), |_| {}).await;
+    let client = cluster.client().await.expect("connects");
+    let data = (0..8).map(|number| bytes_of(number, 10)).collect();
+    let scattered = client.scatter(data, ScatterOptions::default()).await;
+    let mut scattered = scattered.expect("accepted");
+    in_time(scattered.wait()).await.expect("there");
+    scattered.keep_no_copy();
+    kill(cluster.worker_processes()[0]);
+    until(&client, "one worker is left", |info| {
+        info.workers.len() == 1
+    })
+    .await;
+    let error = in_time(async {
+        loop {
+            if let Err(error) = scattered.wait().await {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let text = error.await.to_string();
+    assert!(text.contains("offers this partition no longer"), "{text}");
     cluster.shutdown().await;
 }

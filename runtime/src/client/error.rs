@@ -52,6 +52,16 @@ pub enum ClientError {
     /// What was asked of the scheduler about shared results was not done.
     #[error(transparent)]
     Refused(SharingRefusal),
+    /// What is scattered cannot be served.
+    #[error(
+        "cannot serve partitions at {host}: {reason}; name another address of this machine in ScatterOptions::host"
+    )]
+    Listen {
+        /// Where.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
     /// It was not over in time.
     #[error("not done after {} ms", after.as_millis())]
     TimedOut {

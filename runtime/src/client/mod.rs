@@ -7,6 +7,7 @@ pub mod coordination;
 mod error;
 mod graph;
 mod layer;
+mod scatter;
 mod sharing;
 mod state;
 mod together;
@@ -36,6 +37,7 @@ use crate::scheduler_server::SchedulerFile;
 pub use error::ClientError;
 pub use graph::GraphHandle;
 pub use layer::LayerHandle;
+pub use scatter::{ScatterOptions, Scattered};
 pub use together::{Waited, as_completed, wait_all};
 
 use connection::{Connection, Target};
@@ -89,6 +91,12 @@ struct ClientInner {
     config: ClientConfig,
     next_graph: AtomicU32,
     next_call: AtomicU64,
+    next_offer: AtomicU32,
+    /// Serves what is scattered.
+    server: tokio::sync::OnceCell<scatter::Server>,
+    transport: Arc<dyn Transport>,
+    /// `HOST:PORT`, as it was at first.
+    scheduler: String,
     /// Where the connection was made, and lives.
     runtime: Handle,
     /// Ends the connection's tasks when the client is dropped.
@@ -145,6 +153,7 @@ impl Client {
             });
         };
         let state = Arc::new(State::new());
+        let scheduler = control::scheduler_address(&target.address)?.to_owned();
         let stop = CancellationToken::new();
         let connection = Connection {
             id,
@@ -163,11 +172,15 @@ impl Client {
             inner: Arc::new(ClientInner {
                 id,
                 state,
-                fetcher: Fetcher::new(vec![tcp]),
+                fetcher: Fetcher::new(vec![Arc::clone(&tcp)]),
                 memory: Arc::new(ClientMemory(budget)),
                 config: options.config,
                 next_graph: AtomicU32::new(0),
                 next_call: AtomicU64::new(0),
+                next_offer: AtomicU32::new(0),
+                server: tokio::sync::OnceCell::new(),
+                transport: tcp,
+                scheduler,
                 runtime: Handle::current(),
                 _stop: stop.drop_guard(),
             }),

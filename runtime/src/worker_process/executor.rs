@@ -21,6 +21,7 @@ use super::completions::Completion;
 use super::fused::{Failure, PreparedLayer};
 use super::slots::{Id, Slots};
 use crate::inside::{Inside, WorkerClient};
+use crate::scatter::{SCATTER_OPERATOR, fetch_offered};
 use crate::{
     Operator, OperatorError, OperatorRegistry, RuntimeError, TaskContext, WorkerEnvironment,
 };
@@ -262,6 +263,14 @@ pub(super) async fn run_operator(
     if context.layer.operator == IMPORT_OPERATOR {
         // Results of another graph, handed on as they are: no byte is copied.
         return Ok(context.inputs.into_iter().flatten().collect());
+    }
+    if context.layer.operator == SCATTER_OPERATOR {
+        let running = async { fetch_offered(&context, context.inside.fetcher()).await };
+        return tokio::select! {
+            biased;
+            () = context.cancelled.cancelled() => Err(stopped()),
+            fetched = running => fetched,
+        };
     }
     match operators.get(&context.layer.operator) {
         Some(operator) => call(operator, context).await,
