@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::listed::{ListedInputs, ListedReaders};
 use crate::{
     Blob, Conditions, Fused, LayerIndex, Placement, Resources, TaskId, TaskRange, WorkerRef,
 };
@@ -159,7 +160,8 @@ pub enum GraphError {
     },
 }
 
-/// A checked graph, with what is needed to walk its implicit edges both ways.
+/// A checked graph, with what is needed to walk its edges both ways. Its layers do not have the lists of [`Edges::Explicit`] any
+/// more, which are packed: [`CompiledGraph::to_graph`] is the graph as it was.
 ///
 /// Memory is proportional to the number of layers and explicit edges, never to the implicit ones.
 #[derive(Debug, Clone)]
@@ -167,16 +169,18 @@ pub struct CompiledGraph {
     graph: TaskGraph,
     /// First task index of each layer, and the total as the last entry.
     first_task: Vec<u32>,
-    /// For each layer, who reads it.
+    /// For each layer, who reads it by a rule.
     consumers: Vec<Vec<Consumer>>,
+    /// For each layer, its listed edges.
+    listed: Vec<ListedInputs>,
+    /// For each layer, the listed edges that lead out of it; empty when no edges are listed.
+    listed_readers: Vec<ListedReaders>,
 }
 
 #[derive(Debug, Clone)]
 struct Consumer {
     layer: usize,
     input: usize,
-    /// For explicit edges only: consuming task positions by source task, in compressed rows.
-    reverse: Option<(Vec<u32>, Vec<u32>)>,
 }
 
 impl Layer {
@@ -380,7 +384,7 @@ impl TaskGraph {
 }
 
 impl CompiledGraph {
-    fn new(graph: TaskGraph) -> Result<Self, GraphError> {
+    fn new(mut graph: TaskGraph) -> Result<Self, GraphError> {
         if graph.layers.is_empty() {
             return Err(GraphError::Empty {
                 graph: graph.name,
@@ -391,6 +395,7 @@ impl CompiledGraph {
         let mut total = 0_u64;
         // Calls of operators: more than tasks where layers are fused.
         let mut calls = 0_u64;
+        let mut listed_edges = 0_u64;
         let mut consumers: Vec<Vec<Consumer>> = vec![Vec::new(); graph.layers.len()];
         for (index, layer) in graph.layers.iter().enumerate() {
             let bad = |reason: String| GraphError::BadLayer {
@@ -458,11 +463,12 @@ impl CompiledGraph {
                 };
                 check_edges(layer, below, &input.edges)
                     .map_err(|reason| bad(format!("input {input_index}: {reason}")))?;
-                if let Some(of_source) = consumers.get_mut(source_index) {
+                if let Edges::Explicit(edges) = &input.edges {
+                    listed_edges += edges.partitions.len() as u64;
+                } else if let Some(of_source) = consumers.get_mut(source_index) {
                     of_source.push(Consumer {
                         layer: index,
                         input: input_index,
-                        reverse: reverse_edges(&input.edges, below.tasks),
                     });
                 }
             }
@@ -476,24 +482,74 @@ impl CompiledGraph {
                 });
             }
         }
+        if listed_edges > u64::from(u32::MAX) {
+            return Err(GraphError::TooLarge {
+                graph: graph.name,
+                what: format!("the number of listed edges, {listed_edges},"),
+                limit: u32::MAX,
+            });
+        }
+        let listed: Vec<ListedInputs> = graph
+            .layers
+            .iter_mut()
+            .map(ListedInputs::take_from)
+            .collect();
+        let listed_readers = if listed_edges > 0 {
+            ListedReaders::of_graph(&graph, &first_task, &listed)
+        } else {
+            Vec::new()
+        };
         Ok(Self {
             graph,
             first_task,
             consumers,
+            listed,
+            listed_readers,
         })
     }
 
+    /// The graph's name.
+    pub fn name(&self) -> &str {
+        &self.graph.name
+    }
+
+    /// The running task that submits it, if any.
+    pub fn parent(&self) -> Option<TaskId> {
+        self.graph.parent
+    }
+
+    /// The layers that the client keeps.
+    pub fn outputs(&self) -> &[LayerIndex] {
+        &self.graph.outputs
+    }
+
     /// The graph as submitted.
-    pub fn graph(&self) -> &TaskGraph {
-        &self.graph
+    pub fn to_graph(&self) -> TaskGraph {
+        let mut graph = self.graph.clone();
+        self.give_back(&mut graph);
+        graph
     }
 
-    /// The graph itself, to be changed.
-    pub fn into_graph(self) -> TaskGraph {
-        self.graph
+    /// The graph as submitted, to be changed.
+    pub fn into_graph(mut self) -> TaskGraph {
+        let mut graph = std::mem::take(&mut self.graph);
+        self.give_back(&mut graph);
+        graph
     }
 
-    /// The layers, in order.
+    fn give_back(&self, graph: &mut TaskGraph) {
+        for (layer, listed) in graph.layers.iter_mut().zip(&self.listed) {
+            listed.give_back(layer);
+        }
+    }
+
+    /// How many edges of a layer are listed one by one.
+    pub fn listed_edges(&self, layer: LayerIndex) -> usize {
+        let listed = self.listed.get(layer.0 as usize);
+        listed.map_or(0, ListedInputs::len)
+    }
+
+    /// The layers, in order, without the lists of explicit edges.
     pub fn layers(&self) -> &[Layer] {
         &self.graph.layers
     }
@@ -559,6 +615,8 @@ impl CompiledGraph {
 
     /// How many partitions [`CompiledGraph::for_each_direct_input`] visits.
     pub fn direct_input_count(&self, layer: LayerIndex, position: u32) -> usize {
+        let listed = self.listed.get(layer.0 as usize);
+        let mut lists = 0_usize..;
         let layer = self.graph.layers.get(layer.0 as usize);
         let inputs = layer.into_iter().flat_map(|layer| &layer.inputs);
         let count = |input: &LayerInput| match &input.edges {
@@ -570,7 +628,9 @@ impl CompiledGraph {
                 let start = position as usize * *arity as usize;
                 below.saturating_sub(start).min(*arity as usize)
             }
-            Edges::Explicit(edges) => edges.of(position).len(),
+            Edges::Explicit(_) => listed
+                .zip(lists.next())
+                .map_or(0, |(listed, list)| listed.count_of(position, list)),
         };
         inputs.map(count).sum()
     }
@@ -582,6 +642,8 @@ impl CompiledGraph {
         wanted: impl Fn(&Edges) -> bool,
         mut visit: impl FnMut(InputRef),
     ) {
+        let listed = self.listed.get(layer.0 as usize);
+        let mut lists = 0..;
         let Some(layer) = self.graph.layers.get(layer.0 as usize) else {
             return;
         };
@@ -607,9 +669,11 @@ impl CompiledGraph {
                     (start..range.end.min(start.saturating_add(*arity)))
                         .for_each(|task| emit(task, 0));
                 }
-                Edges::Explicit(edges) => {
-                    for (source_task, output) in edges.of(position) {
-                        emit(range.start + source_task, *output);
+                Edges::Explicit(_) => {
+                    if let Some((listed, list)) = listed.zip(lists.next()) {
+                        for (source, output) in listed.of(position, list) {
+                            emit(range.start + source, output);
+                        }
                     }
                 }
             }
@@ -661,15 +725,12 @@ impl CompiledGraph {
                     (first..first + layer.tasks).for_each(&mut visit)
                 }
                 Edges::Tree { arity } => visit(first + position / arity),
-                Edges::Explicit(_) => {
-                    let Some((offsets, tasks)) = &consumer.reverse else {
-                        continue;
-                    };
-                    for reader in row(offsets, tasks, position) {
-                        visit(first + reader);
-                    }
-                }
+                // All of these at once, below.
+                Edges::Explicit(_) => {}
             }
+        }
+        if let Some(readers) = self.listed_readers.get(layer.0 as usize) {
+            readers.of(position).iter().copied().for_each(visit);
         }
     }
 
@@ -715,12 +776,12 @@ impl ExplicitEdges {
         edges
     }
 
-    fn of(&self, position: u32) -> &[(u32, u32)] {
+    pub(crate) fn of(&self, position: u32) -> &[(u32, u32)] {
         row(&self.offsets, &self.partitions, position)
     }
 }
 
-fn row<'a, T>(offsets: &[u32], values: &'a [T], position: u32) -> &'a [T] {
+pub(crate) fn row<'a, T>(offsets: &[u32], values: &'a [T], position: u32) -> &'a [T] {
     let at = |index: usize| offsets.get(index).map_or(0, |offset| *offset as usize);
     values
         .get(at(position as usize)..at(position as usize + 1))
@@ -808,38 +869,6 @@ fn check_explicit(layer: &Layer, source: &Layer, edges: &ExplicitEdges) -> Resul
         )),
         None => Ok(()),
     }
-}
-
-fn reverse_edges(edges: &Edges, source_tasks: u32) -> Option<(Vec<u32>, Vec<u32>)> {
-    let Edges::Explicit(edges) = edges else {
-        return None;
-    };
-    // A counting sort: how many readers each source task has, then where each list begins, then the readers themselves.
-    let mut offsets = vec![0_u32; source_tasks as usize + 1];
-    let count = |offsets: &mut [u32], task: u32| {
-        let slot = offsets.get_mut(task as usize)?;
-        *slot += 1;
-        Some(*slot - 1)
-    };
-    for (source_task, _) in &edges.partitions {
-        count(&mut offsets, source_task.saturating_add(1));
-    }
-    let mut sum = 0;
-    for offset in &mut offsets {
-        sum += *offset;
-        *offset = sum;
-    }
-    let mut next = offsets.clone();
-    let mut readers = vec![0_u32; edges.partitions.len()];
-    for position in 0..u32::try_from(edges.offsets.len().saturating_sub(1)).unwrap_or(0) {
-        for (source_task, _) in edges.of(position) {
-            let at = count(&mut next, *source_task).unwrap_or(u32::MAX);
-            if let Some(reader) = readers.get_mut(at as usize) {
-                *reader = position;
-            }
-        }
-    }
-    Some((offsets, readers))
 }
 
 #[cfg(test)]
@@ -1014,6 +1043,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_compiled_graph_gives_back_what_was_submitted(graph in any_graph()) {
+            let compiled = graph.clone().compile().expect("generated graphs are valid");
+            prop_assert_eq!(&compiled.to_graph(), &graph);
+            prop_assert_eq!(compiled.into_graph(), graph);
+        }
+
         #[test]
         fn edges_read_the_same_from_both_ends(graph in any_graph()) {
             let graph = graph.compile().expect("built to be valid");

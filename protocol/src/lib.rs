@@ -14,8 +14,10 @@ mod fused;
 mod graph;
 mod ids;
 mod journal;
+mod listed;
 mod message;
 pub mod optimize;
+mod peers;
 mod place;
 mod placement;
 mod resources;
@@ -48,6 +50,7 @@ pub use message::{
     TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad, WorkerMessage,
 };
 pub use optimize::{Optimized, Passes, optimize};
+pub use peers::PeerTable;
 pub use place::{Address, AddressError, Blob, Tier, Time};
 pub use placement::{Conditions, Placement, WorkerRef};
 pub use resources::Resources;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, Arguments, Attempt, ClientId, ClusterId, CoordinationAnswer, CoordinationCall,
-    EventRecord, Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, RequestId,
-    Resources, SessionToken, SharingAnswer, SharingCall, SourceTable, TaskError, TaskGraph, TaskId,
-    Tier, WorkerId,
+    EventRecord, Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, PeerTable,
+    RequestId, Resources, SessionToken, SharingAnswer, SharingCall, SourceTable, TaskError,
+    TaskGraph, TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -344,12 +344,10 @@ pub struct Explanation {
 /// From scheduler to worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SchedulerToWorker {
-    /// How to reach another worker. Precedes every message that names it.
-    Peer {
-        /// Its id.
-        worker: WorkerId,
-        /// Where to fetch its partitions.
-        addresses: Vec<Address>,
+    /// How to reach other workers. Precedes every message that names them. The worker itself may be among them.
+    Peers {
+        /// Where to fetch their partitions.
+        peers: PeerTable,
     },
     /// A worker is gone; fetches from it are pointless.
     PeerLost {

@@ -5,7 +5,9 @@
 
 use std::cmp::Reverse;
 
-use transload_protocol::{CompiledGraph, Edges, InputSpec, LayerIndex, Source, SourceTable};
+use transload_protocol::{
+    CompiledGraph, Edges, InputSpec, LayerIndex, PeerTable, Source, SourceTable,
+};
 
 use crate::bits::BitSet;
 use crate::graph::Graph;
@@ -41,6 +43,8 @@ pub(crate) struct Summary {
     pub(crate) table: SourceTable,
     /// Everyone who holds some of it.
     pub(crate) holders: BitSet,
+    /// How to reach all of these; made when someone knows none of them.
+    pub(crate) peers: Option<PeerTable>,
     /// What one reader of it would have to fetch, in bytes, costs of the fetches included.
     pub(crate) total: u64,
     /// How much of that the largest holders have.
@@ -140,6 +144,7 @@ impl Graph {
         Summary {
             table,
             holders,
+            peers: None,
             total,
             largest,
         }

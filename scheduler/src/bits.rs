@@ -16,6 +16,11 @@ impl BitSet {
         self.len == 0
     }
 
+    /// How many members.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
     #[inline]
     pub(crate) fn contains(&self, member: u32) -> bool {
         self.words

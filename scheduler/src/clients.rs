@@ -130,7 +130,7 @@ impl Scheduler {
         };
         let accepted = || JournalEntry::Accepted {
             graph: id,
-            tasks: compiled.graph().clone(),
+            tasks: compiled.to_graph(),
         };
         self.record(accepted, out);
         let slot = self.insert_graph(id, compiled);
@@ -146,7 +146,7 @@ impl Scheduler {
     /// Makes the record of an accepted graph, of which nothing has begun.
     pub(crate) fn insert_graph(&mut self, id: GraphId, compiled: CompiledGraph) -> GraphSlot {
         let slot = self.graphs.slab.next_slot();
-        let line = self.line_of(id.client, compiled.graph().parent);
+        let line = self.line_of(id.client, compiled.parent());
         let graph = Graph::new(id, (self.accepted, line), slot, compiled);
         self.accepted = self.accepted.wrapping_add(1);
         self.graphs.slab.insert(graph);
@@ -317,6 +317,9 @@ fn limit_edges(compiled: CompiledGraph) -> Result<CompiledGraph, GraphError> {
         let below = compiled.layers().get(source.0 as usize);
         u64::from(below.map_or(0, |layer| layer.tasks))
     };
+    let listed = (0..)
+        .take(compiled.layers().len())
+        .map(|layer| compiled.listed_edges(LayerIndex(layer)) as u64);
     let edges: u64 = compiled
         .layers()
         .iter()
@@ -326,12 +329,14 @@ fn limit_edges(compiled: CompiledGraph) -> Result<CompiledGraph, GraphError> {
             Edges::Tree { .. } => tasks_of(&input.source),
             // Counted by layer.
             Edges::Shuffle | Edges::Broadcast => u64::from(layer.tasks) + tasks_of(&input.source),
-            Edges::Explicit(edges) => edges.partitions.len() as u64,
+            // Below.
+            Edges::Explicit(_) => 0,
         })
+        .chain(listed)
         .fold(0, u64::saturating_add);
     if edges > u64::from(MAX_EDGES_PER_GRAPH) {
         return Err(GraphError::TooLarge {
-            graph: compiled.graph().name.clone(),
+            graph: compiled.name().to_owned(),
             what: format!("the number of edges, {edges},"),
             limit: MAX_EDGES_PER_GRAPH,
         });

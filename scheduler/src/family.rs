@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use transload_protocol::{CompiledGraph, Edges, ExplicitEdges, Source};
+use transload_protocol::{CompiledGraph, Edges, LayerIndex, Source};
 
 use crate::bits::BitSet;
 use crate::slab::{Slot, WorkerSlot};
@@ -188,7 +188,7 @@ fn shapes(compiled: &CompiledGraph) -> Vec<Option<Shape>> {
     }
     let mut shapes: Vec<Option<Shape>> = vec![None; layers.len()];
     for (index, layer) in layers.iter().enumerate().rev() {
-        for input in &layer.inputs {
+        for (at, input) in (0_u32..).zip(&layer.inputs) {
             let Source::Layer(source) = input.source;
             let source = source.0 as usize;
             if shapes[source].is_some() {
@@ -197,7 +197,7 @@ fn shapes(compiled: &CompiledGraph) -> Vec<Option<Shape>> {
             shapes[source] = match &input.edges {
                 Edges::OneToOne => shapes[index].clone(),
                 Edges::Tree { arity } => Some(below_tree(*arity, shapes[index].as_ref())),
-                Edges::Explicit(edges) if is_near_root[source] => below_list(edges),
+                Edges::Explicit(_) if is_near_root[source] => below_list(compiled, index, at),
                 Edges::Explicit(_) | Edges::Shuffle | Edges::Broadcast => None,
             };
         }
@@ -218,17 +218,27 @@ fn below_tree(arity: u32, above: Option<&Shape>) -> Shape {
 
 /// Families of what neighbours read: where their inputs do not overlap, one for each reader; where they do, runs of some length.
 /// `None` when readers are no neighbours.
-fn below_list(edges: &ExplicitEdges) -> Option<Shape> {
+fn below_list(compiled: &CompiledGraph, layer: usize, input: u32) -> Option<Shape> {
+    let reader = compiled.layers().get(layer)?;
+    let Source::Layer(source) = reader.inputs.get(input as usize)?.source;
+    let first_task = compiled.first_task(source);
+    let layer = LayerIndex(u32::try_from(layer).ok()?);
+    // The first and the last that a reader reads.
+    let ends_of = |reader: u32| {
+        let mut ends: Option<(u32, u32)> = None;
+        compiled.for_each_direct_input(layer, reader, |read| {
+            if read.input == input {
+                let at = read.task - first_task;
+                let (first, last) = ends.unwrap_or((at, at));
+                ends = Some((first.min(at), last.max(at)));
+            }
+        });
+        ends
+    };
     let mut starts: Vec<u32> = Vec::new();
     let mut widest = 1;
     let mut end = 0;
-    for row in edges.offsets.windows(2) {
-        let [from, to] = row else { continue };
-        let list = edges.partitions.get(*from as usize..*to as usize)?;
-        let positions = || list.iter().map(|(position, _)| *position);
-        let (Some(first), Some(last)) = (positions().min(), positions().max()) else {
-            continue;
-        };
+    for (first, last) in (0..reader.tasks).filter_map(ends_of) {
         let width = last - first + 1;
         if width > WIDEST_READER || end > first.saturating_add(WIDEST_READER) {
             return None;
@@ -255,7 +265,7 @@ fn below_list(edges: &ExplicitEdges) -> Option<Shape> {
 mod tests {
     use super::*;
     use crate::testing::graphs::explicit;
-    use transload_protocol::{Blob, Layer, LayerIndex, TaskGraph};
+    use transload_protocol::{Blob, Layer, TaskGraph};
 
     fn shapes_of(graph: TaskGraph) -> Vec<Option<Shape>> {
         shapes(&graph.compile().expect("valid"))

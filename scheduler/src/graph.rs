@@ -385,7 +385,7 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
             feeds[barrier.source as usize].push((layer, at));
         }
     }
-    let keeps_nothing = compiled.graph().outputs.is_empty();
+    let keeps_nothing = compiled.outputs().is_empty();
     (0_u32..)
         .zip(layers)
         .zip(Families::of_graph(compiled))

@@ -85,7 +85,7 @@ impl Scheduler {
                     Err(refusal) => format!("it imports tasks {range}: {refusal}"),
                 };
                 return Err(GraphError::BadLayer {
-                    graph: compiled.graph().name.clone(),
+                    graph: compiled.name().to_owned(),
                     layer: LayerIndex(index),
                     name: layer.name.clone(),
                     reason,
@@ -284,7 +284,7 @@ impl Scheduler {
         }
         let graph = &self.graphs.slab[at.graph];
         let layer = graph.submitted_layer_of(at.index).name.clone();
-        let name = graph.compiled.graph().name.clone();
+        let name = graph.compiled.name().to_owned();
         let Some(source) = graph.imported_by(at.index) else {
             return;
         };

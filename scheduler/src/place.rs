@@ -11,6 +11,7 @@ use transload_protocol::{
 };
 
 use crate::api::Action;
+use crate::barrier::Summary;
 use crate::machine::Scheduler;
 use crate::ready::Rank;
 use crate::slab::{GraphSlot, Slot, TaskAt, WorkerSlot};
@@ -40,19 +41,70 @@ const fn limit(reach: Reach) -> u32 {
     }
 }
 
-/// Tells a worker how to reach another, once.
-fn tell_peer(workers: &mut Workers, reader: WorkerSlot, holder: WorkerSlot, out: &mut Vec<Action>) {
+/// Takes note that a worker is to be told how to reach another, once.
+fn introduce(workers: &mut Workers, reader: WorkerSlot, holder: WorkerSlot) {
     if reader != holder && workers.slab[reader].knows.insert(holder.0) {
-        let holder = &workers.slab[holder];
-        let message = SchedulerToWorker::Peer {
-            worker: holder.id,
-            addresses: holder.hello.addresses.clone(),
-        };
-        out.push(Action::ToWorker {
-            worker: workers.slab[reader].id,
-            message,
-        });
+        workers.slab[reader].introductions.push(holder);
     }
+}
+
+/// Tells a worker how to reach those to whom it was introduced.
+fn flush_introductions(workers: &mut Workers, reader: WorkerSlot, out: &mut Vec<Action>) {
+    if workers.slab[reader].introductions.is_empty() {
+        return;
+    }
+    let mut holders = std::mem::take(&mut workers.slab[reader].introductions);
+    let holding = holders
+        .iter()
+        .filter_map(|holder| workers.slab.get(*holder));
+    let peers = holding.map(|holder| &holder.announcement).collect();
+    out.push(Action::ToWorker {
+        worker: workers.slab[reader].id,
+        message: SchedulerToWorker::Peers { peers },
+    });
+    holders.clear();
+    workers.slab[reader].introductions = holders;
+}
+
+/// Tells a worker how to reach those who hold some of a layer. Mostly it knows all of them or none, and then all workers like it
+/// are sent the same bytes.
+fn introduce_all(
+    workers: &mut Workers,
+    reader: WorkerSlot,
+    summary: &mut Summary,
+    out: &mut Vec<Action>,
+) {
+    // The table that comes next may name them.
+    flush_introductions(workers, reader, out);
+    let holders = &summary.holders;
+    let unknown: Vec<u32> = holders
+        .difference(&workers.slab[reader].knows)
+        .filter(|holder| *holder != reader.0)
+        .collect();
+    let others = holders.len() - u32::from(holders.contains(reader.0));
+    if unknown.is_empty() || unknown.len() < others as usize {
+        for holder in unknown {
+            introduce(workers, reader, WorkerSlot(holder));
+        }
+        flush_introductions(workers, reader, out);
+        return;
+    }
+    let peers = summary.peers.get_or_insert_with(|| {
+        let holding = holders
+            .iter()
+            .filter_map(|holder| workers.slab.get(WorkerSlot(holder)));
+        holding.map(|holder| &holder.announcement).collect()
+    });
+    let record = &mut workers.slab[reader];
+    for holder in unknown {
+        record.knows.insert(holder);
+    }
+    out.push(Action::ToWorker {
+        worker: record.id,
+        message: SchedulerToWorker::Peers {
+            peers: peers.clone(),
+        },
+    });
 }
 
 /// Sums by worker that need no clearing: an entry counts when it was written since the last weighing began.
@@ -477,7 +529,7 @@ impl Scheduler {
             });
         }
         self.tell_sources(at.graph, layer, worker, out);
-        let inputs = self.input_locations(at, worker, out);
+        let inputs = self.input_locations(at, worker);
         let graph = &mut self.graphs.slab[at.graph];
         let record = &mut graph.layers[layer as usize];
         let position = at.index - record.first_task;
@@ -532,6 +584,7 @@ impl Scheduler {
     /// Sends what was handed out in this step, one message for each worker.
     pub(crate) fn flush_assignments(&mut self, out: &mut Vec<Action>) {
         for slot in self.assigning.drain(..) {
+            flush_introductions(&mut self.workers, slot, out);
             let worker = &mut self.workers.slab[slot];
             let tasks = std::mem::take(&mut worker.assignments);
             out.push(Action::ToWorker {
@@ -562,16 +615,10 @@ impl Scheduler {
             if !barrier.told.insert(worker.0) {
                 continue;
             }
-            let Some(summary) = &barrier.summary else {
+            let Some(summary) = &mut barrier.summary else {
                 continue;
             };
-            let known = &self.workers.slab[worker].knows;
-            self.holders.clear();
-            let unknown = summary.holders.difference(known);
-            self.holders.extend(unknown.map(WorkerSlot));
-            for holder in self.holders.iter().copied() {
-                tell_peer(&mut self.workers, worker, holder, out);
-            }
+            introduce_all(&mut self.workers, worker, summary, out);
             out.push(Action::ToWorker {
                 worker: self.workers.slab[worker].id,
                 message: SchedulerToWorker::Sources {
@@ -584,20 +631,15 @@ impl Scheduler {
         }
     }
 
-    /// The partitions that a task reads beside those of whole layers, and where they are. Precedes them with the addresses of
-    /// their holders.
-    fn input_locations(
-        &mut self,
-        at: TaskAt,
-        reader: WorkerSlot,
-        out: &mut Vec<Action>,
-    ) -> Vec<InputLocation> {
+    /// The partitions that a task reads beside those of whole layers, and where they are. Introduces the
+    /// reader to their holders.
+    fn input_locations(&mut self, at: TaskAt, reader: WorkerSlot) -> Vec<InputLocation> {
         let imported = self.imported_from(at);
         let graph = &self.graphs.slab[at.graph];
         let workers = &mut self.workers;
         let (layer, position) = graph.locate(at.index);
         if let (Some((worker, sizes)), Some(task)) = (imported, graph.imported_by(at.index)) {
-            tell_peer(workers, reader, worker, out);
+            introduce(workers, reader, worker);
             let holder = workers.slab[worker].id;
             let input = |output| InputLocation {
                 input: 0,
@@ -617,7 +659,7 @@ impl Scheduler {
                     worker, largest, ..
                 } = graph.tasks[input.task as usize].state
                 {
-                    tell_peer(workers, reader, worker, out);
+                    introduce(workers, reader, worker);
                     inputs.push(InputLocation {
                         input: input.input,
                         partition: PartitionId {

@@ -248,7 +248,7 @@ impl Scheduler {
         for graph in graphs {
             entries.push(JournalEntry::Accepted {
                 graph: graph.id,
-                tasks: graph.compiled.graph().clone(),
+                tasks: graph.compiled.to_graph(),
             });
             if graph.shared.is_orphan {
                 entries.push(JournalEntry::Orphaned { graph: graph.id });

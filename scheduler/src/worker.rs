@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    Resources, TaskAssignment, TaskId, Tier, TierUsage, Time, WorkerHello, WorkerId, WorkerLoad,
+    PeerTable, Resources, TaskAssignment, TaskId, Tier, TierUsage, Time, WorkerHello, WorkerId,
+    WorkerLoad,
 };
 
 use crate::bits::BitSet;
@@ -67,6 +68,10 @@ pub(crate) struct Worker {
     pub(crate) assignments: Vec<TaskAssignment>,
     /// Slots of the workers whose addresses it was told.
     pub(crate) knows: BitSet,
+    /// Those of them of whom it is told before its next assignments.
+    pub(crate) introductions: Vec<WorkerSlot>,
+    /// What others are told of it.
+    pub(crate) announcement: PeerTable,
     /// It is being taken out of the cluster: nothing new for it.
     pub(crate) leaving: bool,
     /// The fullness under which it stands in `Workers::open`, if it does.
@@ -96,6 +101,7 @@ pub(crate) struct Workers {
 impl Worker {
     pub(crate) fn new(id: WorkerId, hello: WorkerHello, now: Time, queue: QueueLimits) -> Self {
         Self {
+            announcement: PeerTable::of(id, &hello.addresses),
             id,
             hello,
             load: WorkerLoad::default(),
@@ -115,6 +121,7 @@ impl Worker {
             releases: Vec::new(),
             assignments: Vec::new(),
             knows: BitSet::default(),
+            introductions: Vec::new(),
             leaving: false,
             listed: None,
             is_changed: false,

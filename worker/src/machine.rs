@@ -184,10 +184,12 @@ impl Worker {
 
     fn on_message(&mut self, message: SchedulerToWorker, turn: &mut Turn<'_>) {
         match message {
-            SchedulerToWorker::Peer { worker, addresses } => {
-                if self.own_id() != Some(worker) {
-                    self.peers.insert(worker);
-                    turn.out.push(Action::AddPeer { worker, addresses });
+            SchedulerToWorker::Peers { peers } => {
+                for (worker, addresses) in peers.iter() {
+                    if self.own_id() != Some(worker) {
+                        self.peers.insert(worker);
+                        turn.out.push(Action::AddPeer { worker, addresses });
+                    }
                 }
             }
             SchedulerToWorker::PeerLost { worker } => self.on_peer_lost(worker, turn),

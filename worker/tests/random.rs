@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use transload_protocol::{
     Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
-    PartitionId, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Time,
-    WorkerId, WorkerMessage,
+    PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId,
+    Time, WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -88,10 +88,8 @@ impl World {
         let worker = WorkerId(self.next_peer);
         self.next_peer += 1;
         self.peers.insert(worker);
-        self.send(SchedulerToWorker::Peer {
-            worker,
-            addresses: vec![],
-        });
+        let peers = PeerTable::of(worker, &[]);
+        self.send(SchedulerToWorker::Peers { peers });
     }
 
     fn announce_layers(&mut self, graph: u32) {

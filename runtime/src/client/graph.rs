@@ -201,7 +201,7 @@ impl GraphHandle {
 impl Held {
     fn not_kept(&self, layer: LayerIndex) -> ClientError {
         ClientError::NotKept {
-            graph: self.compiled.graph().name.clone(),
+            graph: self.compiled.name().to_owned(),
             layer: layer.0,
         }
     }
@@ -413,7 +413,7 @@ impl Drop for Held {
                 let _ = self.client.send(ClientMessage::Leave { graph: self.id });
             }
             Some(Phase::Ended(GraphOutcome::Finished)) => {
-                let kept = self.compiled.graph().outputs.clone();
+                let kept = self.compiled.outputs().to_vec();
                 self.release(
                     kept.into_iter()
                         .flat_map(|layer| self.compiled.tasks_of(layer)),

@@ -211,7 +211,7 @@ impl Driver {
                 None
             }
             SchedulerToWorker::Forget { graph } => Some(*graph),
-            SchedulerToWorker::Peer { .. }
+            SchedulerToWorker::Peers { .. }
             | SchedulerToWorker::PeerLost { .. }
             | SchedulerToWorker::Sources { .. }
             | SchedulerToWorker::Assign { .. }

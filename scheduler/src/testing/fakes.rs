@@ -39,8 +39,10 @@ pub(crate) struct FakeWorker {
 impl FakeWorker {
     pub(crate) fn receive(&mut self, own: WorkerId, message: SchedulerToWorker) {
         match message {
-            SchedulerToWorker::Peer { worker, .. } => {
-                assert!(self.peers.insert(worker), "{worker} was announced twice");
+            SchedulerToWorker::Peers { peers } => {
+                for (worker, _) in peers.iter().filter(|(worker, _)| *worker != own) {
+                    assert!(self.peers.insert(worker), "{worker} was announced twice");
+                }
             }
             SchedulerToWorker::PeerLost { worker } => {
                 assert!(self.peers.remove(&worker), "{worker} was never announced");

@@ -337,7 +337,7 @@ impl Model {
                 }
             }
             SchedulerToWorker::Cancel { .. }
-            | SchedulerToWorker::Peer { .. }
+            | SchedulerToWorker::Peers { .. }
             | SchedulerToWorker::PeerLost { .. }
             | SchedulerToWorker::Forget { .. }
             | SchedulerToWorker::Shutdown

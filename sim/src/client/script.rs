@@ -67,7 +67,7 @@ impl Client {
     ) -> Result<Self, String> {
         let scenario = world.scenario.clone();
         let plan = random_graph(&scenario, &mut world.random)?;
-        let mut tasks = plan.compiled.graph().clone();
+        let mut tasks = plan.compiled.to_graph();
         tasks.parent = Some(task);
         let submission = Submission::new(tasks, Some(Arc::new(plan)), world);
         for act in [Act::Connect, Act::Submit { graph: 0 }] {
@@ -244,7 +244,7 @@ impl Submission {
         let is_bad = world.random.chance(world.scenario.bad_graph_per_mille);
         let scenario = world.scenario.clone();
         let plan = random_graph(&scenario, &mut world.random)?;
-        let mut tasks = plan.compiled.graph().clone();
+        let mut tasks = plan.compiled.to_graph();
         if is_bad {
             let past_the_end = LayerIndex(u32::try_from(tasks.layers.len()).unwrap_or(u32::MAX));
             tasks.push(

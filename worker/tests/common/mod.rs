@@ -11,8 +11,8 @@
 
 use transload_protocol::{
     Arguments, Attempt, ClientId, Event, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
-    PartitionId, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId, Tier, Time,
-    WorkerId, WorkerMessage,
+    PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId,
+    Tier, Time, WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -88,8 +88,8 @@ impl Bench {
         };
         bench.input(Input::Connected { worker: SELF });
         for worker in [PEER, OTHER] {
-            let addresses = vec![];
-            bench.send(SchedulerToWorker::Peer { worker, addresses });
+            let peers = PeerTable::of(worker, &[]);
+            bench.send(SchedulerToWorker::Peers { peers });
         }
         for layer in 0..3 {
             let spec = LayerSpec {

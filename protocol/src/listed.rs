@@ -1,0 +1,211 @@
+//! Edges that are listed one by one, packed for walking them from either end.
+//!
+//! Made by `graph` when a graph is compiled, which has checked every list before. Whoever walks such edges of a large graph waits
+//! for memory, so what is read together stands together: all lists of a task, and all readers of a task.
+
+use std::ops::Range;
+
+use crate::{Edges, ExplicitEdges, Layer, LayerInput, Source, TaskGraph};
+
+/// What the tasks of one layer read through those of its inputs that list their edges.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListedInputs {
+    /// How many such inputs.
+    inputs: usize,
+    /// Where the list of task `i` for input `k` begins: at `i * inputs + k`. One entry more than there are lists.
+    offsets: Vec<u32>,
+    /// Producing tasks, by their position in the source layer.
+    sources: Vec<u32>,
+    /// Of each, which output; empty when all are 0.
+    outputs: Vec<u32>,
+}
+
+/// Who reads the tasks of one layer through listed edges.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListedReaders {
+    /// Where the readers of a task begin. One entry more than the layer has tasks, or none.
+    offsets: Vec<u32>,
+    /// Indices of reading tasks in the graph.
+    readers: Vec<u32>,
+}
+
+impl ListedInputs {
+    /// Takes the lists out of a layer, whose inputs stay without them.
+    pub(crate) fn take_from(layer: &mut Layer) -> Self {
+        let inputs = layer.inputs.iter_mut().filter_map(list_of);
+        let lists: Vec<ExplicitEdges> = inputs.map(std::mem::take).collect();
+        if lists.is_empty() {
+            return Self::default();
+        }
+        let count = lists.iter().map(|edges| edges.partitions.len()).sum();
+        let has_outputs = lists
+            .iter()
+            .flat_map(|edges| &edges.partitions)
+            .any(|(_, output)| *output != 0);
+        let mut listed = Self {
+            inputs: lists.len(),
+            offsets: Vec::with_capacity(layer.tasks as usize * lists.len() + 1),
+            sources: Vec::with_capacity(count),
+            outputs: Vec::with_capacity(if has_outputs { count } else { 0 }),
+        };
+        for position in 0..layer.tasks {
+            for edges in &lists {
+                listed.end_list();
+                let list = edges.of(position);
+                listed
+                    .sources
+                    .extend(list.iter().map(|(source, _)| *source));
+                if has_outputs {
+                    listed
+                        .outputs
+                        .extend(list.iter().map(|(_, output)| *output));
+                }
+            }
+        }
+        listed.end_list();
+        listed
+    }
+
+    fn end_list(&mut self) {
+        let end = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
+        self.offsets.push(end);
+    }
+
+    /// Edges of all tasks together.
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    fn range(&self, position: u32, input: usize) -> Range<usize> {
+        let at = position as usize * self.inputs + input;
+        let offset = |at: usize| self.offsets.get(at).map_or(0, |offset| *offset as usize);
+        offset(at)..offset(at + 1)
+    }
+
+    /// How many partitions a task reads through one such input.
+    pub(crate) fn count_of(&self, position: u32, input: usize) -> usize {
+        self.range(position, input).len()
+    }
+
+    /// What a task reads through one such input, counted among its like: positions in the source layer, and outputs.
+    #[inline]
+    pub(crate) fn of(&self, position: u32, input: usize) -> impl Iterator<Item = (u32, u32)> {
+        let range = self.range(position, input);
+        let outputs = self.outputs.get(range.clone()).unwrap_or_default();
+        let sources = self.sources.get(range).unwrap_or_default();
+        let with_output =
+            |(at, source): (usize, &u32)| (*source, outputs.get(at).copied().unwrap_or(0));
+        sources.iter().enumerate().map(with_output)
+    }
+
+    /// Puts the lists back.
+    pub(crate) fn give_back(&self, layer: &mut Layer) {
+        for (input, edges) in layer.inputs.iter_mut().filter_map(list_of).enumerate() {
+            edges.offsets.push(0);
+            for position in 0..layer.tasks {
+                edges.partitions.extend(self.of(position, input));
+                let end = u32::try_from(edges.partitions.len()).unwrap_or(u32::MAX);
+                edges.offsets.push(end);
+            }
+        }
+    }
+}
+
+impl ListedReaders {
+    /// For each layer of a graph, who reads its tasks.
+    pub(crate) fn of_graph(
+        graph: &TaskGraph,
+        first_task: &[u32],
+        listed: &[ListedInputs],
+    ) -> Vec<Self> {
+        let mut all = vec![Self::default(); graph.layers.len()];
+        // A counting sort: how many readers each task has, then where each list begins, then the readers themselves.
+        for_each_edge(graph, first_task, listed, |source_layer, source, _| {
+            let Some(readers) = all.get_mut(source_layer) else {
+                return;
+            };
+            if readers.offsets.is_empty() {
+                let tasks = graph
+                    .layers
+                    .get(source_layer)
+                    .map_or(0, |layer| layer.tasks);
+                readers.offsets = vec![0; tasks as usize + 1];
+            }
+            count_up(&mut readers.offsets, source.saturating_add(1));
+        });
+        for readers in &mut all {
+            let mut sum = 0;
+            for offset in &mut readers.offsets {
+                sum += *offset;
+                *offset = sum;
+            }
+            readers.readers = vec![0; sum as usize];
+        }
+        for_each_edge(graph, first_task, listed, |source_layer, source, reader| {
+            if let Some(readers) = all.get_mut(source_layer)
+                && let Some(at) = count_up(&mut readers.offsets, source)
+                && let Some(slot) = readers.readers.get_mut(at as usize)
+            {
+                *slot = reader;
+            }
+        });
+        // Now each says where its own list ends, which is where the next one begins.
+        for readers in &mut all {
+            if let [.., last] = readers.offsets.as_mut_slice() {
+                *last = 0;
+                readers.offsets.rotate_right(1);
+            }
+        }
+        all
+    }
+
+    /// Who reads a task; whoever reads several of its outputs stands there several times.
+    #[inline]
+    pub(crate) fn of(&self, position: u32) -> &[u32] {
+        crate::graph::row(&self.offsets, &self.readers, position)
+    }
+}
+
+fn list_of(input: &mut LayerInput) -> Option<&mut ExplicitEdges> {
+    match &mut input.edges {
+        Edges::Explicit(edges) => Some(edges),
+        Edges::OneToOne | Edges::Shuffle | Edges::Broadcast | Edges::Tree { .. } => None,
+    }
+}
+
+/// Adds one and returns what was there before.
+fn count_up(counts: &mut [u32], at: u32) -> Option<u32> {
+    let count = counts.get_mut(at as usize)?;
+    *count += 1;
+    Some(*count - 1)
+}
+
+/// Calls `visit` for each listed edge of a graph with the source's layer, the source's position there, and the reader's index.
+fn for_each_edge(
+    graph: &TaskGraph,
+    first_task: &[u32],
+    listed: &[ListedInputs],
+    mut visit: impl FnMut(usize, u32, u32),
+) {
+    for ((layer, first), listed) in graph.layers.iter().zip(first_task).zip(listed) {
+        if listed.inputs == 0 {
+            continue;
+        }
+        let sources: Vec<usize> = layer
+            .inputs
+            .iter()
+            .filter(|input| matches!(input.edges, Edges::Explicit(_)))
+            .map(|input| {
+                let Source::Layer(source) = input.source;
+                source.0 as usize
+            })
+            .collect();
+        for position in 0..layer.tasks {
+            for (input, source_layer) in sources.iter().enumerate() {
+                for (source, _) in listed.of(position, input) {
+                    visit(*source_layer, source, first + position);
+                }
+            }
+        }
+    }
+}
