@@ -671,6 +671,14 @@ impl Scheduler {
                 && self.workers.by_name.values().all(|slots| !slots.is_empty()),
             || "workers and their names do not agree".to_owned(),
         )?;
+        let mut hosts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+        for (_, worker) in self.workers.slab.iter() {
+            let host = hosts.entry(worker.hello.host.clone()).or_default();
+            *host = (worker.host, host.1 + 1);
+        }
+        ensure(hosts == *self.workers.hosts(), || {
+            format!("workers are on {hosts:?}, not {:?}", self.workers.hosts())
+        })?;
         for (task, thief) in &self.recalls.open {
             ensure(self.workers.slab.get(*thief).is_some(), || {
                 format!("task {task} is asked back for a worker that is gone")

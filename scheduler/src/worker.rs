@@ -277,6 +277,11 @@ impl Workers {
         }
     }
 
+    /// For the check: hosts, the number of each, and how many workers are said to be there.
+    pub(crate) fn hosts(&self) -> &BTreeMap<String, (u32, u32)> {
+        &self.hosts
+    }
+
     /// Workers are on more than one machine.
     pub(crate) fn are_apart(&self) -> bool {
         self.hosts.len() > 1

@@ -194,7 +194,7 @@ impl Process {
     pub(crate) fn hello(&self) -> WorkerHello {
         WorkerHello {
             name: format!("process {}", self.index),
-            host: "sim".to_owned(),
+            host: format!("host {}", self.index / 3),
             process: u32::try_from(self.index).unwrap_or(0),
             resources: self.config.resources.clone(),
             memory_bytes: self.config.memory_bytes,
