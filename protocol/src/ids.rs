@@ -1,5 +1,6 @@
 //! Identifiers. Plain numbers in newtypes, ordered, printable, and parsable where a person types them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -41,7 +42,7 @@ pub struct GraphId {
 pub struct LayerIndex(pub u32);
 
 /// One call of an operator: a graph, and the task's index counted through all layers of the graph in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskId {
     /// The graph it belongs to.
     pub graph: GraphId,
@@ -49,13 +50,52 @@ pub struct TaskId {
     pub index: u32,
 }
 
+impl TaskId {
+    /// Ordered as the fields are, one after the other, and compared at once: machines look tasks up all the time.
+    const fn key(self) -> u128 {
+        let graph = ((self.graph.client.0 as u128) << 32) | self.graph.sequence as u128;
+        (graph << 32) | self.index as u128
+    }
+}
+
+impl Ord for TaskId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for TaskId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// One output of a task; immutable once it exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PartitionId {
     /// The task that makes it.
     pub task: TaskId,
     /// Output number, in `[0, layer.outputs)`.
     pub output: u32,
+}
+
+impl PartitionId {
+    /// As [`TaskId`]'s.
+    const fn key(self) -> u128 {
+        (self.task.key() << 32) | self.output as u128
+    }
+}
+
+impl Ord for PartitionId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for PartitionId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Counts the assignments of one task; messages about an older attempt are ignored.

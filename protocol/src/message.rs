@@ -480,7 +480,8 @@ pub struct InputLocation {
     pub partition: PartitionId,
     /// Who holds it.
     pub worker: WorkerId,
-    /// Its size, or more: of several outputs of one task only the largest is known.
+    /// Its size, or more: of several outputs of one task only the largest is known. 0 when there is nothing in it: then it is
+    /// never fetched.
     pub bytes: u64,
     /// Whether tasks on several workers read it, so that a fetched copy is worth keeping until `Release`.
     pub shared: bool,

@@ -60,6 +60,11 @@ impl GraphPlan {
         }
     }
 
+    /// Whether an output may have been made without bytes.
+    pub(crate) fn may_be_empty(&self, value: u64) -> bool {
+        self.sizes_vary || self.partition_bytes == 0 || self.bytes_of(value, 0) == 0
+    }
+
     /// Whether a task's outputs are read by every task of a layer of several.
     pub(crate) fn is_broadcast(&self, task: u32) -> bool {
         let of_task = self.compiled.locate(task).map(|(layer, _)| layer);

@@ -12,8 +12,10 @@ use crate::machine::Worker;
 use crate::memory::Pressure;
 use crate::tasks::Slot;
 
-/// Tasks that may wait for each slot at the executor. Handing over so many takes a fraction of a millisecond.
-const PER_SLOT: u32 = 16;
+/// What waits at the executor is to last so long, in microseconds: some times what it takes to hand over more.
+const LASTING_MICROS: u64 = 2_000;
+/// Tasks that may wait for each slot at the executor, however short they are.
+const MOST_PER_SLOT: u64 = 128;
 /// Tasks up to this length are short, in microseconds: some times what handing one over takes.
 const SHORT_MICROS: u64 = 300;
 
@@ -25,6 +27,9 @@ pub(crate) struct Ahead {
     /// Length of the last tasks, in microseconds; none has ended yet at first.
     pace: Option<u64>,
     last_end: Time,
+    /// Tasks whose ends have arrived and are not part of `pace` yet, and when the first of them was started.
+    ended: u32,
+    earliest: Time,
 }
 
 impl Ahead {
@@ -44,17 +49,26 @@ impl Ahead {
         self.waiting.len()
     }
 
-    /// A task that was started at `started` has ended. What it spent waiting for others is not its length.
-    pub(crate) fn on_done(&mut self, started: Time, now: Time, slots: u32) {
-        let since = started.max(self.last_end);
+    /// A task that was started at `started` has ended.
+    pub(crate) fn on_done(&mut self, started: Time) {
+        self.earliest = match self.ended {
+            0 => started,
+            _ => self.earliest.min(started),
+        };
+        self.ended = self.ended.saturating_add(1);
+    }
+
+    /// All ends that have arrived by now were told. What tasks spent waiting for others is not their length.
+    pub(crate) fn on_time(&mut self, now: Time, slots: u32) {
+        let since = self.earliest.max(self.last_end);
         let between = now.micros.saturating_sub(since.micros);
-        // As many as there are slots run side by side, and end so much closer together.
-        let length = between.saturating_mul(u64::from(slots.max(1)));
-        self.last_end = now;
-        if between == 0 {
-            // Several ends at one reading of the clock say nothing.
+        if self.ended == 0 || between == 0 {
             return;
         }
+        // As many as there are slots run side by side, and end so much closer together.
+        let length = between.saturating_mul(u64::from(slots.max(1))) / u64::from(self.ended);
+        self.last_end = now;
+        self.ended = 0;
         self.pace = Some(match self.pace {
             None => length,
             Some(pace) => pace - pace / 8 + length / 8,
@@ -70,14 +84,17 @@ pub(crate) fn may_go_ahead(resources: &Resources) -> bool {
 impl Worker {
     /// How many more tasks may go ahead now.
     pub(crate) fn room_ahead(&self) -> u32 {
-        let is_short = self.ahead.pace.is_some_and(|pace| pace <= SHORT_MICROS);
+        let Some(pace) = self.ahead.pace.filter(|pace| *pace <= SHORT_MICROS) else {
+            return 0;
+        };
         let is_roomy = self.store.usage().host_bytes <= self.limits.spill_above_bytes;
         // Those that wait for their slot to come back go first.
-        if !self.rejoining.is_empty() || !is_short || !is_roomy || self.pressure != Pressure::Calm {
+        if !self.rejoining.is_empty() || !is_roomy || self.pressure != Pressure::Calm {
             return 0;
         }
-        let most = self.config.resources.slots.saturating_mul(PER_SLOT);
-        most.saturating_sub(u32::try_from(self.ahead.len()).unwrap_or(u32::MAX))
+        let per_slot = (LASTING_MICROS / pace.max(1)).min(MOST_PER_SLOT);
+        let most = per_slot.saturating_mul(self.config.resources.slots.into());
+        u32::try_from(most.saturating_sub(self.ahead.len() as u64)).unwrap_or(u32::MAX)
     }
 
     /// The executor does the same, in the same order.

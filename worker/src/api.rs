@@ -82,7 +82,7 @@ pub enum Input {
         task: TaskId,
         /// Which attempt.
         attempt: Attempt,
-        /// Bytes of each output.
+        /// Bytes of each output; 0 only for one that is like any other without bytes, so that readers need not fetch it.
         bytes: Vec<u64>,
     },
     /// A started task failed or, after `Action::Stop`, was stopped. Nothing of its outputs is stored.
@@ -150,6 +150,15 @@ pub enum Input {
     Disconnected,
 }
 
+/// A partition that a task is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Given {
+    /// It is in host memory.
+    Held(PartitionId),
+    /// It has no bytes at all, wherever it was made: there was nothing to fetch.
+    Empty(PartitionId),
+}
+
 /// Something for the driver to do. Actions are to be carried out in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -182,7 +191,7 @@ pub enum Action {
         /// Which partition.
         partition: PartitionId,
     },
-    /// Run a task: all its inputs are in host memory. Answer with `TaskDone` or `TaskFailed`.
+    /// Run a task: all its inputs are in host memory, or have nothing in them. Answer with `TaskDone` or `TaskFailed`.
     Start {
         /// Which task.
         task: TaskId,
@@ -191,7 +200,7 @@ pub enum Action {
         /// Its layer, whose `LayerSpec` the driver keeps from `SchedulerToWorker::Layer`.
         layer: LayerIndex,
         /// Its inputs: for each input of the layer, the partitions in order.
-        inputs: Vec<Vec<PartitionId>>,
+        inputs: Vec<Vec<Given>>,
     },
     /// Stop a running task. It still answers with `TaskDone` or `TaskFailed`.
     Stop {

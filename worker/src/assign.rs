@@ -12,7 +12,7 @@ use transload_protocol::{
 use crate::Action;
 use crate::machine::{Turn, Worker};
 use crate::store::{Claim, Need, State};
-use crate::tasks::{Layer, Phase, Place, Queued};
+use crate::tasks::{Layer, Phase, Place, Queued, has_bytes};
 
 /// Queued tasks, and which of their inputs cannot be had from whom.
 pub(crate) type Readers = BTreeMap<Place, Vec<(PartitionId, WorkerId)>>;
@@ -35,7 +35,8 @@ impl Worker {
                 self.tell(WorkerMessage::Cancelled { task, attempt }, turn);
                 return;
             }
-            Some(Ordering::Greater) | None => self.abandon(task, Phase::Disowned, turn),
+            Some(Ordering::Greater) => self.abandon(task, Phase::Disowned, turn),
+            None => {}
         }
 
         let Some(layer) = self.layers.get(&(task.graph, layer_index)).map(Arc::clone) else {
@@ -68,7 +69,7 @@ impl Worker {
         self.replace_outputs(task, turn);
         let missing: BTreeSet<_> = inputs
             .iter()
-            .filter(|input| !self.is_obtainable(input, task))
+            .filter(|input| has_bytes(input) && !self.is_obtainable(input, task))
             .map(|input| (input.partition, input.worker))
             .collect();
         if !missing.is_empty() {
@@ -83,7 +84,7 @@ impl Worker {
         }
 
         let place = Place { order, task };
-        for input in &inputs {
+        for input in inputs.iter().filter(|input| has_bytes(input)) {
             let need = Need {
                 from: input.worker,
                 shared: input.shared,

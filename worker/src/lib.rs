@@ -21,5 +21,5 @@ mod spill;
 mod store;
 mod tasks;
 
-pub use api::{Action, Config, Input};
+pub use api::{Action, Config, Given, Input};
 pub use machine::Worker;

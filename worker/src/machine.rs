@@ -2,8 +2,8 @@
 //!
 //! The rest by what it is about: `assign` (the queue), `run` (tasks that start and end),
 //! `secede` (that wait without a slot), `fetch` (partitions that arrive),
-//! `spill` (that move between tiers), `release` (that leave). After each input [`Worker::handle`] plans anew: what to
-//! evict, which tasks to start, which inputs to ask for.
+//! `spill` (that move between tiers), `release` (that leave). After all that has arrived was taken in, [`Worker::decide`] plans
+//! anew: what to evict, which tasks to start, which inputs to ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -109,18 +109,30 @@ impl Worker {
         }
     }
 
-    /// Takes in one input and appends what is to be done, in order. `now` must not go backwards.
+    /// Takes in one input, decides, and appends what is to be done, in order. `now` must not go backwards.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Action>) {
+        self.take_in(now, input, out);
+        self.decide(now, out);
+    }
+
+    /// Takes in one of several inputs that have arrived together; [`Worker::decide`] must follow the last one. `now` must not go
+    /// backwards.
+    pub fn take_in(&mut self, now: Time, input: Input, out: &mut Vec<Action>) {
+        if self.link != Link::Left {
+            self.dispatch(input, &mut Turn { now, out });
+        }
+    }
+
+    /// Decides what follows from all that was taken in, and appends what is to be done, in order.
+    pub fn decide(&mut self, now: Time, out: &mut Vec<Action>) {
         if self.link == Link::Left {
             return;
         }
         let turn = &mut Turn { now, out };
         self.wake(turn);
-        self.dispatch(input, turn);
-        if self.link != Link::Left {
-            self.plan(turn);
-            self.beat_if_due(turn);
-        }
+        self.ahead.on_time(now, self.config.resources.slots);
+        self.plan(turn);
+        self.beat_if_due(turn);
         debug_assert!(
             self.queue.len() + self.store.iter().take(CHECKED_UP_TO).count() >= CHECKED_UP_TO
                 || self.check() == Ok(()),

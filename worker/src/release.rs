@@ -11,7 +11,13 @@ impl Worker {
     /// Nobody needs the partitions of `task`. Those that a queued task can still fetch from a peer are fetched again;
     /// copies are kept while a queued task reads them.
     pub(crate) fn release(&mut self, task: TaskId, turn: &mut Turn<'_>) {
-        let partitions = self.store.of_task(task);
+        // Most tasks have one partition, which nobody here reads.
+        self.drop_idle(PartitionId { task, output: 0 }, turn);
+        let mut partitions = self.store.of_task(task);
+        partitions.retain(|partition| !self.drop_idle(*partition, turn));
+        if partitions.is_empty() {
+            return;
+        }
         for partition in &partitions {
             let Some(record) = self.store.get(*partition) else {
                 continue;
@@ -28,8 +34,20 @@ impl Worker {
         }
     }
 
+    /// Drops a partition that is released, if nobody reads it. Returns whether it did.
+    fn drop_idle(&mut self, partition: PartitionId, turn: &mut Turn<'_>) -> bool {
+        let is_idle = self.store.take_idle(partition);
+        if is_idle {
+            turn.out.push(Action::Drop { partition });
+        }
+        is_idle
+    }
+
     /// A new attempt of `task` will make these partitions anew: nothing of the old ones may be read or stay.
     pub(crate) fn replace_outputs(&mut self, task: TaskId, turn: &mut Turn<'_>) {
+        if !self.store.has_any_of(task) {
+            return;
+        }
         let partitions = self.store.of_task(task);
         let readers = self.readers(&partitions, |_| true);
         self.give_back(readers, turn);

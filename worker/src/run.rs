@@ -11,8 +11,8 @@ use crate::Action;
 use crate::ahead::may_go_ahead;
 use crate::machine::{Turn, Worker};
 use crate::memory::{Pressure, Shortage};
-use crate::store::{Claim, Record, State};
-use crate::tasks::{Phase, Place, Queued, Running, Slot};
+use crate::store::{Claim, State};
+use crate::tasks::{Phase, Place, Queued, Running, Slot, has_bytes};
 
 /// Whether memory allows a task to start whose inputs are all there.
 enum Permission {
@@ -39,9 +39,11 @@ impl Worker {
 
     /// The next in the queue after `place`.
     pub(crate) fn place_after(&self, place: Option<Place>) -> Option<Place> {
-        let start = place.map_or(Unbounded, Excluded);
-        let mut rest = self.queue.range((start, Unbounded));
-        rest.next().map(|(place, _)| *place)
+        let next = match place {
+            None => self.queue.first_key_value(),
+            Some(place) => self.queue.range((Excluded(place), Unbounded)).next(),
+        };
+        next.map(|(place, _)| *place)
     }
 
     /// The task that goes first. One that has to wait for a task without its slot is passed over: what that one waits for may
@@ -69,10 +71,17 @@ impl Worker {
                 })
         };
         self.is_output_in_the_way(place.task)
-            || !self.store.is_ready(place) && queued.inputs.iter().any(is_awaited)
+            || !self.store.is_ready(place)
+                && queued
+                    .inputs
+                    .iter()
+                    .any(|input| has_bytes(input) && is_awaited(input))
     }
 
     fn start_tasks(&mut self, turn: &mut Turn<'_>) {
+        if self.queue.is_empty() && self.rejoining.is_empty() {
+            return;
+        }
         let mut free = self.resume_tasks(turn);
         let mut ahead = self.room_ahead();
         let mut cursor = None;
@@ -121,7 +130,7 @@ impl Worker {
 
     /// An earlier attempt of the task runs, or something of its outputs is not gone yet.
     fn is_output_in_the_way(&self, task: TaskId) -> bool {
-        self.running.contains_key(&task) || !self.store.of_task(task).is_empty()
+        self.running.contains_key(&task) || self.store.has_any_of(task)
     }
 
     /// While memory is overfull, the next task starts only when nothing that runs or moves can relieve it.
@@ -212,12 +221,11 @@ impl Worker {
             }
             return;
         };
-        self.ahead
-            .on_done(running.started, turn.now, self.config.resources.slots);
+        self.ahead.on_done(running.started);
         match running.phase {
             Phase::Wanted | Phase::Cancelled => {
                 for (partition, bytes) in outputs {
-                    self.store_output(partition, bytes);
+                    self.store.add_output(partition, bytes);
                 }
                 let sizes = OutputSizes::of(&bytes);
                 let message = WorkerMessage::Finished {
@@ -263,22 +271,6 @@ impl Worker {
         for partition in running.inputs {
             self.settle(partition, turn);
         }
-    }
-
-    /// An output is in memory. A record that exists is of a queued task that expected it from elsewhere.
-    fn store_output(&mut self, partition: PartitionId, bytes: u64) {
-        if self.store.get(partition).is_none() {
-            let record = Record {
-                bytes: 0,
-                claim: Claim::Output,
-                state: State::Absent { failed: 0 },
-                needs: Default::default(),
-            };
-            self.store.insert(partition, record);
-        }
-        self.store.set_claim(partition, Claim::Output);
-        self.store.set_bytes(partition, bytes);
-        self.store.set_state(partition, State::Host { pins: 0 });
     }
 
     /// Ends a standstill that the shortage of memory caused. Returns whether it did something.

@@ -4,6 +4,7 @@
 //! memory, the order of eviction and the progress of every queued task in step with it. Knows no policy.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use transload_protocol::{GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
 
@@ -205,6 +206,12 @@ impl Store {
         self.keys_between(id(0), id(u32::MAX))
     }
 
+    /// Whether any partition of a task has a record here.
+    pub(crate) fn has_any_of(&self, task: TaskId) -> bool {
+        let id = |output| PartitionId { task, output };
+        self.records.range(id(0)..=id(u32::MAX)).next().is_some()
+    }
+
     /// Partitions of one graph that have a record here.
     pub(crate) fn of_graph(&self, graph: GraphId) -> Vec<PartitionId> {
         let id = |index, output| PartitionId {
@@ -219,13 +226,40 @@ impl Store {
         range.map(|(id, _)| *id).collect()
     }
 
-    /// Adds a record that does not exist yet, or changes the one that does.
-    pub(crate) fn insert(&mut self, id: PartitionId, record: Record) {
-        if let Some(old) = self.records.remove(&id) {
-            self.indexes.leave(id, &old);
+    /// A task has made this partition, which is in memory. A record that exists is of a queued task that expected it from elsewhere.
+    pub(crate) fn add_output(&mut self, id: PartitionId, bytes: u64) {
+        let bytes = bytes.min(MAX_PARTITION_BYTES);
+        let (claim, state) = (Claim::Output, State::Host { pins: 0 });
+        match self.records.entry(id) {
+            Entry::Vacant(place) => {
+                let record = Record {
+                    bytes,
+                    claim,
+                    state,
+                    needs: BTreeMap::new(),
+                };
+                self.indexes.enter(id, &record);
+                place.insert(record);
+            }
+            Entry::Occupied(_) => {
+                self.set_claim(id, claim);
+                self.set_bytes(id, bytes);
+                self.set_state(id, state);
+            }
         }
-        self.indexes.enter(id, &record);
-        self.records.insert(id, record);
+    }
+
+    /// Forgets a partition that is in memory and that nobody reads. Returns whether there was one such.
+    pub(crate) fn take_idle(&mut self, id: PartitionId) -> bool {
+        let Entry::Occupied(found) = self.records.entry(id) else {
+            return false;
+        };
+        let record = found.get();
+        let is_idle = record.state == State::Host { pins: 0 } && record.needs.is_empty();
+        if is_idle {
+            self.indexes.leave(id, &found.remove());
+        }
+        is_idle
     }
 
     /// Forgets a record.
@@ -273,7 +307,8 @@ impl Store {
                 state: State::Absent { failed: 0 },
                 needs: BTreeMap::new(),
             };
-            self.insert(id, record);
+            self.indexes.enter(id, &record);
+            self.records.insert(id, record);
         }
         self.edit(id, |record| {
             record.needs.insert(place, need);

@@ -9,6 +9,8 @@ use transload_protocol::{
     Time,
 };
 
+use crate::Given;
+
 /// Position in the queue: lower runs first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -56,9 +58,13 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
-    /// Every partition it reads, each once.
+    /// Every partition that has to be here for it, each once.
     pub(crate) fn distinct_inputs(&self) -> BTreeSet<PartitionId> {
-        self.inputs.iter().map(|input| input.partition).collect()
+        let inputs = self.inputs.iter();
+        inputs
+            .filter(|input| has_bytes(input))
+            .map(|input| input.partition)
+            .collect()
     }
 
     /// It can start when no slot is free.
@@ -67,15 +73,24 @@ impl Queued {
     }
 
     /// For each input of the layer, the partitions in order: the shape that `Action::Start` wants.
-    pub(crate) fn inputs_by_position(&self) -> Vec<Vec<PartitionId>> {
+    pub(crate) fn inputs_by_position(&self) -> Vec<Vec<Given>> {
         let mut positions = vec![Vec::new(); self.layer.inputs.len()];
         for input in &self.inputs {
             if let Some(position) = positions.get_mut(input.input as usize) {
-                position.push(input.partition);
+                position.push(if has_bytes(input) {
+                    Given::Held(input.partition)
+                } else {
+                    Given::Empty(input.partition)
+                });
             }
         }
         positions
     }
+}
+
+/// Whether there is anything in an input. What has no bytes is the same everywhere: nobody fetches it, keeps a copy or waits for it.
+pub(crate) fn has_bytes(input: &InputLocation) -> bool {
+    input.bytes > 0
 }
 
 /// A task that was started and has not ended.

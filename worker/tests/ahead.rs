@@ -8,9 +8,9 @@
 
 mod common;
 
-use common::{Bench, FIRST, messages, says_cancelled, small, starts, stops};
+use common::{Bench, FIRST, messages, says_cancelled, small, starts, stops, task};
 use transload_protocol::{Resources, Time, WorkerMessage};
-use transload_worker::{Action, Config};
+use transload_worker::{Action, Config, Input};
 
 /// A worker on which one task has run for so long.
 fn after_a_task_of(micros: u64, config: Config) -> Bench {
@@ -28,13 +28,41 @@ fn started(actions: &[Action]) -> usize {
 
 #[test]
 fn short_tasks_go_ahead_of_their_slots_up_to_a_limit() {
-    let mut bench = after_a_task_of(20, small());
+    let mut bench = after_a_task_of(100, small());
     let ahead: usize = (1..100)
         .map(|index| started(&bench.assign(index, &[])))
         .sum();
-    assert_eq!(ahead, 1 + 16, "one has the slot and sixteen wait for it");
-    bench.now = bench.now.after_micros(20);
+    assert_eq!(ahead, 1 + 20, "one has the slot, and 2 ms wait for it");
+    bench.now = bench.now.after_micros(100);
     assert_eq!(started(&bench.done(1, &[])), 1, "one for one");
+}
+
+#[test]
+fn however_short_tasks_are_so_many_and_no_more_go_ahead() {
+    let mut bench = after_a_task_of(1, small());
+    let ahead: usize = (1..200)
+        .map(|index| started(&bench.assign(index, &[])))
+        .sum();
+    assert_eq!(ahead, 1 + 128);
+}
+
+#[test]
+fn ends_that_are_told_together_share_the_time_that_they_took() {
+    let mut bench = after_a_task_of(20, small());
+    for index in 1..11 {
+        bench.assign(index, &[]);
+    }
+    bench.now = bench.now.after_micros(2_000);
+    let ends: Vec<Input> = (1..11)
+        .map(|index| Input::TaskDone {
+            task: task(index),
+            attempt: FIRST,
+            bytes: vec![],
+        })
+        .collect();
+    bench.inputs(ends);
+    assert!(starts(&bench.assign(11, &[]), 11));
+    assert!(starts(&bench.assign(12, &[]), 12), "each took 200 us");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use common::{
     says, says_missing, shared, small, starts, task,
 };
 use transload_protocol::{Attempt, Event, OutputSizes, Resources, WorkerId, WorkerMessage};
-use transload_worker::{Action, Config};
+use transload_worker::{Action, Config, Given};
 
 #[test]
 fn a_task_starts_once_its_remote_input_has_arrived() {
@@ -37,9 +37,27 @@ fn an_input_read_twice_is_fetched_once_and_passed_twice() {
     let arrived = bench.fetched(part(50), PEER, 10);
     assert!(arrived.iter().any(|action| matches!(
         action,
-        Action::Start { inputs, .. } if *inputs == [[part(50), part(50)]]
+        Action::Start { inputs, .. } if *inputs == [[Given::Held(part(50)); 2]]
     )));
     assert!(drops(&bench.done(1, &[1]), part(50)));
+}
+
+#[test]
+fn an_input_without_bytes_is_neither_fetched_nor_waited_for() {
+    let mut bench = Bench::new(small());
+    bench.assign(0, &[]);
+    // Of one the maker is unknown here, of the other it is queued.
+    bench.assign(1, &[]);
+    let empty = [from(PEER, part(50), 0), from(WorkerId(77), part(1), 0)];
+    let assigned = bench.assign_as(2, FIRST, 0, &empty);
+    assert_eq!(messages(&assigned), [] as [&WorkerMessage; 0]);
+    bench.done(0, &[]);
+    let started = bench.done(1, &[0]);
+    assert!(started.iter().any(|action| matches!(
+        action,
+        Action::Start { inputs, .. } if *inputs == [[Given::Empty(part(50)), Given::Empty(part(1))]]
+    )));
+    assert!(!drops(&bench.done(2, &[]), part(50)), "it never was here");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use transload_protocol::{
     Arguments, Attempt, Fused, LayerIndex, LayerSpec, Resources, SchedulerToWorker, Step,
     StepInput, TaskErrorKind, Tier, Time, WorkerMessage,
 };
-use transload_worker::{Action, Config, Input, Worker};
+use transload_worker::{Action, Config, Given, Input, Worker};
 
 #[test]
 fn tasks_start_in_order_as_slots_allow() {
@@ -76,7 +76,7 @@ fn a_start_names_inputs_by_position_and_is_told() {
         task: task(2),
         attempt: FIRST,
         layer: LayerIndex(0),
-        inputs: vec![vec![output(1, 1), output(1, 0)]],
+        inputs: vec![vec![Given::Held(output(1, 1)), Given::Held(output(1, 0))]],
     };
     let started = WorkerMessage::Started {
         task: task(2),

@@ -1,6 +1,7 @@
 //! The worker machine, whose tasks, spills and loads end at once.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use transload_protocol::{
     Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
@@ -26,9 +27,7 @@ pub(crate) fn run(tasks: u32) -> Result<(), String> {
     let mut run = Run::new(u64::MAX / 2);
     for first in (0..tasks).step_by(BATCH as usize) {
         let batch = first..(first + BATCH).min(tasks);
-        for index in batch.clone() {
-            run.assign(index, None);
-        }
+        run.assign(batch.clone(), |_| None);
         run.settle();
         run.release(batch);
     }
@@ -39,7 +38,7 @@ pub(crate) fn run(tasks: u32) -> Result<(), String> {
 pub(crate) fn spill(tasks: u32) -> Result<(), String> {
     let mut run = Run::new(20 * OUTPUT_BYTES);
     for index in 0..tasks {
-        run.assign(index, index.checked_sub(DISTANCE));
+        run.assign(index..index + 1, |index| index.checked_sub(DISTANCE));
         run.settle();
         if let Some(read) = index.checked_sub(DISTANCE) {
             run.release(read..read + 1);
@@ -92,41 +91,27 @@ impl Run {
         run
     }
 
-    /// Assigns a task that reads nothing (layer 0), or the output of another one (layer 1).
-    fn assign(&mut self, index: u32, reads: Option<u32>) {
-        let inputs: Vec<InputLocation> = reads
-            .map(|source| InputLocation {
-                input: 0,
-                partition: PartitionId {
-                    task: task(source),
-                    output: 0,
-                },
-                worker: SELF,
-                bytes: OUTPUT_BYTES,
-                shared: false,
-            })
-            .into_iter()
-            .collect();
-        self.feed(Input::FromScheduler(SchedulerToWorker::Assign {
-            tasks: vec![TaskAssignment {
-                task: task(index),
-                attempt: Attempt(0),
-                layer: LayerIndex(u32::from(reads.is_some())),
-                order: index.into(),
-                inputs,
-            }],
-        }));
+    /// Assigns tasks that read nothing (layer 0), or each the output of another one (layer 1).
+    fn assign(&mut self, indices: Range<u32>, reads: impl Fn(u32) -> Option<u32>) {
+        let tasks = indices.map(|index| assignment(index, reads(index)));
+        let tasks = tasks.collect();
+        self.feed(Input::FromScheduler(SchedulerToWorker::Assign { tasks }));
     }
 
-    fn release(&mut self, tasks: std::ops::Range<u32>) {
+    fn release(&mut self, tasks: Range<u32>) {
         let tasks = tasks.map(task).collect();
         self.feed(Input::FromScheduler(SchedulerToWorker::Release { tasks }));
     }
 
-    /// Ends whatever has begun, and what follows from that.
+    /// Ends whatever has begun, and what follows from that: all that has ended meanwhile is told together.
     fn settle(&mut self) {
-        while let Some(input) = self.pending.pop_front() {
-            self.feed(input);
+        while !self.pending.is_empty() {
+            self.now = self.now.after_micros(10);
+            for input in std::mem::take(&mut self.pending) {
+                self.worker.take_in(self.now, input, &mut self.actions);
+            }
+            self.worker.decide(self.now, &mut self.actions);
+            self.carry_out();
         }
     }
 
@@ -141,6 +126,10 @@ impl Run {
     fn feed(&mut self, input: Input) {
         self.now = self.now.after_micros(10);
         self.worker.handle(self.now, input, &mut self.actions);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
         for action in self.actions.drain(..) {
             let input = match action {
                 Action::Start { task, attempt, .. } => Input::TaskDone {
@@ -173,6 +162,26 @@ impl Run {
             };
             self.pending.push_back(input);
         }
+    }
+}
+
+fn assignment(index: u32, reads: Option<u32>) -> TaskAssignment {
+    let location = |source| InputLocation {
+        input: 0,
+        partition: PartitionId {
+            task: task(source),
+            output: 0,
+        },
+        worker: SELF,
+        bytes: OUTPUT_BYTES,
+        shared: false,
+    };
+    TaskAssignment {
+        task: task(index),
+        attempt: Attempt(0),
+        layer: LayerIndex(u32::from(reads.is_some())),
+        order: index.into(),
+        inputs: reads.map(location).into_iter().collect(),
     }
 }
 

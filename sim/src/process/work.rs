@@ -3,10 +3,10 @@
 use transload_protocol::{
     Attempt, LayerIndex, LayerSpec, PartitionId, Resources, TaskErrorKind, TaskId,
 };
-use transload_worker::Input;
+use transload_worker::{Given, Input};
 
 use super::{Death, DiskOperation, Execution, Life, Outcome, Process, Stage, Stored};
-use crate::graphs::{Fate, operate};
+use crate::graphs::{Fate, GraphPlan, operate};
 use crate::network::Happening;
 use crate::world::{Step, World};
 
@@ -17,7 +17,7 @@ impl Process {
         task: TaskId,
         attempt: Attempt,
         layer: LayerIndex,
-        inputs: &[Vec<PartitionId>],
+        inputs: &[Vec<Given>],
     ) -> Step {
         let Some(spec) = self.layers.get(&(task.graph, layer)).cloned() else {
             return Err(format!(
@@ -40,11 +40,11 @@ impl Process {
         if beside_another && self.memory_bytes() > self.config.memory_bytes {
             return Err(format!("starts {task} beside another with memory overfull"));
         }
-        let values = self.compute(task, &spec, inputs)?;
         let plan = world.plans.get(&task.graph).cloned();
         let Some(plan) = plan else {
             return Err(format!("starts {task}, which nobody submitted"));
         };
+        let values = self.compute(task, &spec, &plan, inputs)?;
         if plan.values_of(task.index) != values {
             return Err(format!("starts {task} with the wrong inputs"));
         }
@@ -132,12 +132,24 @@ impl Process {
         &self,
         task: TaskId,
         spec: &LayerSpec,
-        inputs: &[Vec<PartitionId>],
+        plan: &GraphPlan,
+        inputs: &[Vec<Given>],
     ) -> Result<Vec<u64>, String> {
         let mut values = Vec::new();
         for list in inputs {
             let mut of_input = Vec::new();
-            for partition in list {
+            for given in list {
+                let partition = match given {
+                    Given::Held(partition) => partition,
+                    Given::Empty(partition) => {
+                        let values = plan.values_of(partition.task.index);
+                        let value = values.get(partition.output as usize).copied();
+                        of_input.push(value.filter(|value| plan.may_be_empty(*value)).ok_or_else(
+                            || format!("starts {task} as if {partition} were empty"),
+                        )?);
+                        continue;
+                    }
+                };
                 match self.store.get(partition) {
                     Some(stored) if !stored.on_disk => of_input.push(stored.value),
                     Some(_) => return Err(format!("starts {task}: {partition} is on disk")),

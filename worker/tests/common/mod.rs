@@ -121,6 +121,17 @@ impl Bench {
         out
     }
 
+    /// Several inputs that arrive together.
+    pub fn inputs(&mut self, inputs: Vec<Input>) -> Vec<Action> {
+        let mut out = Vec::new();
+        for input in inputs {
+            self.worker.take_in(self.now, input, &mut out);
+        }
+        self.worker.decide(self.now, &mut out);
+        self.worker.check().expect("holds");
+        out
+    }
+
     pub fn send(&mut self, message: SchedulerToWorker) -> Vec<Action> {
         self.input(Input::FromScheduler(message))
     }
