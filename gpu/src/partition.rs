@@ -83,6 +83,11 @@ impl Partition {
         self.data.bytes
     }
 
+    /// Whether it has neither metadata nor buffers: then it is like every other such partition.
+    pub fn is_empty(&self) -> bool {
+        self.data.metadata.is_empty() && self.data.buffers.is_empty()
+    }
+
     /// The memory that the buffers are in.
     pub fn tier(&self) -> Tier {
         Tier::Host

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use transload_gpu::Partition;
 use transload_protocol::{Attempt, LayerIndex, PartitionId, TaskErrorKind, TaskId, WorkerId};
-use transload_worker::{Action, Input};
+use transload_worker::{Action, Given, Input};
 
 use super::completions::Completion;
 use super::disk;
@@ -95,13 +95,12 @@ impl Driver {
         self.next_fetch += 1;
         let fetcher = Arc::clone(&self.parts.fetcher);
         let destination = self.parts.store.destination(bytes);
-        let completions = self.completions.clone();
+        let completions = Arc::clone(&self.completions);
         let task = self.parts.data_runtime.spawn(async move {
             let start = Instant::now();
             let result = fetcher.fetch(&addresses, id, &destination).await;
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            // A worker that is ending listens no more.
-            let _ = completions.send(Completion::Fetch {
+            completions.push(Completion::Fetch {
                 id,
                 number,
                 micros,
@@ -118,13 +117,7 @@ impl Driver {
         }
     }
 
-    fn start(
-        &mut self,
-        task: TaskId,
-        attempt: Attempt,
-        layer: LayerIndex,
-        inputs: &[Vec<PartitionId>],
-    ) {
+    fn start(&mut self, task: TaskId, attempt: Attempt, layer: LayerIndex, inputs: &[Vec<Given>]) {
         let prepared = self
             .layers
             .get(&task.graph)
@@ -132,9 +125,13 @@ impl Driver {
             .cloned();
         let partitions: Option<Vec<Vec<Partition>>> = inputs
             .iter()
-            .map(|ids| {
-                ids.iter()
-                    .map(|id| self.parts.store.in_memory(*id))
+            .map(|given| {
+                let given = given.iter();
+                given
+                    .map(|given| match given {
+                        Given::Held(id) => self.parts.store.in_memory(*id),
+                        Given::Empty(_) => Some(self.empty.clone()),
+                    })
                     .collect()
             })
             .collect();
@@ -165,11 +162,9 @@ impl Driver {
 
     fn on_disk(&mut self, operation: impl FnOnce() -> Completion + Send + 'static) {
         while self.disk.try_join_next().is_some() {}
-        let completions = self.completions.clone();
-        self.disk.spawn_blocking(move || {
-            // A worker that is ending listens no more.
-            let _ = completions.send(operation());
-        });
+        let completions = Arc::clone(&self.completions);
+        self.disk
+            .spawn_blocking(move || completions.push(operation()));
     }
 
     pub(super) fn discard(&mut self, id: PartitionId) {

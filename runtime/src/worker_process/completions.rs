@@ -45,6 +45,11 @@ pub(super) enum Completion {
     },
 }
 
+/// The size that is told of an output. Buffers of no length are something nevertheless.
+fn told_bytes(partition: &Partition) -> u64 {
+    partition.bytes().max(u64::from(!partition.is_empty()))
+}
+
 impl Driver {
     pub(super) fn complete(&mut self, completion: Completion) {
         let input = match completion {
@@ -70,8 +75,7 @@ impl Driver {
             Completion::Spill { id, result } => self.spill_ended(id, result),
             Completion::Load { id, result } => self.load_ended(id, result),
         };
-        self.pending.push_back(input);
-        self.feed_pending();
+        self.take_in(input);
     }
 
     fn task_ended(
@@ -81,10 +85,12 @@ impl Driver {
         result: Result<Vec<Partition>, Failure>,
     ) -> Input {
         self.parts.executor.forget(task, attempt);
-        self.resuming.remove(&(task, attempt));
+        if !self.resuming.is_empty() {
+            self.resuming.remove(&(task, attempt));
+        }
         match result {
             Ok(partitions) => {
-                let bytes = partitions.iter().map(Partition::bytes).collect();
+                let bytes = partitions.iter().map(told_bytes).collect();
                 for (output, partition) in (0..).zip(partitions) {
                     let id = PartitionId { task, output };
                     self.parts.store.insert_output(id, partition);
@@ -198,5 +204,22 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_like_any_other_without_bytes_is_told_as_empty() {
+        let size = |metadata: &'static [u8], buffers| {
+            told_bytes(&Partition::new(Bytes::from_static(metadata), buffers))
+        };
+        assert_eq!(size(b"", vec![]), 0);
+        assert_eq!(size(b"", vec![Bytes::new(), Bytes::new()]), 1);
+        assert_eq!(size(b"schema", vec![Bytes::new()]), 6);
     }
 }

@@ -4,14 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use transload_gpu::SpillDirectory;
+use transload_gpu::{Partition, SpillDirectory};
 use transload_protocol::{
-    Address, Attempt, GraphId, LayerIndex, PartitionId, SchedulerToWorker, TaskId, WorkerId,
+    Address, Attempt, GraphId, LayerIndex, PartitionId, SchedulerToWorker, TaskId, Time, WorkerId,
     WorkerMessage,
 };
 use transload_worker::{Action, Input, Worker};
@@ -19,7 +20,9 @@ use transload_worker::{Action, Input, Worker};
 use super::completions::Completion;
 use super::executor::Executor;
 use super::fused::PreparedLayer;
+use super::inbox::Inbox;
 use super::link::{Home, Link, LinkEvent};
+use super::quick::IdMap;
 use super::store::PartitionStore;
 use crate::RuntimeError;
 use crate::clock::Clock;
@@ -28,6 +31,9 @@ use crate::control::{Connected, SendLimits};
 use crate::fetcher::Fetcher;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// While slot threads go from one short task to the next, the driver looks by itself for what they have ended, this long after it
+/// last found something.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// What a driver is made of.
 pub(super) struct Parts {
@@ -54,42 +60,45 @@ pub(super) struct Driver {
     pub(super) parts: Parts,
     pub(super) worker: Worker,
     pub(super) clock: Clock,
-    /// Inputs that follow from actions, to be fed before anything else.
+    /// When what is handled now was taken.
+    now: Time,
+    /// Inputs that follow from actions, to be taken in before the next decision.
     pub(super) pending: VecDeque<Input>,
     pub(super) actions: Vec<Action>,
     /// Messages to the scheduler, sent together.
     pub(super) outgoing: Vec<WorkerMessage>,
     pub(super) peers: HashMap<WorkerId, Arc<[Address]>>,
-    pub(super) layers: HashMap<GraphId, HashMap<LayerIndex, Arc<PreparedLayer>>>,
-    pub(super) fetches: HashMap<PartitionId, InFlight>,
+    pub(super) layers: IdMap<GraphId, IdMap<LayerIndex, Arc<PreparedLayer>>>,
+    pub(super) fetches: IdMap<PartitionId, InFlight>,
     pub(super) next_fetch: u64,
     /// Who waits in a task for its slot to come back.
     pub(super) resuming: HashMap<(TaskId, Attempt), Vec<oneshot::Sender<()>>>,
     /// Spills and loads, which must be over before the spill directory is removed.
     pub(super) disk: JoinSet<()>,
-    pub(super) completions: mpsc::UnboundedSender<Completion>,
-    pub(super) completed: mpsc::UnboundedReceiver<Completion>,
+    pub(super) completions: Arc<Inbox<Completion>>,
+    /// Handed to tasks in the place of every partition without bytes.
+    pub(super) empty: Partition,
     pub(super) exiting: bool,
 }
 
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
-        let (completions, completed) = mpsc::unbounded_channel();
         Self {
             worker: Worker::new(parts.machine.clone()),
             parts,
+            now: Time::default(),
             clock: Clock::start(),
             pending: VecDeque::new(),
             actions: Vec::new(),
             outgoing: Vec::new(),
             peers: HashMap::new(),
-            layers: HashMap::new(),
-            fetches: HashMap::new(),
+            layers: IdMap::default(),
+            fetches: IdMap::default(),
             next_fetch: 0,
             resuming: HashMap::new(),
             disk: JoinSet::new(),
-            completions,
-            completed,
+            completions: Arc::new(Inbox::new()),
+            empty: Partition::new(Bytes::new(), Vec::new()),
             exiting: false,
         }
     }
@@ -103,12 +112,15 @@ impl Driver {
     ) -> Result<(), RuntimeError> {
         let mut link = Link::up(scheduler, limits);
         let mut messages = Vec::new();
+        let mut completed = Vec::new();
         let mut measure = interval(MEASURE_EVERY);
         measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let worker = self.parts.home.worker;
         self.pending.push_back(Input::Connected { worker });
+        // Whether something had ended when it last looked.
+        let mut found = false;
         let ended = loop {
-            self.feed_pending();
+            self.decide();
             if !self.outgoing.is_empty() {
                 link.send(std::mem::take(&mut self.outgoing));
             }
@@ -117,26 +129,26 @@ impl Driver {
             }
             let deadline = self.worker.next_deadline();
             let wake = deadline.map_or_else(Instant::now, |time| self.clock.instant(time));
+            // Where tasks wait for their slots, each end would wake this thread, to no use but to be told.
+            let looks_soon = found && self.parts.executor.has_line();
+            self.completions.look_soon(looks_soon);
+            let look = Instant::now() + LOOK_AFTER;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
                     link.send(vec![WorkerMessage::Goodbye]);
                     break Ok(());
                 }
-                Some(completion) = self.completed.recv() => {
-                    self.complete(completion);
-                    while let Ok(completion) = self.completed.try_recv() {
-                        self.complete(completion);
-                    }
-                }
+                () = self.completions.next(&mut completed) => {}
                 event = link.next(&mut messages) => {
+                    self.now = self.clock.now();
                     for message in messages.drain(..) {
                         self.hear(message);
                     }
                     match event {
                         LinkEvent::Heard => {}
                         LinkEvent::Lost(reason) => {
-                            self.feed_pending();
+                            self.decide();
                             if self.exiting {
                                 break Ok(());
                             }
@@ -156,9 +168,18 @@ impl Driver {
                 _ = measure.tick() => self.pending.push_back(Input::Measured {
                     resident_bytes: resident_bytes(),
                 }),
-                () = sleep_until(wake), if deadline.is_some() => self.pending.push_back(Input::Tick),
+                () = sleep_until(wake), if deadline.is_some() => {}
+                () = sleep_until(look), if looks_soon => {}
             }
-            self.tick_if_due();
+            self.now = self.clock.now();
+            // Whatever has woken it, it takes what is there.
+            if completed.is_empty() {
+                self.completions.take(&mut completed);
+            }
+            found = !completed.is_empty();
+            for completion in completed.drain(..) {
+                self.complete(completion);
+            }
         };
         let patience = self.parts.stop_timeout;
         self.clean_up().await;
@@ -175,31 +196,39 @@ impl Driver {
         };
         tracing::warn!(worker = %home.worker, %reason, patience = ?home.patience, "lost the scheduler; trying to come back");
         self.pending.push_back(Input::Disconnected);
-        self.feed_pending();
+        self.decide();
         self.outgoing.clear();
         self.layers.clear();
         Ok(returning)
     }
 
-    /// A deadline passes even while something else keeps happening.
-    fn tick_if_due(&mut self) {
-        let now = self.clock.now();
-        if self.worker.next_deadline().is_some_and(|time| time <= now)
-            && self.pending.back() != Some(&Input::Tick)
-        {
-            self.pending.push_back(Input::Tick);
+    /// Tells the machine something, and does what is to be done at once.
+    pub(super) fn take_in(&mut self, input: Input) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.worker.take_in(self.now, input, &mut actions);
+        self.carry_out(actions);
+    }
+
+    /// Does what follows from all that the machine was told, until nothing more follows. Deadlines pass here, too.
+    fn decide(&mut self) {
+        loop {
+            while let Some(input) = self.pending.pop_front() {
+                self.take_in(input);
+            }
+            let mut actions = std::mem::take(&mut self.actions);
+            self.worker.decide(self.now, &mut actions);
+            self.carry_out(actions);
+            if self.pending.is_empty() {
+                return;
+            }
         }
     }
 
-    pub(super) fn feed_pending(&mut self) {
-        while let Some(input) = self.pending.pop_front() {
-            let mut actions = std::mem::take(&mut self.actions);
-            self.worker.handle(self.clock.now(), input, &mut actions);
-            for action in actions.drain(..) {
-                self.act(action);
-            }
-            self.actions = actions;
+    fn carry_out(&mut self, mut actions: Vec<Action>) {
+        for action in actions.drain(..) {
+            self.act(action);
         }
+        self.actions = actions;
     }
 
     /// Takes what the driver itself needs out of a message and hands it on.
@@ -221,8 +250,7 @@ impl Driver {
             | SchedulerToWorker::Recall { .. }
             | SchedulerToWorker::Shutdown => None,
         };
-        self.pending.push_back(Input::FromScheduler(message));
-        self.feed_pending();
+        self.take_in(Input::FromScheduler(message));
         if let Some(graph) = forgotten {
             self.layers.remove(&graph);
         }

@@ -3,7 +3,6 @@
 //! Called by the driver, which knows what may run; sockets and disks are on other threads.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,13 +11,14 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::Partition;
 use transload_protocol::{Attempt, IMPORT_OPERATOR, TaskErrorKind, TaskId};
 
 use super::completions::Completion;
 use super::fused::{Failure, PreparedLayer};
+use super::inbox::Inbox;
+use super::quick::IdMap;
 use super::slots::{Id, Slots};
 use crate::inside::{Inside, WorkerClient};
 use crate::scatter::{SCATTER_OPERATOR, fetch_offered};
@@ -40,7 +40,7 @@ pub(super) struct Executor {
     environment: Arc<WorkerEnvironment>,
     /// For tasks that submit graphs of their own.
     client: Arc<WorkerClient>,
-    running: HashMap<(TaskId, Attempt), CancellationToken>,
+    running: IdMap<(TaskId, Attempt), CancellationToken>,
     slots: Arc<Slots<Job>>,
 }
 
@@ -49,7 +49,7 @@ struct Job {
     layer: Arc<PreparedLayer>,
     operators: Arc<OperatorRegistry>,
     context: TaskContext,
-    completions: mpsc::UnboundedSender<Completion>,
+    completions: Arc<Inbox<Completion>>,
 }
 
 impl Executor {
@@ -74,7 +74,7 @@ impl Executor {
             operators: Arc::new(operators),
             environment: Arc::clone(environment),
             client,
-            running: HashMap::new(),
+            running: IdMap::default(),
             slots: Arc::new(Slots::new(environment.slots.max(1))),
         })
     }
@@ -86,7 +86,7 @@ impl Executor {
         attempt: Attempt,
         layer: Arc<PreparedLayer>,
         inputs: Vec<Vec<Partition>>,
-        completions: &mpsc::UnboundedSender<Completion>,
+        completions: &Arc<Inbox<Completion>>,
     ) {
         let cancelled = CancellationToken::new();
         self.running.insert((task, attempt), cancelled.clone());
@@ -110,7 +110,7 @@ impl Executor {
                 layer,
                 operators: Arc::clone(&self.operators),
                 context,
-                completions: completions.clone(),
+                completions: Arc::clone(completions),
             },
         ));
     }
@@ -119,12 +119,11 @@ impl Executor {
         &self,
         task: TaskId,
         attempt: Attempt,
-        completions: &mpsc::UnboundedSender<Completion>,
+        completions: &Arc<Inbox<Completion>>,
     ) -> Inside {
-        let completions = completions.clone();
+        let completions = Arc::clone(completions);
         let requests = move |request| {
-            // A worker that is ending listens no more.
-            let _ = completions.send(Completion::Slot {
+            completions.push(Completion::Slot {
                 task,
                 attempt,
                 request,
@@ -144,10 +143,11 @@ impl Executor {
             cancelled.cancel();
         }
         if let Some(job) = self.slots.withdraw((task, attempt)) {
-            job.end(Err(Failure {
+            let result = Err(Failure {
                 error: stopped(),
                 step: None,
-            }));
+            });
+            job.completions.push(ended(job.id(), result));
         }
     }
 
@@ -159,6 +159,11 @@ impl Executor {
     /// The machine gives a task its slot back.
     pub(super) fn return_slot(&self, task: TaskId, attempt: Attempt) {
         self.slots.return_to((task, attempt));
+    }
+
+    /// Whether tasks wait for slots that others occupy, which is when slot threads report ends together.
+    pub(super) fn has_line(&self) -> bool {
+        self.slots.has_line()
     }
 
     fn begin(&self, jobs: impl IntoIterator<Item = Job>) {
@@ -201,29 +206,18 @@ impl Job {
         (self.context.task, self.context.attempt)
     }
 
-    async fn run(self) {
+    async fn run(self) -> Completion {
         let id = self.id();
-        let result = self.layer.run(&self.operators, self.context).await;
-        tell(&self.completions, id, result);
-    }
-
-    /// Ends without having run.
-    fn end(self, result: Result<Vec<Partition>, Failure>) {
-        tell(&self.completions, self.id(), result);
+        ended(id, self.layer.run(&self.operators, self.context).await)
     }
 }
 
-fn tell(
-    completions: &mpsc::UnboundedSender<Completion>,
-    (task, attempt): Id,
-    result: Result<Vec<Partition>, Failure>,
-) {
-    // A worker that is ending listens no more.
-    let _ = completions.send(Completion::Task {
+fn ended((task, attempt): Id, result: Result<Vec<Partition>, Failure>) -> Completion {
+    Completion::Task {
         task,
         attempt,
         result,
-    });
+    }
 }
 
 /// Runs a task, and then those that waited for its slots.
@@ -231,16 +225,20 @@ fn occupy(slots: Arc<Slots<Job>>, mut job: Job) -> BoxFuture<'static, ()> {
     async move {
         let mut in_a_row = 0;
         loop {
-            let id = job.id();
-            job.run().await;
-            let mut next = slots.end(id).into_iter();
-            let Some(first) = next.next() else {
+            let (id, completions) = (job.id(), Arc::clone(&job.completions));
+            let completion = job.run().await;
+            // Told before anyone begins in its place, who may have something to tell as well.
+            let (turn, is_awaited) = slots.end(id, || completions.put(completion));
+            if is_awaited || turn.is_low {
+                completions.wake();
+            }
+            for further in turn.further {
+                tokio::spawn(occupy(Arc::clone(&slots), further));
+            }
+            let Some(first) = turn.first else {
                 return;
             };
             job = first;
-            for further in next {
-                tokio::spawn(occupy(Arc::clone(&slots), further));
-            }
             in_a_row += 1;
             if in_a_row == TASKS_IN_A_ROW {
                 in_a_row = 0;

@@ -9,7 +9,9 @@ mod disk;
 mod driver;
 mod executor;
 mod fused;
+mod inbox;
 mod link;
+mod quick;
 mod slots;
 mod store;
 

@@ -3,7 +3,6 @@
 //! Filled and emptied by the driver as the machine says; read by the servers of partitions at the same time. A partition is
 //! immutable and shared, so that serving one and spilling it do not disturb each other.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
@@ -14,6 +13,8 @@ use transload_gpu::{
 };
 use transload_protocol::PartitionId;
 use transload_transport::{Destination, PartitionSource};
+
+use super::quick::IdMap;
 
 /// Where a partition is.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ pub(super) enum Held {
 
 /// All partitions of one worker.
 pub(super) struct PartitionStore {
-    held: Mutex<HashMap<PartitionId, Held>>,
+    held: Mutex<IdMap<PartitionId, Held>>,
     /// Counts what is stored. The machine decides what may be stored, and overbooks for a task that needs more than there is.
     memory: Budget,
     /// Counts what is read back only to be sent, which is bounded by `loads`.
@@ -105,7 +106,7 @@ impl PartitionStore {
         &self.memory
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<PartitionId, Held>> {
+    fn held(&self) -> MutexGuard<'_, IdMap<PartitionId, Held>> {
         // Nothing that holds this lock can leave the map half-changed.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
