@@ -73,6 +73,8 @@ struct Submission {
     reading: bool,
     cancelled: bool,
     released_early: bool,
+    /// It imports what may be gone.
+    may_be_refused: bool,
 }
 
 impl Submission {
@@ -152,6 +154,14 @@ impl Client {
                 submission.held.contains(&task.index) && (is_there || is_broadcast)
             }
         }
+    }
+
+    /// Whether a graph of this client that is not over may read results of that one.
+    pub(crate) fn imports_from(&self, graph: GraphId) -> bool {
+        let live = self.submissions.iter().filter(|it| it.id.is_some());
+        let live = live.filter(|it| it.status != Status::Over && self.presence != Presence::Gone);
+        live.filter_map(|it| it.plan.as_ref())
+            .any(|plan| plan.imports_from(graph))
     }
 
     /// The partitions that this client was told a worker has, of graphs that are finished and whole.

@@ -4,8 +4,8 @@
 //! one at the right place.
 
 use transload_protocol::{
-    Blob, CompiledGraph, Edges, ExplicitEdges, Layer, LayerIndex, Resources, Source, TaskErrorKind,
-    TaskGraph,
+    Blob, CompiledGraph, Edges, ExplicitEdges, GraphId, Layer, LayerIndex, Resources, Source,
+    TaskErrorKind, TaskGraph, TaskId, TaskRange,
 };
 
 use crate::random::{Random, mix};
@@ -78,6 +78,13 @@ impl GraphPlan {
         })
     }
 
+    /// Whether it reads results of that graph.
+    pub(crate) fn imports_from(&self, graph: GraphId) -> bool {
+        let layers = self.compiled.layers().iter();
+        let mut imports = layers.flat_map(|layer| &layer.imports);
+        imports.any(|range| range.graph == graph)
+    }
+
     /// Indices of the tasks whose outputs the client keeps.
     pub(crate) fn kept_tasks(&self) -> Vec<u32> {
         let layers = (0_u32..).zip(self.compiled.layers());
@@ -115,7 +122,7 @@ pub(crate) fn operate(
 }
 
 /// All values of a graph, computed one task after another.
-fn evaluate(graph: &CompiledGraph) -> Vec<Vec<u64>> {
+fn evaluate(graph: &CompiledGraph, imported: impl Fn(TaskId) -> Option<Vec<u64>>) -> Vec<Vec<u64>> {
     let mut values: Vec<Vec<u64>> = Vec::new();
     for index in 0..graph.task_count() {
         let Some((layer_index, position)) = graph.locate(index) else {
@@ -124,6 +131,10 @@ fn evaluate(graph: &CompiledGraph) -> Vec<Vec<u64>> {
         let Some(layer) = graph.layers().get(layer_index.0 as usize) else {
             break;
         };
+        if let Some(source) = layer.imported(position) {
+            values.push(imported(source).unwrap_or_default());
+            continue;
+        }
         let mut inputs = vec![Vec::new(); layer.inputs.len()];
         graph.for_each_input(index, |input| {
             let value = values
@@ -164,12 +175,55 @@ pub(crate) fn random_graph(scenario: &Scenario, random: &mut Random) -> Result<G
             }
         }
     }
+    plan_of(graph, scenario, random, |_| None)
+}
+
+/// A graph that imports a kept layer of another, or a part of it, and reads it once or twice; none where nothing is kept there.
+pub(crate) fn importing_graph(
+    source: (GraphId, &GraphPlan),
+    scenario: &Scenario,
+    random: &mut Random,
+) -> Option<Result<GraphPlan, String>> {
+    let (id, plan) = source;
+    let kept = plan.compiled.outputs();
+    let layer = *kept.get(random.index(kept.len().max(1)))?;
+    let tasks = plan.compiled.tasks_of(layer);
+    let first = tasks.start + random.small(0, tasks.end - tasks.start - 1);
+    let outputs = plan.compiled.layer_of(first)?.outputs;
+    let mut graph = TaskGraph::new(format!("importing {:x}", random.next()));
+    let range = TaskRange {
+        graph: id,
+        first,
+        count: tasks.end - first,
+    };
+    let imported = graph.push_import("imported", vec![range], outputs);
+    let read = Layer::new("read", "op-0", range.count).reading(imported, Edges::OneToOne);
+    let read = graph.push(read);
+    graph.keep(read);
+    if random.chance(500) {
+        let all = Layer::new("all", "op-1", 1).reading(imported, Edges::Broadcast);
+        let all = graph.push(all);
+        graph.keep(all);
+    }
+    if random.chance(300) {
+        graph.keep(imported);
+    }
+    let values = |task: TaskId| Some(plan.values_of(task.index).to_vec());
+    Some(plan_of(graph, scenario, random, values))
+}
+
+fn plan_of(
+    graph: TaskGraph,
+    scenario: &Scenario,
+    random: &mut Random,
+    imported: impl Fn(TaskId) -> Option<Vec<u64>>,
+) -> Result<GraphPlan, String> {
     let compiled = graph.compile().map_err(|error| error.to_string())?;
     let fates = (0..compiled.task_count())
         .map(|_| random_fate(scenario, random))
         .collect();
     Ok(GraphPlan {
-        values: evaluate(&compiled),
+        values: evaluate(&compiled, imported),
         compiled,
         fates,
         partition_bytes: scenario.partition_bytes,

@@ -76,6 +76,9 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
                 wrong("every worker can run it".to_owned())
             }
         }
-        TaskErrorKind::SourceGone => wrong("it imports nothing".to_owned()),
+        TaskErrorKind::SourceGone if layer.imports.is_empty() => {
+            wrong("it imports nothing".to_owned())
+        }
+        TaskErrorKind::SourceGone => Ok(()),
     }
 }

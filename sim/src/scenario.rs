@@ -124,6 +124,8 @@ pub struct Scenario {
     /// The time from which nothing fails by chance any more.
     pub calm_after_micros: u64,
 
+    /// Chance that a graph imports results of another one.
+    pub import_per_mille: u32,
     /// Chance that a client cancels a graph.
     pub cancel_per_mille: u32,
     /// Chance that a client releases some of what it holds without having read it.
@@ -201,6 +203,7 @@ impl Scenario {
             arrivals: 0,
             respawn_per_mille: 1_000,
             calm_after_micros: 1_000_000,
+            import_per_mille: 0,
             cancel_per_mille: 0,
             release_early_per_mille: 0,
             stream_per_mille: 300,
@@ -225,6 +228,7 @@ impl Scenario {
         scenario.scheduler_crashes = random.pick(&[0, 0, 1, 3], 0);
         scenario.task_submits_per_mille = random.pick(&[0, 300, 1_000, 1_000], 0);
         scenario.graphs_within_tasks = random.small(1, 8);
+        scenario.import_per_mille = random.pick(&[0, 300, 800], 0);
         scenario.retry_backoff_ms = random.pick(&[0, 10, 100, 1_000], 100);
         scenario.unschedulable_grace_ms = random.pick(&[0, 100, 2_000], 0);
         scenario

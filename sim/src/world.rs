@@ -133,6 +133,12 @@ impl World {
         true
     }
 
+    /// Whether a graph that is submitted now imports something. No chance is taken where none ever does.
+    pub(crate) const fn imports(&mut self) -> bool {
+        let per_mille = self.scenario.import_per_mille;
+        per_mille > 0 && self.random.chance(per_mille)
+    }
+
     /// Schedules something up to `micros` from now.
     pub(crate) fn soon(&mut self, micros: u64, happening: Happening) {
         let at = self.now.after_micros(self.random.below(micros + 1));

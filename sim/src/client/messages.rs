@@ -39,7 +39,7 @@ impl Client {
                 if self
                     .submissions
                     .get(submission)
-                    .is_some_and(|it| it.plan.is_some())
+                    .is_some_and(|it| it.plan.is_some() && !it.may_be_refused)
                 {
                     return Err(format!("graph {graph} was rejected: {error}"));
                 }
@@ -165,7 +165,9 @@ impl Client {
             }
             GraphOutcome::Failed(error) => {
                 world.count("graphs failed");
-                judge::failure_is_right(world, submission.plan.as_deref(), error)?;
+                // What it imports may have failed instead.
+                let plan = world.plans.get(&error.task.graph).cloned();
+                judge::failure_is_right(world, plan.as_deref(), error)?;
                 submission.status = Status::Over;
             }
             GraphOutcome::Cancelled => {

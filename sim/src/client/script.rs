@@ -8,7 +8,7 @@ use transload_protocol::{
 };
 
 use super::{Act, Client, Presence, Status, Submission};
-use crate::graphs::random_graph;
+use crate::graphs::{importing_graph, random_graph};
 use crate::network::Happening;
 use crate::world::{Step, World};
 
@@ -153,6 +153,11 @@ impl Client {
             client,
             sequence: u32::try_from(graph).unwrap_or(u32::MAX),
         };
+        // What a task waits for must not wait for the task, and nobody here knows what does.
+        let is_free = submission.plan.is_some() && submission.tasks.parent.is_none();
+        if is_free && world.imports() {
+            submission.import_something(world);
+        }
         submission.id = Some(id);
         submission.status = Status::Submitted;
         if let Some(plan) = &submission.plan {
@@ -240,6 +245,24 @@ impl Client {
 }
 
 impl Submission {
+    /// Reads results of another graph instead, whosever that is; it may be over by now.
+    fn import_something(&mut self, world: &mut World) {
+        let at = world.random.index(world.plans.len().max(1));
+        let source = world.plans.iter().nth(at);
+        let Some((id, source)) = source.map(|(id, plan)| (*id, Arc::clone(plan))) else {
+            return;
+        };
+        let scenario = world.scenario.clone();
+        let made = importing_graph((id, &source), &scenario, &mut world.random);
+        if let Some(Ok(plan)) = made {
+            self.tasks = plan.compiled.to_graph();
+            self.held = plan.kept_tasks().into_iter().collect();
+            self.plan = Some(Arc::new(plan));
+            self.may_be_refused = true;
+            world.count("graphs importing");
+        }
+    }
+
     fn random(world: &mut World) -> Result<Self, String> {
         let is_bad = world.random.chance(world.scenario.bad_graph_per_mille);
         let scenario = world.scenario.clone();
@@ -280,6 +303,7 @@ impl Submission {
             reading: false,
             cancelled: false,
             released_early: false,
+            may_be_refused: false,
         }
     }
 }
