@@ -5,6 +5,7 @@ mod bench;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use transload_protocol::{ParseIdError, TaskId};
 use transload_runtime::config::{SchedulerFlags, SqlFlags, WorkerFlags};
 
 use crate::data::{DataFormat, Table};
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Worker(Box<WorkerArgs>),
     /// Looks at a running cluster, or stops it.
     Cluster(ClusterArgs),
+    /// Says why a task waits, or what became of it.
+    Explain(ExplainArgs),
     /// Makes data to try things with.
     Data(DataArgs),
     /// Prints the configuration in effect, with every option explained.
@@ -229,6 +232,39 @@ pub(crate) enum ClusterCommand {
     },
 }
 
+const EXPLAIN_HELP: &str = "\
+Says in words where a task is and why: what it waits for, what it asks for and what the workers offer, where it runs, who holds what
+it made, and what went wrong with it so far. A task that no worker can ever run is named as such at once.
+
+TASK is written as logs, errors and `transload cluster info` print it: CLIENT.GRAPH.TASK, three numbers.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  transload explain 1.0.17 10.0.0.3:8790
+  transload explain 1.0.17 --scheduler-file ~/s.json
+  transload explain 1.0.17 10.0.0.3:8790 --json | jq -r .summary
+A task that the scheduler does not know, or no longer, is no error: the answer says so.";
+
+/// Arguments of `transload explain`.
+#[derive(Debug, Args)]
+#[command(long_about = EXPLAIN_HELP, after_help = EXPLAIN_EXAMPLES)]
+pub(crate) struct ExplainArgs {
+    /// Which task, as in 1.0.17.
+    #[arg(value_name = "TASK", value_parser = parse_task)]
+    pub(crate) task: TaskId,
+    /// Which cluster.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterAddress,
+    /// As one JSON object: `task`, `summary` and `details`.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_task(text: &str) -> Result<TaskId, String> {
+    text.parse()
+        .map_err(|error: ParseIdError| error.to_string())
+}
+
 /// Where a cluster's scheduler listens.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
@@ -392,6 +428,10 @@ mod tests {
             "transload sql -c x file.sql",
             "transload cluster info",
             "transload cluster info a:1 --scheduler-file f",
+            "transload explain 1.0.17",
+            "transload explain 1.0 a:1",
+            "transload explain 1.0.x a:1",
+            "transload explain a:1",
             "transload data tpch --scale 0 --out d",
             "transload data tpch --scale 1 --out d --table x",
             "transload nonsense",
@@ -400,6 +440,8 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse("transload cluster info --scheduler-file f").is_ok());
+        assert!(parse("transload explain 1.0.17 --scheduler-file f").is_ok());
+        assert!(parse("transload explain 1.0.17 a:1 --json").is_ok());
         assert!(parse("transload worker 1.2.3.4:5 -vv --slots 2").is_ok());
     }
 }

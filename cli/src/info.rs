@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Value, json};
-use transload_protocol::{ClusterInfo, TaskId, Tier, TierUsage, WorkerId, WorkerInfo};
+use serde_json::{Number, Value, json};
+use transload_protocol::{
+    Amount, ClusterInfo, Resources, TaskId, Tier, TierUsage, WorkerId, WorkerInfo,
+};
 use transload_runtime::config::Sources;
 
 use crate::args::{ClusterAddress, ClusterCommand};
@@ -51,7 +53,8 @@ async fn shutdown(address: &ClusterAddress) -> Result<(), Failure> {
         .map_err(|error| client_failure(&error))
 }
 
-async fn open(address: &ClusterAddress) -> Result<Cluster, Failure> {
+/// Connects to the cluster that was named.
+pub(crate) async fn open(address: &ClusterAddress) -> Result<Cluster, Failure> {
     let config = Sources::of_process()
         .load()
         .map_err(|error| config_failure(&error))?;
@@ -176,7 +179,10 @@ fn as_value(info: &ClusterInfo) -> Value {
             "host": worker.hello.host,
             "pid": worker.hello.process,
             "slots": worker.hello.resources.slots,
-            "resources": worker.hello.resources.named,
+            "resources": amounts(&worker.hello.resources),
+            "shared_resources": worker.hello.shared,
+            "labels": worker.hello.labels,
+            "operator_memory_bytes": worker.hello.resources.memory_bytes,
             "addresses": texts(&worker.hello.addresses),
             "memory": tiers.collect::<Vec<_>>(),
             "resident_bytes": worker.load.resident_bytes,
@@ -203,6 +209,15 @@ fn as_value(info: &ClusterInfo) -> Value {
         "tasks_ready": info.tasks_ready,
         "transfers": transfers.collect::<Vec<_>>(),
     })
+}
+
+/// Amounts as numbers, which may have decimal places.
+fn amounts(resources: &Resources) -> Value {
+    let number = |amount: &Amount| amount.to_string().parse::<Number>().ok();
+    let named = resources.named.iter();
+    named
+        .map(|(name, amount)| (name.clone(), json!(number(amount))))
+        .collect()
 }
 
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {

@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod data;
 mod demo;
+mod explain;
 mod failure;
 mod info;
 mod logging;
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo
         | Command::Sql(_)
         | Command::Cluster(_)
+        | Command::Explain(_)
         | Command::Data(_)
         | Command::Bench(_)
         | Command::Config(_) => Quiet::Yes,
@@ -91,6 +93,7 @@ async fn command(command: Command) -> Result<(), Failure> {
         Command::Scheduler(args) => serve::scheduler(*args, &signals).await,
         Command::Worker(args) => Box::pin(serve::worker(*args, &signals)).await,
         Command::Cluster(args) => info::run(args.command, &signals).await,
+        Command::Explain(args) => explain::run(&args, &signals).await,
         Command::Data(args) => match args.command {
             DataCommand::Tpch(args) => make::tpch(args, &signals).await,
         },

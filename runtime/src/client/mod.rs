@@ -5,6 +5,7 @@
 mod connection;
 pub mod coordination;
 mod error;
+mod everywhere;
 mod graph;
 mod layer;
 mod scatter;
