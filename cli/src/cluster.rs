@@ -127,6 +127,7 @@ pub(crate) fn client_failure(error: &ClientError) -> Failure {
         | ClientError::ConnectionLost { .. } => Exit::Unreachable,
         ClientError::Rejected(_)
         | ClientError::Task(_)
+        | ClientError::Deadline { .. }
         | ClientError::NotKept { .. }
         | ClientError::Refused(_)
         | ClientError::TimedOut { .. }

@@ -27,15 +27,19 @@ pub enum TaskErrorKind {
     Transient,
     /// It reads results of another graph, and that one is over before it has them.
     SourceGone,
+    /// It ran longer than its layer's time limit.
+    TimeLimit,
 }
 
 impl TaskErrorKind {
     /// Whether another attempt, perhaps on another worker, can end differently.
     pub const fn is_retryable(self) -> bool {
         match self {
-            Self::SpillFailed | Self::CorruptPartition | Self::OutOfMemory | Self::Transient => {
-                true
-            }
+            Self::SpillFailed
+            | Self::CorruptPartition
+            | Self::OutOfMemory
+            | Self::Transient
+            | Self::TimeLimit => true,
             Self::Operator
             | Self::Panic
             | Self::UnknownOperator

@@ -3,6 +3,8 @@
 //! A shuffle of `m x r` partitions is two layers and one rule, whatever `m` and `r` are. The only stored edges are those
 //! of [`Edges::Explicit`], for graphs with no regular shape.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::listed::{ListedInputs, ListedReaders};
@@ -29,6 +31,9 @@ pub struct TaskGraph {
     /// The running task that submits it and waits for it: it goes where that one stands in line, and before the rest there. `None`
     /// for a graph of its own.
     pub parent: Option<TaskId>,
+    /// So long after it was accepted the graph is cancelled if it has not ended, in milliseconds; `None` for never. A scheduler
+    /// that takes another's place counts anew.
+    pub cancel_after_ms: Option<u64>,
 }
 
 /// Many alike tasks: the same operator, the same arguments, inputs by rule.
@@ -53,6 +58,9 @@ pub struct Layer {
     pub priority: i32,
     /// Further attempts after a retryable failure.
     pub retries: u32,
+    /// Longest run of one attempt, in milliseconds; `None` for no limit. One that runs longer is cancelled and counts as a failure
+    /// that may pass. Time without a slot counts, too; on a worker that lost its connection for a moment, it is counted anew.
+    pub time_limit_ms: Option<u32>,
     /// What each task runs before `operator`; `None` for an ordinary layer. Made by [`crate::optimize()`].
     pub fused: Option<Box<Fused>>,
     /// Where its tasks may run; `None` for everywhere.
@@ -196,6 +204,7 @@ impl Layer {
             resources: Resources::default(),
             priority: 0,
             retries: 2,
+            time_limit_ms: None,
             fused: None,
             placement: None,
             imports: Vec::new(),
@@ -250,7 +259,14 @@ impl Layer {
         self
     }
 
-    /// The same layer with so many further attempts after retryable failures.
+    /// The same layer with a limit to how long one attempt may run.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit_ms = Some(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// The same layer with so many further attempts after a retryable failure.
     #[must_use]
     pub fn with_retries(mut self, retries: u32) -> Self {
         self.retries = retries;
@@ -313,6 +329,7 @@ impl TaskGraph {
             layers: Vec::new(),
             outputs: Vec::new(),
             parent: None,
+            cancel_after_ms: None,
         }
     }
 
@@ -320,6 +337,13 @@ impl TaskGraph {
     pub fn push(&mut self, layer: Layer) -> LayerIndex {
         self.layers.push(layer);
         LayerIndex(u32::try_from(self.layers.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// The same graph, cancelled if it has not ended so long after it was accepted.
+    #[must_use]
+    pub fn cancel_after(mut self, after: Duration) -> Self {
+        self.cancel_after_ms = Some(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        self
     }
 
     /// Marks a layer's partitions as kept for the client.
@@ -511,6 +535,11 @@ impl CompiledGraph {
     /// The graph's name.
     pub fn name(&self) -> &str {
         &self.graph.name
+    }
+
+    /// [`TaskGraph::cancel_after_ms`].
+    pub fn cancel_after_ms(&self) -> Option<u64> {
+        self.graph.cancel_after_ms
     }
 
     /// The running task that submits it, if any.

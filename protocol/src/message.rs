@@ -308,6 +308,15 @@ pub enum GraphOutcome {
     Failed(TaskError),
     /// The client cancelled it.
     Cancelled,
+    /// It was not done in the time that its client gave it, and was cancelled.
+    TimedOut {
+        /// That time, in milliseconds.
+        after_ms: u64,
+        /// Tasks that were done.
+        done: u32,
+        /// Tasks that were to be done.
+        total: u32,
+    },
 }
 
 /// Where the partitions of a finished task are.

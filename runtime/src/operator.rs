@@ -139,6 +139,7 @@ impl From<ClientError> for OperatorError {
             | ClientError::NotKept { .. }
             | ClientError::Refused(_)
             | ClientError::TimedOut { .. }
+            | ClientError::Deadline { .. }
             | ClientError::Listen { .. } => TaskErrorKind::Operator,
         };
         Self {

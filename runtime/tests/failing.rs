@@ -14,11 +14,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tempfile::TempDir;
 use transload_gpu::Partition;
-use transload_protocol::{Layer, TaskGraph};
+use transload_protocol::{Layer, TaskErrorKind, TaskGraph};
 use transload_runtime::config::{SchedulerConfig, WorkerConfig};
 use transload_runtime::{
-    CancellationToken, Client, ClientOptions, Operator, OperatorError, OperatorFactory,
-    OperatorRegistry, SchedulerServer, TaskContext, run_worker,
+    CancellationToken, Client, ClientError, ClientOptions, GraphHandle, Operator, OperatorError,
+    OperatorFactory, OperatorRegistry, SchedulerServer, TaskContext, run_worker,
 };
 
 /// How long anything may take on a busy machine.
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Seen {
     attempts: AtomicU32,
+    /// Operators that run now and wait to be stopped.
+    waiting: AtomicU32,
 }
 
 /// An operator of a test, which sees what the test sees.
@@ -59,6 +61,23 @@ async fn moody(seen: Arc<Seen>) -> Outcome {
         0 | 1 => Err(OperatorError::transient("the service is busy")),
         _ => nothing(),
     }
+}
+
+/// Counts an operator as long as it runs.
+struct Waiting(Arc<Seen>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs until it is stopped.
+async fn endless(seen: Arc<Seen>) -> Outcome {
+    seen.attempts.fetch_add(1, Ordering::SeqCst);
+    seen.waiting.fetch_add(1, Ordering::SeqCst);
+    let _waiting = Waiting(seen);
+    futures::future::pending().await
 }
 
 /// A scheduler and a worker, with sockets between them, and a client.
@@ -101,6 +120,15 @@ impl Cluster {
         }
     }
 
+    /// Waits until so many operators run.
+    async fn until_waiting(&self, operators: u32) {
+        let start = Instant::now();
+        while self.seen.waiting.load(Ordering::SeqCst) != operators {
+            assert!(start.elapsed() < PATIENCE, "not in time");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn end(self) {
         self.stop.cancel();
         self.server.shutdown().await;
@@ -114,6 +142,11 @@ fn operators(seen: &Arc<Seen>) -> OperatorFactory {
         registry.register(Arc::new(Own {
             name: "moody",
             run: |_, seen| moody(seen).boxed(),
+            seen: Arc::clone(&seen),
+        }));
+        registry.register(Arc::new(Own {
+            name: "endless",
+            run: |_, seen| endless(seen).boxed(),
             seen: Arc::clone(&seen),
         }));
         registry
@@ -139,5 +172,83 @@ async fn an_operator_that_says_its_failure_may_pass_is_tried_again_after_a_while
     // 100 ms after the first failure, 200 ms after the second.
     assert!(start.elapsed() > Duration::from_millis(300));
     drop(handle);
+    cluster.end().await;
+}
+
+async fn outcome(handle: &GraphHandle) -> ClientError {
+    let waiting = tokio::time::timeout(PATIENCE, handle.wait());
+    waiting.await.expect("in time").expect_err("it is endless")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graph_that_misses_its_deadline_is_cancelled_down_to_its_operators() {
+    let cluster = Cluster::start(2).await;
+    let graph = of_one_layer(Layer::new("endless", "endless", 3));
+    let graph = graph.cancel_after(Duration::from_millis(500));
+    let handle = cluster.client.submit(graph).await.expect("accepted");
+    cluster.until_waiting(2).await;
+    let text = outcome(&handle).await.to_string();
+    assert_eq!(
+        text,
+        "cancelled after 500 ms: its deadline; 0 of 3 tasks were done"
+    );
+    cluster.until_waiting(0).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_runs_longer_than_its_layer_allows_is_stopped_and_tried_again() {
+    let cluster = Cluster::start(1).await;
+    let layer = Layer::new("endless", "endless", 1).with_time_limit(Duration::from_millis(200));
+    let graph = of_one_layer(layer.with_retries(1));
+    let handle = cluster.client.submit(graph).await.expect("accepted");
+    let error = outcome(&handle).await;
+    let ClientError::Task(error) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(error.kind, TaskErrorKind::TimeLimit);
+    assert!(error.message.contains("ran longer than 200 ms"), "{error}");
+    assert_eq!(cluster.seen.attempts.load(Ordering::SeqCst), 2);
+    cluster.until_waiting(0).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_a_graph_reaches_its_running_operators() {
+    let cluster = Cluster::start(2).await;
+    let graph = of_one_layer(Layer::new("endless", "endless", 2));
+    let handle = cluster.client.submit(graph).await.expect("accepted");
+    cluster.until_waiting(2).await;
+    handle.cancel();
+    assert!(matches!(outcome(&handle).await, ClientError::Cancelled));
+    cluster.until_waiting(0).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_client_reaches_its_running_operators() {
+    let cluster = Cluster::start(2).await;
+    let address = cluster.server.address().to_string();
+    let other = Client::connect(&address, ClientOptions::default());
+    let other = other.await.expect("connects");
+    let graph = of_one_layer(Layer::new("endless", "endless", 2));
+    let handle = other.submit(graph).await.expect("accepted");
+    cluster.until_waiting(2).await;
+    drop((handle, other));
+    cluster.until_waiting(0).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letting_go_of_a_kept_task_that_runs_reaches_its_operator_and_no_other() {
+    let cluster = Cluster::start(2).await;
+    let graph = of_one_layer(Layer::new("endless", "endless", 2));
+    let kept = graph.outputs[0];
+    let handle = cluster.client.submit(graph).await.expect("accepted");
+    cluster.until_waiting(2).await;
+    handle.release(kept, [0]);
+    cluster.until_waiting(1).await;
+    handle.release(kept, [1]);
+    cluster.until_waiting(0).await;
     cluster.end().await;
 }

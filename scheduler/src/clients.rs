@@ -154,6 +154,7 @@ impl Scheduler {
         self.admit_workers_to(slot);
         self.enter_imports(slot);
         self.compete(slot);
+        self.begin_graph_limit(slot);
         if let Some(record) = self.clients.get_mut(&id.client) {
             record.graphs.insert(id);
             record.ended.remove(&id);

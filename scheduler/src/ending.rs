@@ -19,6 +19,7 @@ impl Scheduler {
         let graph = &mut self.graphs.slab[slot];
         if graph.phase == Phase::Running && graph.goals_left == 0 {
             graph.phase = Phase::Finished;
+            self.graph_limits.end(slot);
             self.tell_end(slot, GraphOutcome::Finished, out);
         }
         let graph = &self.graphs.slab[slot];
@@ -139,6 +140,7 @@ impl Scheduler {
         self.flush_releases(out);
         self.leave_imports(slot);
         self.stop_competing(slot);
+        self.graph_limits.end(slot);
         for index in 0..self.graphs.slab[slot].compiled.task_count() {
             if let TaskState::Done { worker, .. } =
                 self.graphs.slab[slot].tasks[index as usize].state

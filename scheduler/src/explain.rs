@@ -67,6 +67,14 @@ impl Scheduler {
                 "is over: nobody needs its partitions, so they were freed or never made".to_owned()
             }
         };
+        if let Some(until) = self.attempt_limits.until(at) {
+            let left = words::duration(until.micros_since(self.now));
+            details.push(format!("its attempt may run for another {left}"));
+        }
+        if let Some(until) = self.graph_limits.until(at.graph) {
+            let left = words::duration(until.micros_since(self.now));
+            details.push(format!("its graph has to be done in {left}"));
+        }
         details.push(format!(
             "layer {} (`{}`), operator `{}`, attempt {}",
             graph.tasks[at.index as usize].layer(),

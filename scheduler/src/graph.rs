@@ -91,6 +91,8 @@ pub(crate) struct LayerRecord {
     pub(crate) rank: Rank,
     pub(crate) first_task: u32,
     pub(crate) resources: Resources,
+    /// Longest run of one attempt.
+    pub(crate) time_limit_ms: Option<u32>,
     /// Outputs of each of its tasks.
     pub(crate) outputs: u32,
     /// Where tasks have several outputs: by position, the size of all that the task has stored together.
@@ -395,6 +397,7 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
                 rank: Rank::new(line, slot, layer.priority, index),
                 first_task: compiled.first_task(LayerIndex(index)),
                 resources: layer.resources.clone(),
+                time_limit_ms: layer.time_limit_ms,
                 outputs: layer.outputs,
                 total_bytes: Vec::new(),
                 scope: Scope::new(layer.placement.as_deref()),

@@ -220,7 +220,9 @@ impl Scheduler {
         let importers = std::mem::take(&mut self.graphs.slab[slot].shared.importers);
         let cause = match outcome {
             GraphOutcome::Failed(error) => Some(Box::new(error.clone())),
-            GraphOutcome::Cancelled | GraphOutcome::Finished => None,
+            GraphOutcome::Cancelled | GraphOutcome::TimedOut { .. } | GraphOutcome::Finished => {
+                None
+            }
         };
         for (_, importer) in importers {
             let is_to_do = self.graphs.find(importer).is_some_and(|at| {

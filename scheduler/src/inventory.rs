@@ -173,6 +173,7 @@ impl Scheduler {
                 started: true,
             },
         );
+        self.begin_attempt_limit(at);
         true
     }
 }

@@ -20,6 +20,7 @@ mod holds;
 mod imports;
 mod info;
 mod inventory;
+mod limits;
 mod lineage;
 mod machine;
 mod members;

@@ -338,8 +338,10 @@ impl Scheduler {
     pub(crate) fn take_back(&mut self, at: TaskAt) {
         let graph = &self.graphs.slab[at.graph];
         let (layer, position) = graph.locate(at.index);
-        let mut missing =
-            u32::from(self.retries.until(at).is_some()) + graph.closed_barriers(layer.0);
+        let cancels = self.cancels.contains_key(&graph.task_id(at.index));
+        let mut missing = u32::from(cancels)
+            + u32::from(self.retries.until(at).is_some())
+            + graph.closed_barriers(layer.0);
         graph
             .compiled
             .for_each_direct_input(layer, position, |input| {

@@ -15,6 +15,7 @@ use crate::coordination::{Coordination, Step};
 use crate::cost::{Links, Traffic};
 use crate::graph::Graph;
 use crate::imports::Afterwards;
+use crate::limits::Limits;
 use crate::pace::QueueLimits;
 use crate::ready::ReadyQueue;
 use crate::recall::Recalls;
@@ -42,6 +43,10 @@ pub struct Scheduler {
     pub(crate) ready: ReadyQueue,
     /// Cancelled attempts that their workers have not answered. They outlive their graphs.
     pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
+    /// Graphs that must end in time.
+    pub(crate) graph_limits: Limits<GraphSlot>,
+    /// Running attempts that must.
+    pub(crate) attempt_limits: Limits<TaskAt>,
     /// Tasks that wait before they are tried again.
     pub(crate) retries: Retries,
     pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Traffic>,
@@ -175,6 +180,8 @@ impl Scheduler {
             },
             ready: ReadyQueue::default(),
             cancels: BTreeMap::new(),
+            graph_limits: Limits::default(),
+            attempt_limits: Limits::default(),
             retries: Retries::default(),
             transfers: BTreeMap::new(),
             links: Links::default(),
@@ -270,7 +277,9 @@ impl Scheduler {
         let stuck = self.next_stuck_end();
         let members = [self.liveness_check, recovery, absence];
         let others = [progress, coordination, self.retries.next_due(), stuck];
-        members.into_iter().chain(others).flatten().min()
+        let limits = [self.graph_limits.next_due(), self.attempt_limits.next_due()];
+        let all = members.into_iter().chain(others).chain(limits);
+        all.flatten().min()
     }
 
     fn on_client_connected(&mut self, client: ClientId, hello: ClientHello) {
@@ -289,6 +298,7 @@ impl Scheduler {
         self.end_recovery_if_due(out);
         self.end_absences(out);
         self.end_waits_before_retries();
+        self.end_limits(out);
         let now = self.now;
         self.coordination.on_tick(&mut Step { now, out });
     }

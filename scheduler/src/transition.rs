@@ -50,6 +50,9 @@ impl Scheduler {
             }
             TaskState::Assigned { worker, .. } => {
                 layer.counts.running -= 1;
+                if layer.time_limit_ms.is_some() {
+                    self.attempt_limits.end(at);
+                }
                 if self.ready.shares.are_contended()
                     && !self.workers.slab[*worker].seceded.contains(&at)
                 {
@@ -150,7 +153,9 @@ impl Scheduler {
             &mut self.graphs.slab[at.graph].tasks[at.index as usize].state
         {
             trace!(task = at.index, "started");
-            *started = true;
+            if !std::mem::replace(started, true) {
+                self.begin_attempt_limit(at);
+            }
         }
     }
 

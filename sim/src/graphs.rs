@@ -175,6 +175,9 @@ pub(crate) fn random_graph(scenario: &Scenario, random: &mut Random) -> Result<G
             }
         }
     }
+    if random.chance(scenario.deadline_per_mille) {
+        graph.cancel_after_ms = Some(random.between(1, 2_000));
+    }
     plan_of(graph, scenario, random, |_| None)
 }
 
@@ -280,6 +283,9 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
     }
     layer.priority = i32::try_from(random.below(3)).unwrap_or(0) - 1;
     layer.retries = random.small(0, scenario.retries);
+    if random.chance(scenario.time_limit_per_mille) {
+        layer.time_limit_ms = Some(random.small(1, 200));
+    }
     layer.resources = Resources::slots(random.small(1, scenario.slots_per_task));
     if scenario.gpus && random.chance(300) {
         layer.resources = layer.resources.with("gpu", 1);

@@ -49,7 +49,7 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
             };
             if !injected.failures.contains(&kind) && !may_happen {
                 wrong(format!("its failures were {:?}", injected.failures))
-            } else if injected.reported <= layer.retries {
+            } else if injected.reported <= layer.retries && layer.time_limit_ms.is_none() {
                 wrong(format!(
                     "it failed {} times and may be retried {} times",
                     injected.reported, layer.retries
@@ -58,6 +58,10 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
                 Ok(())
             }
         }
+        TaskErrorKind::TimeLimit => match layer.time_limit_ms {
+            Some(_) => Ok(()),
+            None => wrong("it had all the time that it wanted".to_owned()),
+        },
         TaskErrorKind::WorkersLost => {
             let is_deadly = injected.deaths >= world.scenario.worker_deaths_per_task;
             if is_deadly || injected.losses > MAX_LOSSES_PER_TASK {

@@ -72,6 +72,10 @@ pub struct Scenario {
     pub task_flaky_per_mille: u32,
     /// Chance that a task kills its worker's process the first times.
     pub task_deadly_per_mille: u32,
+    /// Chance that a graph has to end in a time that may be too short.
+    pub deadline_per_mille: u32,
+    /// Chance that a layer's tasks have to.
+    pub time_limit_per_mille: u32,
     /// Longest run of a task.
     pub task_micros: u64,
     /// Chance that a task waits for something without its slot, once or a few times.
@@ -179,6 +183,8 @@ impl Scenario {
             task_fails_per_mille: 0,
             task_flaky_per_mille: 0,
             task_deadly_per_mille: 0,
+            deadline_per_mille: 0,
+            time_limit_per_mille: 0,
             task_micros: 20_000,
             task_waits_per_mille: 0,
             task_submits_per_mille: 0,
@@ -229,6 +235,8 @@ impl Scenario {
         scenario.task_submits_per_mille = random.pick(&[0, 300, 1_000, 1_000], 0);
         scenario.graphs_within_tasks = random.small(1, 8);
         scenario.import_per_mille = random.pick(&[0, 300, 800], 0);
+        scenario.deadline_per_mille = random.pick(&[0, 0, 200], 0);
+        scenario.time_limit_per_mille = random.pick(&[0, 0, 200], 0);
         scenario.retry_backoff_ms = random.pick(&[0, 10, 100, 1_000], 100);
         scenario.unschedulable_grace_ms = random.pick(&[0, 100, 2_000], 0);
         scenario

@@ -175,5 +175,8 @@ pub(super) fn alike(one: &Layer, other: &Layer) -> bool {
         && one.resources == other.resources
         && one.priority == other.priority
         && one.retries == other.retries
+        // Together they would have no more time than each alone.
+        && one.time_limit_ms.is_none()
+        && other.time_limit_ms.is_none()
         && one.placement == other.placement
 }

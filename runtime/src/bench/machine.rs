@@ -61,9 +61,7 @@ pub(super) fn measure(bench: SchedulerBench) -> Result<Measured, BenchError> {
             bytes,
             run.messages - messages_before,
         )),
-        outcome @ (None | Some(GraphOutcome::Failed(_) | GraphOutcome::Cancelled)) => {
-            Err(BenchError::Ended(outcome))
-        }
+        outcome => Err(BenchError::Ended(outcome)),
     }
 }
 

@@ -113,9 +113,9 @@ impl Client {
                 if let SchedulerToClient::Ended { outcome, .. } = message {
                     return match outcome {
                         GraphOutcome::Finished => Ok(()),
-                        GraphOutcome::Failed(_) | GraphOutcome::Cancelled => {
-                            Err(BenchError::Ended(Some(outcome)))
-                        }
+                        GraphOutcome::Failed(_)
+                        | GraphOutcome::Cancelled
+                        | GraphOutcome::TimedOut { .. } => Err(BenchError::Ended(Some(outcome))),
                     };
                 }
             }

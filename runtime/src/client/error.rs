@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use transload_protocol::{GraphError, SharingRefusal, TaskError, TaskId};
+use transload_protocol::{GraphError, SharingRefusal, TaskError, TaskId, words};
 
 use crate::RuntimeError;
 use crate::control::ControlError;
@@ -33,6 +33,19 @@ pub enum ClientError {
     /// The graph was cancelled.
     #[error("the graph was cancelled")]
     Cancelled,
+    /// The graph was not done in the time that it was given.
+    #[error(
+        "cancelled after {}: its deadline; {} of {} tasks were done",
+        words::duration(after_ms.saturating_mul(1_000)), words::count(*done), words::count(*total)
+    )]
+    Deadline {
+        /// That time, in milliseconds.
+        after_ms: u64,
+        /// Tasks that were done.
+        done: u32,
+        /// Tasks that were to be done.
+        total: u32,
+    },
     /// The connection ended; what was submitted through it has been cancelled.
     #[error("connection to the scheduler lost: {reason}")]
     ConnectionLost {

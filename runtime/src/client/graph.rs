@@ -230,6 +230,15 @@ impl Held {
                     Some(Err(ClientError::Task(error.clone())))
                 }
                 Phase::Ended(GraphOutcome::Cancelled) => Some(Err(ClientError::Cancelled)),
+                Phase::Ended(GraphOutcome::TimedOut {
+                    after_ms,
+                    done,
+                    total,
+                }) => Some(Err(ClientError::Deadline {
+                    after_ms: *after_ms,
+                    done: *done,
+                    total: *total,
+                })),
                 phase @ (Phase::Submitted
                 | Phase::Running
                 | Phase::Ended(GraphOutcome::Finished)) => ready(phase, &graph.outputs),

@@ -162,6 +162,15 @@ impl Held {
                 }
                 Some(SharingAnswer::Over { outcome }) => Some(Err(match outcome {
                     GraphOutcome::Failed(error) => ClientError::Task(error.clone()),
+                    GraphOutcome::TimedOut {
+                        after_ms,
+                        done,
+                        total,
+                    } => ClientError::Deadline {
+                        after_ms: *after_ms,
+                        done: *done,
+                        total: *total,
+                    },
                     GraphOutcome::Cancelled | GraphOutcome::Finished => ClientError::Cancelled,
                 })),
                 Some(SharingAnswer::Refused(refusal)) => {

@@ -444,7 +444,14 @@ impl Inner {
                 // It is about to be sent.
                 (Phase::Submitted, None) | (Phase::Rejected(_), _) => continue,
                 (Phase::Running | Phase::Ended(GraphOutcome::Finished), _) => accepted.push(*id),
-                (Phase::Ended(GraphOutcome::Failed(_) | GraphOutcome::Cancelled), _) => continue,
+                (
+                    Phase::Ended(
+                        GraphOutcome::Failed(_)
+                        | GraphOutcome::Cancelled
+                        | GraphOutcome::TimedOut { .. },
+                    ),
+                    _,
+                ) => continue,
             }
             if state.cancelled {
                 rest.push(ClientMessage::Cancel { graph: *id });

@@ -170,6 +170,13 @@ impl Client {
                 judge::failure_is_right(world, plan.as_deref(), error)?;
                 submission.status = Status::Over;
             }
+            GraphOutcome::TimedOut { .. } => {
+                world.count("graphs out of time");
+                if submission.tasks.cancel_after_ms.is_none() {
+                    return Err(format!("graph {id} had all the time that it wanted"));
+                }
+                submission.status = Status::Over;
+            }
             GraphOutcome::Cancelled => {
                 if !submission.cancelled {
                     return Err(format!("graph {id} was cancelled by nobody"));

@@ -6,6 +6,7 @@ mod ending;
 mod failing;
 mod fair;
 mod inside;
+mod limits;
 mod lineage;
 mod placement;
 mod quality;

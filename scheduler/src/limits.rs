@@ -1,0 +1,179 @@
+//! Limits in time: of a graph, from when it was accepted, and of an attempt, from when it started.
+//!
+//! Told by `clients` and `transition` what begins and ends, and asked by the clock. What has no limit costs nothing here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use transload_protocol::{
+    Event, GraphOutcome, LayerProgress, TaskError, TaskErrorKind, Time, words,
+};
+
+use crate::api::Action;
+use crate::machine::Scheduler;
+use crate::slab::{GraphSlot, TaskAt};
+use crate::task::TaskState;
+
+/// What has a limit, and when that is over.
+#[derive(Debug)]
+pub(crate) struct Limits<T> {
+    until: BTreeMap<T, Time>,
+    /// The same, by time.
+    due: BTreeSet<(Time, T)>,
+}
+
+impl<T> Default for Limits<T> {
+    fn default() -> Self {
+        Self {
+            until: BTreeMap::new(),
+            due: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T: Copy + Ord> Limits<T> {
+    pub(crate) fn begin(&mut self, what: T, until: Time) {
+        self.end(what);
+        self.until.insert(what, until);
+        self.due.insert((until, what));
+    }
+
+    pub(crate) fn end(&mut self, what: T) {
+        if let Some(until) = self.until.remove(&what) {
+            self.due.remove(&(until, what));
+        }
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        self.due.first().map(|(until, _)| *until)
+    }
+
+    /// When the limit of something is over.
+    pub(crate) fn until(&self, what: T) -> Option<Time> {
+        self.until.get(&what).copied()
+    }
+
+    /// What has a limit.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> {
+        self.until.keys().copied()
+    }
+
+    fn pop_due(&mut self, now: Time) -> Option<T> {
+        let (until, what) = self.due.first().copied()?;
+        if until > now {
+            return None;
+        }
+        self.end(what);
+        Some(what)
+    }
+}
+
+impl Scheduler {
+    /// A graph was accepted, or taken over from an earlier scheduler: its time begins.
+    pub(crate) fn begin_graph_limit(&mut self, slot: GraphSlot) {
+        if let Some(millis) = self.graphs.slab[slot].compiled.cancel_after_ms() {
+            let until = self.now.after_micros(millis.saturating_mul(1_000));
+            self.graph_limits.begin(slot, until);
+        }
+    }
+
+    /// A task runs, or runs still on a worker that came back: its time begins.
+    pub(crate) fn begin_attempt_limit(&mut self, at: TaskAt) {
+        if let Some(millis) = self.graphs.slab[at.graph].layer_of(at.index).time_limit_ms {
+            let until = self.now.after_micros(u64::from(millis) * 1_000);
+            self.attempt_limits.begin(at, until);
+        }
+    }
+
+    /// Stops what takes too long.
+    pub(crate) fn end_limits(&mut self, out: &mut Vec<Action>) {
+        while let Some(slot) = self.graph_limits.pop_due(self.now) {
+            self.end_late_graph(slot, out);
+        }
+        while let Some(at) = self.attempt_limits.pop_due(self.now) {
+            self.end_late_attempt(at, out);
+        }
+    }
+
+    fn end_late_graph(&mut self, slot: GraphSlot, out: &mut Vec<Action>) {
+        let graph = &self.graphs.slab[slot];
+        let sum = |count: fn(&LayerProgress) -> u32| {
+            graph.layers.iter().map(|layer| count(&layer.counts)).sum()
+        };
+        let outcome = GraphOutcome::TimedOut {
+            after_ms: graph.compiled.cancel_after_ms().unwrap_or(0),
+            done: sum(|counts| counts.done),
+            total: sum(|counts| counts.total),
+        };
+        self.end_early(slot, Some(outcome), out);
+    }
+
+    /// The attempt is cancelled, and counts as one that failed in a way that may pass. The task waits until its worker has
+    /// answered: an operator that does not listen keeps its slot.
+    fn end_late_attempt(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        let graph = &mut self.graphs.slab[at.graph];
+        let TaskState::Assigned { worker, .. } = graph.tasks[at.index as usize].state else {
+            return;
+        };
+        let limit = graph.layer_of(at.index).time_limit_ms.unwrap_or(0);
+        let id = self.workers.slab[worker].id;
+        let task = graph.task_id(at.index);
+        let message = format!(
+            "it ran longer than {}; give its layer a longer time limit, or make its tasks smaller",
+            words::duration(u64::from(limit) * 1_000)
+        );
+        let layer = graph.submitted_layer_of(at.index);
+        let error = TaskError {
+            task,
+            layer: layer.name.clone(),
+            operator: layer.operator.clone(),
+            worker: Some(id),
+            kind: TaskErrorKind::TimeLimit,
+            message: message.clone(),
+        };
+        let retries = layer.retries;
+        let history = graph.history.entry(at.index).or_default();
+        history.last = format!("on worker {id} {message}");
+        history.avoid = Some(id);
+        let may_retry = history.failures < retries;
+        history.failures += u32::from(may_retry);
+        let event = Event::TaskFailed {
+            task,
+            worker: id,
+            message,
+        };
+        self.emit(event, out);
+        if may_retry {
+            self.cancel_assignment(at, out);
+            self.take_back_for_later(at);
+        } else {
+            // It still runs, so ending the graph cancels it.
+            self.end_early(at.graph, Some(GraphOutcome::Failed(error)), out);
+        }
+    }
+
+    /// What has a limit is there, and runs.
+    pub(crate) fn check_limits(&self) -> Result<(), String> {
+        for slot in self.graph_limits.iter() {
+            if self.graphs.slab.get(slot).is_none() {
+                return Err("a graph that is gone has a time limit".to_owned());
+            }
+        }
+        for (slot, graph) in self.graphs.slab.iter() {
+            for (index, task) in (0_u32..).zip(&graph.tasks) {
+                let runs = matches!(task.state, TaskState::Assigned { started: true, .. });
+                let is_limited = graph.layer_of(index).time_limit_ms.is_some();
+                let at = TaskAt { graph: slot, index };
+                if self.attempt_limits.until(at).is_some() != (runs && is_limited) {
+                    return Err(format!(
+                        "{at:?} has a time limit and does not run, or runs without"
+                    ));
+                }
+            }
+        }
+        let alive = |at: TaskAt| self.graphs.slab.get(at.graph).is_some();
+        match self.attempt_limits.iter().find(|at| !alive(*at)) {
+            Some(at) => Err(format!("{at:?} has a time limit, and its graph is gone")),
+            None => Ok(()),
+        }
+    }
+}
