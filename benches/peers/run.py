@@ -1,10 +1,10 @@
 """No-op tasks on transload, Dask and HyperQueue, side by side in one run, taking turns. Prints a Markdown table; --json writes all numbers.
 
 Installs Dask and HyperQueue from PyPI into an environment of its own (--venv) unless they are there. Every engine has two workers with one
-slot each, in processes of their own, and is started anew for each of its turns; starting is not counted. Needs `transload` and
-`latency` in --binaries:
+slot each, in processes of their own, and is started anew for each of its turns; starting is not counted. Needs `transload` in
+--binaries:
 
-    cargo build --release -p transload -p transload-benches --bins
+    cargo build --release -p transload --bins
     python3 benches/peers/run.py
 """
 
@@ -42,12 +42,15 @@ def answer(command):
 
 
 def transload(binaries, tasks, singles):
-    command = [binaries / "latency", "--binary", binaries / "transload", "--workers", 2, "--slots", 1]
+    command = [binaries / "transload", "bench", "tasks", "--workers", 2, "--slots", 1, "--json"]
     said = answer([*command, "--tasks", tasks, "--repeats", 3, "--singles", singles])
     return {
         "tasks": tasks + 1,
-        "micros_per_task": said["throughput"]["merge"]["micros_per_task_median"],
-        "single_millis": said["submit_to_result_millis"]["p50"],
+        "micros_per_task": said["merge"]["wall_us"],
+        "cpu_micros_per_task": said["merge"]["workers_cpu_us"] + said["merge"]["own_cpu_us"],
+        "chain_micros_per_task": said["chain"]["wall_us"],
+        "single_millis": said["single"]["p50"],
+        "single_millis_p99": said["single"]["p99"],
     }
 
 

@@ -11,7 +11,7 @@ use transload_runtime::config::{SchedulerFlags, SqlFlags, WorkerFlags};
 use crate::data::{DataFormat, Table};
 use crate::output::Format;
 
-pub(crate) use bench::{BenchArgs, BenchCommand, SchedulerBenchArgs};
+pub(crate) use bench::{BenchArgs, BenchCommand, SchedulerBenchArgs, TasksBenchArgs};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use transload_runtime::bench::{BenchError, Measured, Program, SchedulerBench, run_part};
+use transload_runtime::bench::{
+    BenchError, Measured, MeasuredTasks, PerTask, Program, SchedulerBench, run_part,
+};
 
-use crate::args::{BenchCommand, SchedulerBenchArgs};
+use crate::args::{BenchCommand, SchedulerBenchArgs, TasksBenchArgs};
 use crate::cluster::with_hint;
 use crate::failure::{Exit, Failure, io_failure};
 use crate::progress;
@@ -18,6 +20,7 @@ pub(crate) async fn run(command: BenchCommand, signals: &Signals) -> Result<(), 
         done = async {
             match command {
                 BenchCommand::Scheduler(args) => scheduler(&args).await,
+                BenchCommand::Tasks(args) => tasks(&args).await,
                 BenchCommand::Part { part } => {
                     run_part(&part).await.map_err(|error| bench_failure(&error))
                 }
@@ -28,12 +31,7 @@ pub(crate) async fn run(command: BenchCommand, signals: &Signals) -> Result<(), 
 }
 
 async fn scheduler(args: &SchedulerBenchArgs) -> Result<(), Failure> {
-    let program = Program {
-        program: std::env::current_exe().map_err(|error| {
-            Failure::failed(format!("cannot find this program to start again: {error}"))
-        })?,
-        arguments: vec!["bench".to_owned(), "part".to_owned()],
-    };
+    let program = this_program(&["bench", "part"])?;
     let shapes = args.shapes();
     let bar = progress::counting_bar("measuring", progress::is_shown(false));
     bar.set_length(shapes.len() as u64 * u64::from(args.runs));
@@ -59,7 +57,7 @@ async fn scheduler(args: &SchedulerBenchArgs) -> Result<(), Failure> {
         };
         if args.json {
             // As soon as it is known: the next graph may take long.
-            bar.suspend(|| print(&as_json(&measured)))?;
+            bar.suspend(|| print(&as_json(serde_json::to_string(&measured))))?;
         } else {
             rows.push(as_row(&measured));
         }
@@ -69,6 +67,77 @@ async fn scheduler(args: &SchedulerBenchArgs) -> Result<(), Failure> {
         return Ok(());
     }
     print(&format!("{}{}", show::columns(&rows), notes(args)))
+}
+
+/// This very program, to be started again.
+fn this_program(arguments: &[&str]) -> Result<Program, Failure> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!("cannot find this program to start again: {error}"))
+    })?;
+    let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+    Ok(Program {
+        program,
+        arguments: arguments.collect(),
+    })
+}
+
+async fn tasks(args: &TasksBenchArgs) -> Result<(), Failure> {
+    let bar = progress::counting_bar("measuring", progress::is_shown(false));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let measured = match &args.connect {
+        Some(address) => args.bench().measure_at(address).await,
+        None => args.bench().measure(&this_program(&["worker"])?).await,
+    };
+    bar.finish_and_clear();
+    let measured = measured.map_err(|error| bench_failure(&error))?;
+    if args.json {
+        print(&as_json(serde_json::to_string(&measured)))
+    } else {
+        print(&as_text(&measured))
+    }
+}
+
+fn as_text(measured: &MeasuredTasks) -> String {
+    let mut rows = vec![
+        [
+            "graph",
+            "us/task",
+            "best",
+            "workers' CPU us/task",
+            "own CPU us/task",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    for (name, per_task) in [("merge", measured.merge), ("chain", measured.chain)] {
+        let PerTask {
+            wall_us,
+            best_wall_us,
+            workers_cpu_us,
+            own_cpu_us,
+        } = per_task;
+        rows.push(vec![
+            name.to_owned(),
+            format!("{wall_us:.2}"),
+            format!("{best_wall_us:.2}"),
+            workers_cpu_us.map_or("-".to_owned(), |micros| format!("{micros:.2}")),
+            format!("{own_cpu_us:.2}"),
+        ]);
+    }
+    let bench = &measured.bench;
+    let single = measured.single;
+    format!(
+        "{}single: {:.3} ms (half of them), {:.3} ms (99 of 100), {:.3} ms (worst)\n{} x {} slots, {} tasks, medians of {} runs{}\n",
+        show::columns(&rows),
+        single.p50,
+        single.p99,
+        single.worst,
+        show::grouped(bench.workers.into()),
+        bench.slots,
+        show::grouped(bench.tasks.into()),
+        bench.repeats,
+        warning(),
+    )
 }
 
 const HEAD: [&str; 9] = [
@@ -99,10 +168,9 @@ fn as_row(measured: &Measured) -> Vec<String> {
     ]
 }
 
-fn as_json(measured: &Measured) -> String {
+fn as_json(text: serde_json::Result<String>) -> String {
     // Numbers and names only, which JSON can always say.
-    let text = serde_json::to_string(measured).unwrap_or_default();
-    format!("{text}\n")
+    format!("{}\n", text.unwrap_or_default())
 }
 
 fn notes(args: &SchedulerBenchArgs) -> String {
@@ -111,12 +179,16 @@ fn notes(args: &SchedulerBenchArgs) -> String {
         runs => format!("medians of {runs} runs"),
     };
     let mode = transload_runtime::bench::Mode::from(args.mode).name();
-    let debug = if cfg!(debug_assertions) {
+    format!("mode {mode}, workers x slots, {of}{}\n", warning())
+}
+
+/// What is to be said of the numbers of a program like this.
+fn warning() -> &'static str {
+    if cfg!(debug_assertions) {
         "; this is a debug build, whose numbers mean nothing"
     } else {
         ""
-    };
-    format!("mode {mode}, workers x slots, {of}{debug}\n")
+    }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

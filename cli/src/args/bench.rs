@@ -1,7 +1,7 @@
 //! The command line of `transload bench`. Knows nothing of how it is measured.
 
 use clap::{Args, Subcommand, ValueEnum};
-use transload_runtime::bench::{Mode, Shape};
+use transload_runtime::bench::{Mode, Shape, TaskBench};
 
 /// Arguments of `transload bench`.
 #[derive(Debug, Args)]
@@ -35,12 +35,29 @@ Examples:
   transload bench scheduler --mode sockets --graph merge --graph random --workers 24
   transload bench scheduler --graph tree --json | jq .scheduler_cpu_us_per_task";
 
+const TASKS_HELP: &str = "\
+Measures no-op tasks end to end: submitted by a client, placed by a scheduler, run by workers that are processes of their own, results
+back at the client. All times are wall time seen by the client.
+
+merge are independent tasks that one more task reads; chain are tasks each of which reads the one before, a tenth as many; single is one
+task alone, from submission to its result. CPU us/task is the CPU time of all worker processes together, and of this process, which is
+client and scheduler.";
+
+const TASKS_EXAMPLES: &str = "\
+Examples:
+  transload bench tasks
+  transload bench tasks --workers 2 --slots 1 --tasks 100000 --repeats 5
+  transload bench tasks --connect localhost:8470 --json | jq .single.p50";
+
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// What the scheduler costs for each task, with simulated instant workers.
     #[command(long_about = SCHEDULER_HELP, after_help = SCHEDULER_EXAMPLES)]
     Scheduler(SchedulerBenchArgs),
+    /// What a task costs end to end, and how long one takes, with worker processes.
+    #[command(long_about = TASKS_HELP, after_help = TASKS_EXAMPLES)]
+    Tasks(TasksBenchArgs),
     /// One process of a measurement.
     #[command(hide = true)]
     Part {
@@ -81,6 +98,45 @@ pub(crate) struct SchedulerBenchArgs {
     /// One JSON object for each graph, on a line of its own.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `transload bench tasks`.
+#[derive(Debug, Args)]
+pub(crate) struct TasksBenchArgs {
+    /// Worker processes to start.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) workers: u32,
+    /// Slots of each.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) slots: u32,
+    /// Independent tasks, which one more task reads.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub(crate) tasks: u32,
+    /// Runs of each graph; the median counts.
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) repeats: u32,
+    /// Single tasks, one after another.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) singles: u32,
+    /// Measure the cluster of this scheduler instead of starting one.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["workers", "slots"])]
+    pub(crate) connect: Option<String>,
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl TasksBenchArgs {
+    /// What is to be measured.
+    pub(crate) fn bench(&self) -> TaskBench {
+        TaskBench {
+            workers: self.workers,
+            slots: self.slots,
+            tasks: self.tasks,
+            repeats: self.repeats,
+            singles: self.singles,
+        }
+    }
 }
 
 impl SchedulerBenchArgs {
@@ -177,6 +233,8 @@ mod tests {
             "transload bench scheduler --runs 0",
             "transload bench scheduler --graph circle",
             "transload bench scheduler --mode thought",
+            "transload bench tasks --workers 0",
+            "transload bench tasks --connect localhost:1 --workers 2",
         ] {
             assert!(Cli::try_parse_from(bad.split(' ')).is_err(), "{bad}");
         }

@@ -10,6 +10,7 @@ mod instant;
 mod machine;
 mod part;
 mod sockets;
+mod tasks;
 mod usage;
 
 use std::io;
@@ -18,10 +19,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use transload_protocol::{GraphError, GraphOutcome};
 
-use crate::{ControlError, RuntimeError};
+use crate::{ClientError, ControlError, RuntimeError};
 
 pub use graphs::{Shape, edge_count};
 pub use part::run_part;
+pub use tasks::{MeasuredTasks, PerTask, Spread, TaskBench};
 
 /// What stands around the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +117,9 @@ pub enum BenchError {
     /// A connection to the scheduler could not be made or ended.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A client of the measurement failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The scheduler refuses the graph.
     #[error("the scheduler refuses the graph: {0}")]
     Rejected(#[from] GraphError),
