@@ -14,6 +14,8 @@ use crate::{
 
 /// Most tasks that one graph may have.
 pub const MAX_TASKS_PER_GRAPH: u32 = 1 << 24;
+/// Most tasks that one gang may have: each worker that runs some of them is told of all.
+pub const MAX_TASKS_PER_GANG: u32 = 1 << 10;
 /// Most outputs that one task may have.
 pub(crate) const MAX_OUTPUTS_PER_TASK: u32 = 1 << 16;
 /// What the tasks of a layer run that hands on results of other graphs. Every worker has it.
@@ -68,6 +70,8 @@ pub struct Layer {
     /// Tasks of other graphs whose partitions this layer hands on, each through the task at its place; none for an ordinary
     /// layer. See [`TaskGraph::push_import`].
     pub imports: Vec<TaskRange>,
+    /// Its tasks start together or not at all, and are told of each other; when one has to run again, all do.
+    pub gang: bool,
 }
 
 /// Arguments of the tasks of one layer.
@@ -208,7 +212,15 @@ impl Layer {
             fused: None,
             placement: None,
             imports: Vec::new(),
+            gang: false,
         }
+    }
+
+    /// The same layer as a gang: see [`Layer::gang`].
+    #[must_use]
+    pub fn as_gang(mut self) -> Self {
+        self.gang = true;
+        self
     }
 
     /// The task of another graph whose partitions the task at `position` hands on; none in an ordinary layer.
@@ -456,6 +468,9 @@ impl CompiledGraph {
                 return Err(bad(reason));
             }
             check_imports(layer).map_err(bad)?;
+            if layer.gang {
+                check_gang(layer).map_err(bad)?;
+            }
             if let Some(fused) = &layer.fused {
                 fused.check(layer).map_err(bad)?;
                 calls += fused
@@ -856,6 +871,28 @@ fn check_imports(layer: &Layer) -> Result<(), String> {
     Ok(())
 }
 
+fn check_gang(layer: &Layer) -> Result<(), String> {
+    if layer.tasks > MAX_TASKS_PER_GANG {
+        return Err(format!(
+            "a gang of {} tasks; the limit is {MAX_TASKS_PER_GANG}, so let each task do more, or use several gangs",
+            layer.tasks
+        ));
+    }
+    if let Some(Placement::Each(_)) = layer.placement.as_deref() {
+        return Err(
+            "a gang with a worker for each of its tasks; say for all of them together where they may run"
+                .to_owned(),
+        );
+    }
+    if !layer.imports.is_empty() {
+        return Err("a gang that imports; let it read a layer that does".to_owned());
+    }
+    match &layer.fused {
+        Some(_) => Err("a gang runs nothing else inside its tasks; fuse other layers".to_owned()),
+        None => Ok(()),
+    }
+}
+
 fn check_edges(layer: &Layer, source: &Layer, edges: &Edges) -> Result<(), String> {
     match edges {
         Edges::OneToOne if layer.tasks != source.tasks => Err(format!(
@@ -1008,6 +1045,10 @@ mod tests {
                 Layer::new("bad", "op", 2).reading(LayerIndex(0), explicit(&[vec![]])),
             ),
             ("no tasks", Layer::new("bad", "op", 0)),
+            (
+                "a gang of 1025 tasks; the limit is 1024",
+                Layer::new("bad", "op", 1025).as_gang(),
+            ),
             (
                 "per-task",
                 Layer::new("bad", "op", 2).with_per_task(vec![Blob::default()]),

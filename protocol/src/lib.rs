@@ -11,6 +11,7 @@ mod coordination;
 mod error;
 mod event;
 mod fused;
+mod gang;
 mod graph;
 mod ids;
 mod journal;
@@ -34,9 +35,10 @@ pub use coordination::{
 pub use error::{TaskError, TaskErrorKind};
 pub use event::{Event, EventRecord};
 pub use fused::{Call, Fused, Share, Step, StepInput};
+pub use gang::{GangMember, GangTable};
 pub use graph::{
     Arguments, CompiledGraph, Edges, ExplicitEdges, GraphError, IMPORT_OPERATOR, InputRef, Layer,
-    LayerInput, MAX_TASKS_PER_GRAPH, Source, TaskGraph,
+    LayerInput, MAX_TASKS_PER_GANG, MAX_TASKS_PER_GRAPH, Source, TaskGraph,
 };
 pub use ids::{
     Attempt, ClientId, ClusterId, GraphId, LayerIndex, ParseIdError, PartitionId, SessionToken,

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, Arguments, Attempt, ClientId, ClusterId, CoordinationAnswer, CoordinationCall,
-    EventRecord, Fused, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId, PeerTable,
-    RequestId, Resources, SessionToken, SharingAnswer, SharingCall, SourceTable, TaskError,
-    TaskGraph, TaskId, Tier, WorkerId,
+    EventRecord, Fused, GangTable, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId,
+    PeerTable, RequestId, Resources, SessionToken, SharingAnswer, SharingCall, SourceTable,
+    TaskError, TaskGraph, TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -423,6 +423,17 @@ pub enum SchedulerToWorker {
         /// Which attempt.
         attempt: Attempt,
     },
+    /// Who runs the tasks of a gang. Precedes those of them that this worker is to run.
+    Gang {
+        /// Its graph.
+        graph: GraphId,
+        /// Its layer.
+        layer: LayerIndex,
+        /// Which of its starts: the attempt of each of its tasks.
+        incarnation: Attempt,
+        /// One for each task of the layer, in order.
+        members: GangTable,
+    },
 }
 
 /// What a worker needs to know of a layer.
@@ -444,6 +455,8 @@ pub struct LayerSpec {
     pub resources: Resources,
     /// What each task runs before `operator`; `None` for an ordinary layer.
     pub fused: Option<Box<Fused>>,
+    /// Its tasks start together: `Gang` says with whom.
+    pub gang: bool,
 }
 
 /// How the tasks of a layer read through one of their inputs.
@@ -580,6 +593,8 @@ pub struct Inventory {
     pub stored: Vec<(TaskId, OutputSizes)>,
     /// Attempts that run there.
     pub running: Vec<(TaskId, Attempt)>,
+    /// Of `stored`, those of gangs, and the attempts that made them.
+    pub of_gangs: Vec<(TaskId, Attempt)>,
 }
 
 /// Load of a worker.

@@ -13,6 +13,7 @@ use transload_gpu::{OutOfBudget, Partition};
 use transload_protocol::{Attempt, LayerSpec, TaskErrorKind, TaskId};
 
 use crate::client::coordination::CoordinationError;
+use crate::gang::Gang;
 use crate::inside::Inside;
 use crate::{ClientError, WorkerEnvironment};
 
@@ -50,6 +51,8 @@ pub struct TaskContext {
     pub cancelled: CancellationToken,
     /// The worker that runs it.
     pub environment: Arc<WorkerEnvironment>,
+    /// Who runs beside it: see [`TaskContext::gang`].
+    pub(crate) gang: Option<Arc<Gang>>,
     /// Its way to the cluster: see [`TaskContext::client`] and [`TaskContext::wait_without_slot`].
     pub(crate) inside: Inside,
 }

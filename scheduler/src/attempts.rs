@@ -96,6 +96,7 @@ impl Scheduler {
         let at = match self.standing(worker, error.task, attempt) {
             Standing::Current { at, .. } => at,
             Standing::Cancelled => {
+                self.reconsider(&error);
                 self.close_cancel(error.task);
                 return;
             }
@@ -112,12 +113,13 @@ impl Scheduler {
         );
         let graph = &mut self.graphs.slab[at.graph];
         let retries = graph.submitted_layer_of(at.index).retries;
-        let history = graph.history.entry(at.index).or_default();
+        let key = graph.history_key(at.index);
+        let history = graph.history.entry(key).or_default();
         if error.kind.is_retryable() && history.failures < retries {
             history.failures += 1;
             history.avoid = Some(id);
             history.last = format!("it failed on worker {id}: {}", error.message);
-            self.take_back_for_later(at);
+            self.take_back_failed(at, out);
         } else {
             let message = match history.failures {
                 0 => error.message,
@@ -142,7 +144,11 @@ impl Scheduler {
                 kind: error.kind,
                 message,
             };
-            self.fail_with(at, error, out);
+            if self.graphs.slab[at.graph].is_of_gang(at.index) {
+                self.on_member_failed(at, error, out);
+            } else {
+                self.fail_with(at, error, out);
+            }
         }
     }
 
@@ -163,7 +169,7 @@ impl Scheduler {
             Standing::Stale => return,
         };
         let reporter = self.workers.slab[worker].id;
-        self.take_back(at);
+        self.take_back_ended(at, out);
         for (partition, holder) in missing {
             let source = self.graphs.find(partition.task);
             let holder = self.workers.by_id.get(holder).copied();
@@ -185,6 +191,7 @@ impl Scheduler {
     ) {
         for task in tasks {
             if let Some(at) = self.graphs.find(*task) {
+                self.on_ended_lost(at, worker, out);
                 self.on_out_of_reach(at, worker, None, "the worker lost them", out);
             }
         }
@@ -214,6 +221,7 @@ impl Scheduler {
             | TaskState::Waiting { .. }
             | TaskState::Ready { .. }
             | TaskState::Assigned { .. }
+            | TaskState::Ended { .. }
             | TaskState::Done { .. }
             | TaskState::Released => Standing::Stale,
         }
@@ -226,9 +234,9 @@ impl Scheduler {
             return true;
         };
         match self.graphs.slab[at.graph].tasks[at.index as usize].state {
-            TaskState::Assigned { worker: there, .. } | TaskState::Done { worker: there, .. } => {
-                there == worker
-            }
+            TaskState::Assigned { worker: there, .. }
+            | TaskState::Ended { worker: there, .. }
+            | TaskState::Done { worker: there, .. } => there == worker,
             TaskState::Culled
             | TaskState::Waiting { .. }
             | TaskState::Ready { .. }

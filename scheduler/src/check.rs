@@ -40,7 +40,7 @@ struct Counted {
     held: u32,
 }
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+pub(crate) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
@@ -65,6 +65,7 @@ impl Scheduler {
         self.check_shares()?;
         self.check_workers(&expected)?;
         self.check_queues(&expected)?;
+        self.check_gangs()?;
         self.coordination.check()?;
         self.check_maps()
     }
@@ -95,8 +96,9 @@ impl Scheduler {
             })?;
             let is_queued = self.ready.layers.contains(&record.rank);
             let is_stuck = self.ready.stuck.layers.contains_key(&record.rank);
+            let is_alone = record.gang.is_none();
             ensure(
-                is_queued == (!ready.is_empty() && !record.is_stuck)
+                is_queued == (is_alone && !ready.is_empty() && !record.is_stuck)
                     && is_stuck == record.is_stuck
                     && !(is_stuck && ready.is_empty()),
                 || {
@@ -107,6 +109,8 @@ impl Scheduler {
                     )
                 },
             )?;
+            self.check_gang(graph, layer)
+                .map_err(|error| format!("layer {layer}: {error}"))?;
             self.check_scope(graph, layer)
                 .map_err(|error| format!("layer {layer}: {error}"))?;
             self.check_barriers(graph, layer)
@@ -188,6 +192,7 @@ impl Scheduler {
         let is_settled = self.recovery.is_none() && !self.workers.slab.is_empty();
         ensure(
             record.ready.is_empty()
+                || record.gang.is_some()
                 || !is_settled
                 || record.is_stuck != self.workers.any_covers(record, None),
             || "it is stuck although a worker can run it, or not although none can".to_owned(),
@@ -294,7 +299,8 @@ impl Scheduler {
                     }
                     TaskState::Waiting { .. }
                     | TaskState::Ready { .. }
-                    | TaskState::Assigned { .. } => {
+                    | TaskState::Assigned { .. }
+                    | TaskState::Ended { .. } => {
                         undone += 1;
                     }
                 }
@@ -346,7 +352,7 @@ impl Scheduler {
                     None => {
                         if record.is_stuck {
                             expected.stuck += 1;
-                        } else {
+                        } else if record.gang.is_none() {
                             expected.open += 1;
                         }
                         counted.ready[layer].insert(at.index - record.first_task);
@@ -369,6 +375,14 @@ impl Scheduler {
                 if !self.workers.slab[*worker].seceded.contains(&at) {
                     expected.used(*worker).give_back(&record.resources);
                 }
+                Ok(())
+            }
+            TaskState::Ended { worker } => {
+                ensure(needed, || "ended though nobody needs it".to_owned())?;
+                ensure(record.gang.is_some(), || "ended, and alone".to_owned())?;
+                alive(*worker)?;
+                counts.running += 1;
+                *expected.stored.entry(*worker).or_default() += 1;
                 Ok(())
             }
             TaskState::Done { worker, .. } => {
@@ -411,6 +425,7 @@ impl Scheduler {
                     TaskState::Culled
                     | TaskState::Ready { .. }
                     | TaskState::Assigned { .. }
+                    | TaskState::Ended { .. }
                     | TaskState::Done { .. } => false,
                 };
                 ensure(idle, || {

@@ -109,7 +109,7 @@ impl Scheduler {
             match self.graphs.slab[slot].tasks[index as usize].state {
                 TaskState::Culled | TaskState::Released | TaskState::Done { .. } => {}
                 TaskState::Waiting { .. } => {}
-                TaskState::Ready { .. } => {
+                TaskState::Ready { .. } | TaskState::Ended { .. } => {
                     self.set_state(at, TaskState::Waiting { missing: 0 });
                 }
                 TaskState::Assigned { .. } => {
@@ -154,6 +154,7 @@ impl Scheduler {
         self.graphs.by_id.remove(&graph.id);
         self.retries.forget(slot);
         self.leave_share(graph.line.share);
+        self.gangs.forget(slot);
         if let Some(client) = self.clients.get_mut(&graph.id.client) {
             client.graphs.remove(&graph.id);
         }

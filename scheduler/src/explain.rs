@@ -53,6 +53,13 @@ impl Scheduler {
                     )
                 }
             }
+            TaskState::Ended { worker } => {
+                self.detail_gang(at, &mut details);
+                format!(
+                    "has ended well on {}, and is done when the rest of its gang is",
+                    self.worker_name(*worker)
+                )
+            }
             TaskState::Done {
                 worker, largest, ..
             } => {
@@ -82,7 +89,7 @@ impl Scheduler {
             layer.operator,
             graph.tasks[at.index as usize].attempt
         ));
-        if let Some(history) = graph.history.get(&at.index) {
+        if let Some(history) = graph.history.get(&graph.history_key(at.index)) {
             details.push(format!(
                 "{} failures, {} deaths of its worker, {} losses of its partitions; last: {}",
                 history.failures, history.deaths, history.losses, history.last
@@ -144,7 +151,7 @@ impl Scheduler {
             );
         }
         let retry = self.retries.until(at).map(|until| {
-            let history = graph.history.get(&at.index);
+            let history = graph.history.get(&graph.history_key(at.index));
             let failed = history.map_or(0, |history| history.failed_attempts());
             let left = words::duration(until.micros_since(self.now));
             format!("waits {left} before attempt {}", failed + 1)
@@ -178,6 +185,7 @@ impl Scheduler {
             TaskState::Culled
             | TaskState::Waiting { .. }
             | TaskState::Ready { .. }
+            | TaskState::Ended { .. }
             | TaskState::Done { .. }
             | TaskState::Released => format!(
                 "task {id} (`{layer}`) is {}",
@@ -197,6 +205,9 @@ impl Scheduler {
         details.extend(self.place_of(at));
         if self.workers.slab.is_empty() {
             return "is ready, but no worker has joined".to_owned();
+        }
+        if self.graphs.slab[at.graph].is_of_gang(at.index) {
+            return self.explain_ready_member(at, details);
         }
         if prefers.is_none() && !self.workers.any_covers(layer, None) {
             if let Some(due) = self.ready.stuck.layers.get(&layer.rank) {

@@ -14,6 +14,7 @@ use transload_protocol::{
 use crate::barrier::{Barrier, input_specs};
 use crate::bits::BitSet;
 use crate::family::Families;
+use crate::gang::Gang;
 use crate::ready::Rank;
 use crate::scope::Scope;
 use crate::sharing::Shared;
@@ -126,6 +127,8 @@ pub(crate) struct LayerRecord {
     pub(crate) told: BitSet,
     /// The first position of each range of tasks of other graphs that it hands on; none in an ordinary layer.
     pub(crate) imports: Vec<u32>,
+    /// Its tasks start together.
+    pub(crate) gang: Option<Box<Gang>>,
 }
 
 /// What went wrong with a task so far.
@@ -195,10 +198,13 @@ impl Graph {
         // Layers read only earlier layers, so every reader of a task has been seen before it.
         for index in (0..compiled.task_count()).rev() {
             let task = &self.tasks[index as usize];
-            let record = &mut self.layers[task.layer() as usize];
-            if !task.is_held() && task.readers == 0 && record.barrier_readers == 0 {
+            let layer = task.layer();
+            let record = &self.layers[layer as usize];
+            let of_gang = || record.gang.is_some() && self.is_gang_wanted(layer);
+            if !task.is_held() && task.readers == 0 && record.barrier_readers == 0 && !of_gang() {
                 continue;
             }
+            let record = &mut self.layers[layer as usize];
             record.counts.total += 1;
             if task.is_held() {
                 self.goals_left += 1;
@@ -238,7 +244,11 @@ impl Graph {
     /// Whether anyone wants the task's partitions.
     pub(crate) fn is_needed(&self, index: u32) -> bool {
         let task = &self.tasks[index as usize];
-        task.is_held() || task.readers > 0 || self.layers[task.layer() as usize].barrier_readers > 0
+        let layer = &self.layers[task.layer() as usize];
+        task.is_held()
+            || task.readers > 0
+            || layer.barrier_readers > 0
+            || layer.gang.is_some() && layer.to_do > 0 && self.is_gang_wanted(task.layer())
     }
 
     /// A layer has got its first task to do: what stands behind its barriers is needed from now on.
@@ -339,6 +349,7 @@ impl Graph {
             inputs: input_specs(&self.compiled, layer),
             resources: submitted.resources.clone(),
             fused: submitted.fused.clone(),
+            gang: submitted.gang,
         }
     }
 
@@ -412,9 +423,10 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
                 barrier_readers: 0,
                 counts: LayerProgress::default(),
                 ready: BitSet::default(),
-                families: families.map(Box::new),
+                families: families.filter(|_| !layer.gang).map(Box::new),
                 told: BitSet::default(),
                 imports: starts_of(&layer.imports),
+                gang: layer.gang.then(|| Box::new(Gang::of(layer.tasks))),
             }
         })
         .collect()

@@ -279,6 +279,7 @@ impl Scheduler {
             | TaskState::Waiting { .. }
             | TaskState::Ready { .. }
             | TaskState::Assigned { .. }
+            | TaskState::Ended { .. }
             | TaskState::Released => None,
         };
         tasks.indices().map(holding).collect()

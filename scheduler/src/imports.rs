@@ -158,6 +158,7 @@ impl Scheduler {
             | TaskState::Waiting { .. }
             | TaskState::Ready { .. }
             | TaskState::Assigned { .. }
+            | TaskState::Ended { .. }
             | TaskState::Released => None,
         }
     }

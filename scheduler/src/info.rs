@@ -32,7 +32,7 @@ impl Scheduler {
                     .filter(|(_, graph)| graph.phase == Phase::Running)
                     .count(),
             ),
-            tasks_ready: self.ready.len(),
+            tasks_ready: self.ready.len() + self.gangs.members_ready,
             transfers: self
                 .transfers
                 .values()

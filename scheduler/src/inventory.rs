@@ -3,7 +3,7 @@
 //!
 //! Called by `machine`. Whether the connection broke or the scheduler did is all the same here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
     Attempt, GraphId, Inventory, LayerIndex, OutputSizes, SchedulerToWorker, TaskId, WorkerHello,
@@ -39,8 +39,13 @@ impl Scheduler {
     fn take_stock(&mut self, worker: WorkerSlot, inventory: Inventory, out: &mut Vec<Action>) {
         let mut unknown = BTreeSet::new();
         let mut touched = BTreeSet::new();
+        let of_gangs: BTreeMap<TaskId, Attempt> = inventory.of_gangs.into_iter().collect();
         for (task, sizes) in inventory.stored {
             match self.look_up(task) {
+                Ok(at) if self.graphs.slab[at.graph].is_of_gang(at.index) => {
+                    self.tell_layer(at, worker, out);
+                    self.on_member_found(at, worker, of_gangs.get(&task).copied(), sizes);
+                }
                 Ok(at) if self.adopt_stored(at, worker, sizes, out) => {
                     touched.insert(at.graph);
                 }
@@ -98,7 +103,10 @@ impl Scheduler {
         }
         match graph.tasks[at.index as usize].state {
             TaskState::Waiting { .. } | TaskState::Ready { .. } | TaskState::Assigned { .. } => {}
-            TaskState::Culled | TaskState::Done { .. } | TaskState::Released => return false,
+            TaskState::Culled
+            | TaskState::Ended { .. }
+            | TaskState::Done { .. }
+            | TaskState::Released => return false,
         }
         self.disown_attempts(at, out);
         self.tell_layer(at, worker, out);
@@ -132,6 +140,7 @@ impl Scheduler {
             TaskState::Culled
             | TaskState::Waiting { .. }
             | TaskState::Ready { .. }
+            | TaskState::Ended { .. }
             | TaskState::Done { .. }
             | TaskState::Released => None,
         };
@@ -157,8 +166,13 @@ impl Scheduler {
             TaskState::Waiting { .. } | TaskState::Ready { .. } => {}
             TaskState::Culled
             | TaskState::Assigned { .. }
+            | TaskState::Ended { .. }
             | TaskState::Done { .. }
             | TaskState::Released => return false,
+        }
+        if graph.layers[task.layer() as usize].gang.is_some() {
+            // Its siblings may be gone, so that all begin anew.
+            return false;
         }
         // A newer attempt was handed out meanwhile, and its cancellation may be on its way.
         if attempt.0 < task.attempt || self.cancels.contains_key(&id) {

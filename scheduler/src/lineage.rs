@@ -27,6 +27,22 @@ impl Scheduler {
         sizes: OutputSizes,
         out: &mut Vec<Action>,
     ) {
+        if self.graphs.slab[at.graph].is_of_gang(at.index) {
+            self.on_member_ended(at, worker, sizes, out);
+        } else {
+            self.count_as_done(at, worker, sizes, out);
+            self.drop_unneeded(at.graph, out);
+        }
+    }
+
+    /// A task is done and stored. What nobody needs from now on is collected for `drop_unneeded`.
+    pub(crate) fn count_as_done(
+        &mut self,
+        at: TaskAt,
+        worker: WorkerSlot,
+        sizes: OutputSizes,
+        out: &mut Vec<Action>,
+    ) {
         let largest = self.graphs.slab[at.graph].note_sizes(at.index, sizes);
         self.set_state(
             at,
@@ -76,7 +92,6 @@ impl Scheduler {
             unneeded.push(at.index);
         }
         self.unneeded = unneeded;
-        self.drop_unneeded(at.graph, out);
     }
 
     /// Does something for every task behind those barriers in front of a task's layer at which exactly so many of the layer's tasks
@@ -144,17 +159,22 @@ impl Scheduler {
                     self.release_copies(at);
                     self.set_state(at, TaskState::Released);
                 }
+                TaskState::Ended { worker, .. } => {
+                    self.release_at(at, worker);
+                    self.set_state(at, TaskState::Released);
+                }
             }
             if self.graphs.slab[graph].layer_of(index).is_import() {
                 self.stop_importing(at);
             }
+            self.graphs.slab[graph].drop_gang_of(index, &mut unneeded);
             self.graphs.slab[graph].stop_reading(index, &mut unneeded);
         }
         self.unneeded = unneeded;
     }
 
     /// Nobody needs a stored task: its holder drops it, and so does everyone who kept a shared copy.
-    fn release_at(&mut self, at: TaskAt, holder: WorkerSlot) {
+    pub(crate) fn release_at(&mut self, at: TaskAt, holder: WorkerSlot) {
         let graph = &self.graphs.slab[at.graph];
         let id = graph.task_id(at.index);
         if graph.layer_of(at.index).broadcast {
@@ -205,14 +225,15 @@ impl Scheduler {
     }
 
     /// Tells the worker of an assigned task to stop it. Until it answers, the task occupies the worker and runs nowhere else.
-    pub(crate) fn cancel_assignment(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+    /// Returns whether there will be an answer.
+    pub(crate) fn cancel_assignment(&mut self, at: TaskAt, out: &mut Vec<Action>) -> bool {
         let graph = &self.graphs.slab[at.graph];
         let task = &graph.tasks[at.index as usize];
         let TaskState::Assigned { worker, .. } = task.state else {
-            return;
+            return false;
         };
         if self.workers.slab[worker].leaving {
-            return;
+            return false;
         }
         let id = graph.task_id(at.index);
         let attempt = Attempt(task.attempt);
@@ -230,6 +251,7 @@ impl Scheduler {
             worker: self.workers.slab[worker].id,
             message: SchedulerToWorker::Cancel { task: id, attempt },
         });
+        true
     }
 
     /// A cancelled attempt is answered, or its worker is gone: the worker has room again, and the task may run again where it is
@@ -241,6 +263,9 @@ impl Scheduler {
         self.workers.close_cancel(cancel.worker, &cancel.resources);
         if let Some(at) = self.graphs.find(id) {
             self.one_missing_less(at);
+            if self.graphs.slab[at.graph].is_of_gang(at.index) {
+                self.on_member_stopped(at);
+            }
         }
     }
 
@@ -274,8 +299,13 @@ impl Scheduler {
                 TaskState::Culled
                 | TaskState::Waiting { .. }
                 | TaskState::Ready { .. }
-                | TaskState::Assigned { .. } => continue,
+                | TaskState::Assigned { .. }
+                | TaskState::Ended { .. } => continue,
             };
+            if graph.is_of_gang(index) {
+                self.lose_with_gang(at, &mut lost);
+            }
+            let graph = &mut self.graphs.slab[at.graph];
             let (layer, position) = graph.locate(index);
             if graph.layers[layer.0 as usize].to_do == 0 {
                 // It is the first of its layer to read again: what stands behind its barriers may have been freed.
@@ -301,7 +331,8 @@ impl Scheduler {
                     TaskState::Culled
                     | TaskState::Waiting { .. }
                     | TaskState::Ready { .. }
-                    | TaskState::Assigned { .. } => missing += 1,
+                    | TaskState::Assigned { .. }
+                    | TaskState::Ended { .. } => missing += 1,
                 }
             });
             let tell = graph.tasks[index as usize].is_held() && graph.layer_of(index).kept;
@@ -334,6 +365,21 @@ impl Scheduler {
         }
     }
 
+    /// An assigned task has ended on its worker, undone: it is to run again, and all of its gang with it.
+    pub(crate) fn take_back_ended(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        if self.graphs.slab[at.graph].is_of_gang(at.index) {
+            self.disband(at, Some(at.index), out);
+        } else {
+            self.take_back(at);
+        }
+    }
+
+    /// As [`Scheduler::take_back_ended`], and it waits before it is tried again, as its history says.
+    pub(crate) fn take_back_failed(&mut self, at: TaskAt, out: &mut Vec<Action>) {
+        self.put_off(at);
+        self.take_back_ended(at, out);
+    }
+
     /// An assigned task comes back undone: it waits for what it misses, or is ready at once.
     pub(crate) fn take_back(&mut self, at: TaskAt) {
         let graph = &self.graphs.slab[at.graph];
@@ -351,6 +397,7 @@ impl Scheduler {
                     | TaskState::Waiting { .. }
                     | TaskState::Ready { .. }
                     | TaskState::Assigned { .. }
+                    | TaskState::Ended { .. }
                     | TaskState::Released => missing += 1,
                 }
             });
@@ -382,7 +429,8 @@ impl Scheduler {
         }
         let id = graph.task_id(at.index);
         let holder_id = self.workers.slab[holder].id;
-        let history = graph.history.entry(at.index).or_default();
+        let key = graph.history_key(at.index);
+        let history = graph.history.entry(key).or_default();
         history.losses += 1;
         history.avoid = Some(holder_id);
         history.last = format!("its partitions could not be had from worker {holder_id}: {reason}");

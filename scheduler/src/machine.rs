@@ -13,6 +13,7 @@ use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
 use crate::cost::{Links, Traffic};
+use crate::gang::Gangs;
 use crate::graph::Graph;
 use crate::imports::Afterwards;
 use crate::limits::Limits;
@@ -41,6 +42,7 @@ pub struct Scheduler {
     pub(crate) workers: Workers,
     pub(crate) graphs: Graphs,
     pub(crate) ready: ReadyQueue,
+    pub(crate) gangs: Gangs,
     /// Cancelled attempts that their workers have not answered. They outlive their graphs.
     pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
     /// Graphs that must end in time.
@@ -179,6 +181,7 @@ impl Scheduler {
                 by_id: BTreeMap::new(),
             },
             ready: ReadyQueue::default(),
+            gangs: Gangs::default(),
             cancels: BTreeMap::new(),
             graph_limits: Limits::default(),
             attempt_limits: Limits::default(),
@@ -255,6 +258,7 @@ impl Scheduler {
         if self.stopped {
             return;
         }
+        self.pronounce_verdicts(out);
         self.flush_releases(out);
         if self.recovery.is_none() {
             self.place(out);

@@ -29,7 +29,7 @@ impl Scheduler {
         let slot = self.workers.insert(worker);
         self.admit_worker(slot);
         self.free_stuck(slot);
-        self.ready.unproven.extend(&self.ready.layers);
+        self.doubt_all();
         self.steals.after = self.now;
         if self.liveness_check.is_none() {
             self.liveness_check = Some(self.now.after_micros(self.timeout_micros()));
@@ -150,6 +150,7 @@ impl Scheduler {
         for client in self.clients.values_mut() {
             client.told.remove(worker.0);
         }
+        self.disband_gangs_of(worker, reason, died, out);
         self.lose_outputs_of(worker, out);
         self.take_back_tasks_of(worker, reason, died, out);
         let unanswered: Vec<TaskId> = self
@@ -176,7 +177,13 @@ impl Scheduler {
         }
         self.recalls.forget(worker);
         self.workers.remove(worker);
+        self.doubt_all();
+    }
+
+    /// Can the workers that are here now run what is ready?
+    pub(crate) fn doubt_all(&mut self) {
         self.ready.unproven.extend(&self.ready.layers);
+        self.ready.unproven.extend(&self.gangs.ready);
     }
 
     /// Everything stored on a worker is gone. Looks at every task: workers are lost rarely.
@@ -187,6 +194,7 @@ impl Scheduler {
             | TaskState::Waiting { .. }
             | TaskState::Ready { .. }
             | TaskState::Assigned { .. }
+            | TaskState::Ended { .. }
             | TaskState::Released => false,
         };
         let mut lost = Vec::new();

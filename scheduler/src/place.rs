@@ -13,7 +13,7 @@ use transload_protocol::{
 use crate::api::Action;
 use crate::barrier::Summary;
 use crate::machine::Scheduler;
-use crate::ready::Rank;
+use crate::ready::{IN_FRONT, Rank};
 use crate::slab::{GraphSlot, Slot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
 use crate::worker::{FULL, Reach, Workers};
@@ -136,10 +136,14 @@ impl Scheduler {
     pub(crate) fn place(&mut self, out: &mut Vec<Action>) {
         self.find_stuck(out);
         self.follow_imports(out);
-        if self.ready.runnable() > 0 {
+        if self.ready.runnable() > 0 || self.gangs.want_room() {
             let mut with_room = std::mem::take(&mut self.with_room);
             with_room.clone_from(self.workers.changed());
             for reach in [Reach::Slot, Reach::Queue] {
+                if self.gangs.want_room() {
+                    self.start_gangs(reach, out);
+                    with_room.append(&mut self.with_room);
+                }
                 self.serve_own(&with_room, reach, out);
                 for worker in with_room.iter().copied() {
                     if self.workers.slab.get(worker).is_some() {
@@ -400,7 +404,7 @@ impl Scheduler {
         if layer.scope.is_each() {
             return self.pinned_worker(at);
         }
-        if !layer.reads {
+        if !layer.reads || layer.gang.is_some() {
             return None;
         }
         let total = self.weigh_inputs(at);
@@ -453,7 +457,7 @@ impl Scheduler {
 
     /// Adds up, for each holder of what a task reads, what fetching it from there would cost; returns the sum of all. Of those
     /// who hold parts of a whole layer only the largest count.
-    fn weigh_inputs(&mut self, at: TaskAt) -> u64 {
+    pub(crate) fn weigh_inputs(&mut self, at: TaskAt) -> u64 {
         self.holders.clear();
         self.weighing = self.weighing.wrapping_add(1);
         let graph = &mut self.graphs.slab[at.graph];
@@ -537,8 +541,12 @@ impl Scheduler {
             families.on_assigned(worker, position, self.workers.slab.len());
         }
         let rank = record.rank;
+        let is_member = record.gang.is_some();
         let task = graph.task_id(at.index);
-        let order = self.order_on_worker(&rank);
+        let mut order = self.order_on_worker(&rank);
+        if is_member {
+            order &= IN_FRONT;
+        }
         let record = &mut self.workers.slab[worker];
         if record.assigned.len() == 1 {
             record.pace.on_assigned(self.now);

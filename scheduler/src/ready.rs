@@ -13,6 +13,9 @@ use crate::share::Shares;
 use crate::slab::{GraphSlot, ShareSlot};
 use crate::stuck::Stuck;
 
+/// What is left of an [`order`](Rank::order) without its priority: such a task goes before nearly all others of its worker.
+pub(crate) const IN_FRONT: u64 = (1 << 48) - 1;
+
 /// Bits for the number of a layer in its graph: a graph has no more layers than tasks.
 const LAYER_BITS: u32 = 24;
 const _: () = assert!(MAX_TASKS_PER_GRAPH <= 1 << LAYER_BITS);

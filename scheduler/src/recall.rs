@@ -113,6 +113,7 @@ impl Scheduler {
             matches!(state, TaskState::Assigned { started: false, .. })
                 && !graph.recalled.contains(&at.index)
                 && !graph.layer_of(at.index).scope.is_each()
+                && !graph.is_of_gang(at.index)
         };
         let rank = |at: &TaskAt| (self.graphs.slab[at.graph].layer_of(at.index).rank, at.index);
         assigned.filter(waits).max_by_key(rank)
@@ -136,7 +137,7 @@ impl Scheduler {
 
     /// A worker has given a task back: whom it was asked back for gets it at once, if it still has a slot for it.
     pub(crate) fn on_given_back(&mut self, at: TaskAt, out: &mut Vec<Action>) {
-        self.take_back(at);
+        self.take_back_ended(at, out);
         let graph = &self.graphs.slab[at.graph];
         let Some(thief) = self.recalls.open.remove(&graph.task_id(at.index)) else {
             return;

@@ -137,7 +137,8 @@ impl Scheduler {
             for worker in recovery.missing {
                 self.record(|| JournalEntry::WorkerLeft { worker }, out);
             }
-            self.ready.unproven.extend(&self.ready.layers);
+            self.settle_returned_gangs(out);
+            self.doubt_all();
             // Tasks that are pinned to them may be in their queues since they came back.
             self.workers.change_all();
             self.find_sources_gone();

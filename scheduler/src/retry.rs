@@ -75,12 +75,20 @@ fn backoff_micros(config: &Config, history: &History) -> u64 {
 impl Scheduler {
     /// An attempt has failed, as its history says already: the task comes back, and waits before it is tried again.
     pub(crate) fn take_back_for_later(&mut self, at: TaskAt) {
-        let history = self.graphs.slab[at.graph].history.get(&at.index);
+        self.put_off(at);
+        self.take_back(at);
+    }
+
+    /// A task that is about to come back waits, as its history says. The first of a gang waits for all.
+    pub(crate) fn put_off(&mut self, at: TaskAt) {
+        let graph = &self.graphs.slab[at.graph];
+        let index = graph.history_key(at.index);
+        let history = graph.history.get(&index);
         let micros = history.map_or(0, |history| backoff_micros(&self.config, history));
         if micros > 0 {
+            let at = TaskAt { index, ..at };
             self.retries.insert(at, self.now.after_micros(micros));
         }
-        self.take_back(at);
     }
 
     pub(crate) fn end_waits_before_retries(&mut self) {

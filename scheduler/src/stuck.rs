@@ -67,17 +67,22 @@ impl Scheduler {
     pub(crate) fn next_stuck_end(&self) -> Option<Time> {
         // Nobody fails while the workers of an earlier scheduler are still coming back.
         let is_recovering = self.recovery.is_some();
-        let first = self.ready.stuck.due.first();
-        first.filter(|_| !is_recovering).map(|(due, _)| *due)
+        let first = self.ready.stuck.due.first().map(|(due, _)| due);
+        let gangs = self.gangs.stuck.values();
+        let first = first.into_iter().chain(gangs).min();
+        first.filter(|_| !is_recovering).copied()
     }
 
     /// Takes out of the queue what nobody can run, and fails what has been so for too long.
     pub(crate) fn find_stuck(&mut self, out: &mut Vec<Action>) {
         while let Some(rank) = self.ready.unproven.pop() {
-            if self.ready.layers.contains(&rank) && self.is_hopeless(rank) {
+            if self.gangs.ready.contains(&rank) {
+                self.doubt_gang(rank, out);
+            } else if self.ready.layers.contains(&rank) && self.is_hopeless(rank) {
                 self.set_stuck(rank, out);
             }
         }
+        self.fail_stuck_gangs(out);
         while let Some((due, rank)) = self.ready.stuck.due.first().copied()
             && due <= self.now
         {
@@ -111,7 +116,7 @@ impl Scheduler {
         }
     }
 
-    fn stuck_until(&self) -> Time {
+    pub(crate) fn stuck_until(&self) -> Time {
         let grace = u64::from(self.config.unschedulable_grace_ms) * 1_000;
         self.now.after_micros(grace)
     }
@@ -231,6 +236,11 @@ impl Scheduler {
             .iter()
             .filter(|(slot, worker)| !worker.leaving && scope.allows(*slot) && is_pin(worker));
         (place, here.map(|(_, worker)| worker).collect())
+    }
+
+    /// What the largest of the workers offer on which a task may run, in words.
+    pub(crate) fn offers_to(&self, at: TaskAt) -> String {
+        offers(self.allowed(at).1)
     }
 
     /// Where a task may run, in words; `None` for everywhere.

@@ -49,6 +49,11 @@ pub(crate) enum TaskState {
         /// The worker said that it runs.
         started: bool,
     },
+    /// Ended well as part of a gang, and its partitions are stored; it is done when its whole gang is.
+    Ended {
+        /// Where.
+        worker: WorkerSlot,
+    },
     /// Done, and its partitions are stored.
     Done {
         /// Where.
@@ -115,6 +120,7 @@ impl TaskState {
             Self::Waiting { .. } => "waiting",
             Self::Ready { .. } => "ready",
             Self::Assigned { .. } => "assigned",
+            Self::Ended { .. } => "ended",
             Self::Done { .. } => "done",
             Self::Released => "released",
         }
@@ -123,7 +129,10 @@ impl TaskState {
     /// Whether it is still to be done (again), so that what it reads must not be freed.
     pub(crate) const fn is_to_do(&self) -> bool {
         match self {
-            Self::Waiting { .. } | Self::Ready { .. } | Self::Assigned { .. } => true,
+            Self::Waiting { .. }
+            | Self::Ready { .. }
+            | Self::Assigned { .. }
+            | Self::Ended { .. } => true,
             Self::Culled | Self::Done { .. } | Self::Released => false,
         }
     }
@@ -136,6 +145,7 @@ impl TaskState {
             | Self::Waiting { .. }
             | Self::Ready { .. }
             | Self::Assigned { .. }
+            | Self::Ended { .. }
             | Self::Released => false,
         }
     }
@@ -144,9 +154,11 @@ impl TaskState {
     pub(crate) const fn is_settled(&self) -> bool {
         match self {
             Self::Done { .. } | Self::Released => true,
-            Self::Culled | Self::Waiting { .. } | Self::Ready { .. } | Self::Assigned { .. } => {
-                false
-            }
+            Self::Culled
+            | Self::Waiting { .. }
+            | Self::Ready { .. }
+            | Self::Assigned { .. }
+            | Self::Ended { .. } => false,
         }
     }
 }

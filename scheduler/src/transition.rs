@@ -34,6 +34,8 @@ impl Scheduler {
                 }
                 if layer.is_stuck {
                     self.ready.stuck.one_less(layer);
+                } else if layer.gang.is_some() {
+                    self.gangs.one_less(layer);
                 } else {
                     self.ready.open -= 1;
                     if layer.ready.is_empty() {
@@ -60,6 +62,13 @@ impl Scheduler {
                 }
                 self.workers.unassign(*worker, at, &layer.resources);
             }
+            TaskState::Ended { worker, .. } => {
+                layer.counts.running -= 1;
+                self.workers.slab[*worker].stored -= 1;
+                if let Some(gang) = &mut layer.gang {
+                    gang.ended.remove(&at.index);
+                }
+            }
             TaskState::Done { worker, .. } => {
                 layer.counts.done -= 1;
                 self.workers.slab[*worker].stored -= 1;
@@ -71,6 +80,12 @@ impl Scheduler {
             TaskState::Ready { prefers: None } => {
                 if layer.is_stuck {
                     self.ready.stuck.one_more();
+                } else if let Some(gang) = &layer.gang {
+                    let is_last = layer.ready.len() + 1 == gang.members;
+                    self.gangs.one_more(layer.rank, is_last);
+                    if is_last {
+                        self.ready.unproven.push(layer.rank);
+                    }
                 } else {
                     if layer.ready.is_empty() {
                         self.ready.insert_layer(&layer.rank);
@@ -97,6 +112,10 @@ impl Scheduler {
                 layer.counts.running += 1;
                 self.ready.shares.charge(layer.rank.share, &layer.resources);
                 self.workers.assign(*worker, at, &layer.resources);
+            }
+            TaskState::Ended { worker, .. } => {
+                layer.counts.running += 1;
+                self.workers.slab[*worker].stored += 1;
             }
             TaskState::Done { worker, .. } => {
                 layer.counts.done += 1;
@@ -168,6 +187,7 @@ impl Scheduler {
             TaskState::Culled
             | TaskState::Ready { .. }
             | TaskState::Assigned { .. }
+            | TaskState::Ended { .. }
             | TaskState::Done { .. }
             | TaskState::Released => {}
         }
@@ -182,6 +202,7 @@ impl Scheduler {
             }
             // An assigned task either has the partition already, or will say that it misses it.
             TaskState::Assigned { .. }
+            | TaskState::Ended { .. }
             | TaskState::Culled
             | TaskState::Done { .. }
             | TaskState::Released => {}

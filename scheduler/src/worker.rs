@@ -74,10 +74,32 @@ pub(crate) struct Worker {
     pub(crate) announcement: PeerTable,
     /// It is being taken out of the cluster: nothing new for it.
     pub(crate) leaving: bool,
+    /// What of it a gang waits for: nobody else gets that.
+    kept: Option<Box<Kept>>,
     /// The fullness under which it stands in `Workers::open`, if it does.
     listed: Option<u32>,
     /// It stands in `Workers::changed`.
     is_changed: bool,
+}
+
+/// Room of a worker that is kept free, or will be kept when it gets free.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// For so many tasks.
+    pub(crate) members: u32,
+    /// What they ask for, all together.
+    pub(crate) resources: Resources,
+}
+
+/// Beside what a task must fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Nothing: the worker were idle.
+    Nothing,
+    /// What the worker has.
+    Tasks,
+    /// What the worker has, and what is kept for others.
+    TasksAndKept,
 }
 
 /// All workers now in the cluster.
@@ -123,6 +145,7 @@ impl Worker {
             knows: BitSet::default(),
             introductions: Vec::new(),
             leaving: false,
+            kept: None,
             listed: None,
             is_changed: false,
         }
@@ -135,10 +158,15 @@ impl Worker {
 
     /// How many times its slots it may be given. One that lacks memory gets no queue: what waits there pins more of it.
     fn factor(&self) -> u32 {
-        if self.is_pressed {
+        // Nothing queues up in front of those for whom it is kept.
+        if self.is_pressed || self.kept.is_some() {
             return 1;
         }
         self.pace.queue_per_slot().saturating_add(1)
+    }
+
+    pub(crate) fn kept(&self) -> Option<&Kept> {
+        self.kept.as_deref()
     }
 
     pub(crate) fn occupants(&self) -> u32 {
@@ -174,12 +202,19 @@ impl Worker {
 
     /// How full it is: [`FULL`] when every slot has its task, more when others queue behind them.
     pub(crate) fn fullness(&self) -> u32 {
-        let busy = u64::from(self.used.slots.max(self.occupants()));
+        let (slots, members) = self
+            .kept()
+            .map_or((0, 0), |kept| (kept.resources.slots, kept.members));
+        let used = u64::from(self.used.slots) + u64::from(slots);
+        let busy = used.max(u64::from(self.occupants()) + u64::from(members));
         u32::try_from(busy * u64::from(FULL) / u64::from(self.slots())).unwrap_or(u32::MAX)
     }
 
     /// Whether a request fits beside what it has, up to `factor` times what it offers.
     fn fits_times(&self, request: &Resources, factor: u32) -> bool {
+        if self.kept.is_some() {
+            return self.room(request, Beside::TasksAndKept) > 0;
+        }
         let within = |used: u32, asked: u32, offered: u32| {
             u64::from(used) + u64::from(asked) <= u64::from(offered) * u64::from(factor)
         };
@@ -201,6 +236,36 @@ impl Worker {
                 let of = |resources: &Resources| resources.amount_of(name).parts();
                 within_large(of(&self.used), asked.parts(), of(offered))
             })
+    }
+
+    /// How many such tasks fit at once.
+    fn room(&self, request: &Resources, beside: Beside) -> u32 {
+        if self.leaving {
+            return 0;
+        }
+        let mut free = self.hello.resources.clone();
+        let mut room = self.slots();
+        if beside != Beside::Nothing {
+            free.set_aside(&self.used);
+            room = room.saturating_sub(self.occupants());
+        }
+        if beside == Beside::TasksAndKept
+            && let Some(kept) = self.kept()
+        {
+            free.set_aside(&kept.resources);
+            room = room.saturating_sub(kept.members);
+        }
+        // Of what it does not ask for there is always enough.
+        let times = |free: u64, asked: u64| {
+            let times = free.checked_div(asked).unwrap_or(u64::MAX);
+            u32::try_from(times).unwrap_or(u32::MAX)
+        };
+        room = room.min(times(u64::from(free.slots), u64::from(request.slots)));
+        room = room.min(times(free.memory_bytes, request.memory_bytes));
+        for (name, asked) in &request.named {
+            room = room.min(times(free.amount_of(name).parts(), asked.parts()));
+        }
+        room
     }
 }
 
@@ -311,6 +376,23 @@ impl Workers {
                 .slab
                 .iter()
                 .any(|(slot, _)| Some(slot) != except && self.covers(slot, layer))
+    }
+
+    /// How many tasks of a layer fit on the worker at once.
+    pub(crate) fn room(&self, slot: WorkerSlot, layer: &LayerRecord, beside: Beside) -> u32 {
+        if self.covers(slot, layer) {
+            self.slab[slot].room(&layer.resources, beside)
+        } else {
+            0
+        }
+    }
+
+    /// Keeps that much of the worker for a gang, instead of what was kept before.
+    pub(crate) fn keep(&mut self, slot: WorkerSlot, kept: Option<Kept>) {
+        if let Some(worker) = self.slab.get_mut(slot) {
+            worker.kept = kept.map(Box::new);
+            self.change(slot);
+        }
     }
 
     pub(crate) fn assign(&mut self, slot: WorkerSlot, at: TaskAt, request: &Resources) {

@@ -78,7 +78,10 @@ impl Worker {
         }
         let sizes = |(task, bytes): (TaskId, Vec<u64>)| (task, OutputSizes::of(&bytes));
         let running = self.running.iter();
+        let made_by = |task: &TaskId| Some((*task, *self.of_gangs.get(task)?));
+        let of_gangs = outputs.keys().filter_map(made_by).collect();
         let inventory = Inventory {
+            of_gangs,
             stored: outputs.into_iter().map(sizes).collect(),
             running: running
                 .filter(|(_, running)| running.phase == Phase::Wanted)
@@ -92,7 +95,7 @@ impl Worker {
                 let running = self.running.get(task);
                 running.is_some_and(|running| match running.slot {
                     Slot::Given | Slot::Awaited { .. } => true,
-                    Slot::Held | Slot::Ahead => false,
+                    Slot::Held | Slot::Ahead | Slot::Beyond => false,
                 })
             })
             .copied()

@@ -88,8 +88,12 @@ impl Worker {
             return 0;
         };
         let is_roomy = self.store.usage().host_bytes <= self.limits.spill_above_bytes;
-        // Those that wait for their slot to come back go first.
-        if !self.rejoining.is_empty() || !is_roomy || self.pressure != Pressure::Calm {
+        // Those that wait for their slot to come back go first, and the executor knows nothing of slots that are reserved.
+        if !self.rejoining.is_empty()
+            || self.members_queued > 0
+            || !is_roomy
+            || self.pressure != Pressure::Calm
+        {
             return 0;
         }
         let per_slot = (LASTING_MICROS / pace.max(1)).min(MOST_PER_SLOT);

@@ -93,12 +93,15 @@ impl Worker {
                 .add_need(input.partition, place, need, input.bytes);
         }
         self.places.insert(task, place);
+        let is_reserved = layer.gang && self.reserve(&layer.resources);
         let queued = Queued {
             attempt,
             layer_index,
             layer,
             inputs,
+            is_reserved,
         };
+        self.members_queued += usize::from(queued.layer.gang);
         self.slotless += usize::from(queued.is_slotless());
         self.queue.insert(place, queued);
     }
@@ -226,6 +229,7 @@ impl Worker {
         let queued = self.queue.remove(&place)?;
         self.slotless -= usize::from(queued.is_slotless());
         self.places.remove(&place.task);
+        self.unreserve(&queued);
         for partition in queued.distinct_inputs() {
             self.store.remove_need(partition, place);
             self.settle(partition, turn);

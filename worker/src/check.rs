@@ -71,6 +71,7 @@ impl Worker {
 
     fn check_running(&self) -> Result<(), String> {
         let mut free = self.config.resources.clone();
+        self.check_members(&mut free)?;
         for (task, running) in &self.running {
             let is_ahead = running.slot == Slot::Ahead;
             ensure(is_ahead == self.ahead.contains(*task), || {

@@ -10,6 +10,7 @@ mod api;
 mod assign;
 mod check;
 mod fetch;
+mod gang;
 mod index;
 mod machine;
 mod memory;

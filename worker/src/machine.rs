@@ -1,7 +1,7 @@
 //! The worker machine: its state, and what each message of the scheduler does to it. Driven by `runtime` and `sim`.
 //!
 //! The rest by what it is about: `assign` (the queue), `run` (tasks that start and end),
-//! `secede` (that wait without a slot), `fetch` (partitions that arrive),
+//! `secede` (that wait without a slot), `gang` (that wait for each other), `fetch` (partitions that arrive),
 //! `spill` (that move between tiers), `release` (that leave). After all that has arrived was taken in, [`Worker::decide`] plans
 //! anew: what to evict, which tasks to start, which inputs to ask for.
 
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    EventRecord, GraphId, LayerIndex, LayerSpec, PartitionId, Resources, SchedulerToWorker, TaskId,
-    Tier, Time, WorkerId, WorkerMessage,
+    Attempt, EventRecord, GraphId, LayerIndex, LayerSpec, PartitionId, Resources,
+    SchedulerToWorker, TaskId, Tier, Time, WorkerId, WorkerMessage,
 };
 
 use crate::ahead::Ahead;
@@ -38,6 +38,10 @@ pub struct Worker {
     pub(crate) queue: BTreeMap<Place, Queued>,
     /// Of `queue`, the tasks that need no slot: while there are none, nothing can start without a free one.
     pub(crate) slotless: usize,
+    /// Of `queue`, the members of gangs.
+    pub(crate) members_queued: usize,
+    /// Attempts that made outputs of gangs.
+    pub(crate) of_gangs: BTreeMap<TaskId, Attempt>,
     /// Where in `queue` a task stands.
     pub(crate) places: BTreeMap<TaskId, Place>,
     pub(crate) running: BTreeMap<TaskId, Running>,
@@ -94,6 +98,8 @@ impl Worker {
             sources: BTreeMap::new(),
             queue: BTreeMap::new(),
             slotless: 0,
+            members_queued: 0,
+            of_gangs: BTreeMap::new(),
             places: BTreeMap::new(),
             running: BTreeMap::new(),
             rejoining: BTreeMap::new(),
@@ -230,6 +236,8 @@ impl Worker {
             SchedulerToWorker::Shutdown => self.on_shutdown(turn),
             SchedulerToWorker::Disown { task, attempt } => self.on_disown(task, attempt, turn),
             SchedulerToWorker::Recall { task, attempt } => self.on_recall(task, attempt, turn),
+            // The driver keeps it for the operators.
+            SchedulerToWorker::Gang { .. } => {}
         }
     }
 
@@ -245,6 +253,7 @@ impl Worker {
             first_task: spec.first_task,
             inputs: spec.inputs,
             resources: spec.resources,
+            gang: spec.gang,
         };
         self.layers.insert((graph, index), Arc::new(layer));
     }
@@ -260,6 +269,8 @@ impl Worker {
         self.link = Link::Left;
         self.queue.clear();
         self.slotless = 0;
+        self.members_queued = 0;
+        self.of_gangs.clear();
         self.places.clear();
         self.running.clear();
         self.rejoining.clear();

@@ -78,6 +78,7 @@ impl Worker {
         }
         self.layers.retain(|(of, _), _| *of != graph);
         self.sources.retain(|(of, _), _| *of != graph);
+        self.of_gangs.retain(|of, _| of.graph != graph);
     }
 
     /// Drops a partition if nothing keeps it any more. To be called after every loss of a need, pin, claim or operation.

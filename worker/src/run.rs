@@ -46,10 +46,13 @@ impl Worker {
         next.map(|(place, _)| *place)
     }
 
-    /// The task that goes first. One that has to wait for a task without its slot is passed over: what that one waits for may
-    /// be behind it.
+    /// The task that goes first: a member of a gang, if there is one, since others wait for it while they run. One that has to
+    /// wait for a task without its slot is passed over: what that one waits for may be behind it.
     pub(crate) fn head(&self) -> Option<Place> {
         let first = self.place_after(None)?;
+        if let Some(member) = self.first_member() {
+            return Some(member);
+        }
         if self.running.is_empty() || self.is_working() {
             return Some(first);
         }
@@ -109,19 +112,30 @@ impl Worker {
             let Some(queued) = self.queue.get(&place) else {
                 continue;
             };
-            let is_ahead = !free.take(&queued.layer.resources);
-            if is_ahead && ahead > 0 && may_go_ahead(&queued.layer.resources) {
+            let slot = if queued.layer.gang {
+                let slot = self.slot_of_member(queued);
+                if slot == Slot::Held && !queued.is_reserved {
+                    free.set_aside(&queued.layer.resources);
+                }
+                Some(slot)
+            } else if free.take(&queued.layer.resources) {
+                Some(Slot::Held)
+            } else if ahead > 0 && may_go_ahead(&queued.layer.resources) {
                 ahead -= 1;
-            } else if is_ahead {
+                Some(Slot::Ahead)
+            } else {
+                None
+            };
+            let Some(slot) = slot else {
                 // Nothing overtakes it on the way to the slots.
                 ahead = 0;
                 // What it waits for is kept for it, so that smaller tasks behind it cannot starve it.
                 free.set_aside(&queued.layer.resources);
                 continue;
-            }
+            };
             let is_source = queued.inputs.is_empty();
             match self.permission(is_source) {
-                Permission::Start => self.start(place, is_ahead, turn),
+                Permission::Start => self.start(place, slot, turn),
                 Permission::Wait => return,
                 Permission::Refuse => self.fail_for_lack_of_disk(place, turn),
             }
@@ -150,7 +164,7 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, place: Place, is_ahead: bool, turn: &mut Turn<'_>) {
+    fn start(&mut self, place: Place, slot: Slot, turn: &mut Turn<'_>) {
         let Some(queued) = self.queue.remove(&place) else {
             return;
         };
@@ -162,9 +176,10 @@ impl Worker {
             self.store.pin(*partition);
             self.store.remove_need(*partition, place);
         }
-        if is_ahead {
+        self.members_queued -= usize::from(queued.layer.gang);
+        if slot == Slot::Ahead {
             self.ahead.push(task);
-        } else {
+        } else if slot == Slot::Held && !queued.is_reserved {
             self.free.take(&queued.layer.resources);
         }
         let attempt = queued.attempt;
@@ -179,7 +194,7 @@ impl Worker {
             layer: queued.layer,
             inputs,
             phase: Phase::Wanted,
-            slot: if is_ahead { Slot::Ahead } else { Slot::Held },
+            slot,
             started: turn.now,
         };
         self.running.insert(task, running);
@@ -226,6 +241,9 @@ impl Worker {
             Phase::Wanted | Phase::Cancelled => {
                 for (partition, bytes) in outputs {
                     self.store.add_output(partition, bytes);
+                }
+                if running.layer.gang {
+                    self.of_gangs.insert(task, attempt);
                 }
                 let sizes = OutputSizes::of(&bytes);
                 let message = WorkerMessage::Finished {

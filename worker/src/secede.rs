@@ -17,10 +17,12 @@ impl Worker {
         };
         let is_wanted = running.phase == Phase::Wanted;
         match std::mem::replace(&mut running.slot, Slot::Given) {
-            Slot::Held => {
+            slot @ (Slot::Held | Slot::Beyond) => {
                 let layer = running.layer.clone();
-                self.free.give_back(&layer.resources);
-                self.give_slots_to_those_ahead();
+                if slot == Slot::Held {
+                    self.free.give_back(&layer.resources);
+                    self.hand_on_slots();
+                }
                 // Of an attempt that it has cancelled the scheduler waits for the end alone.
                 if is_wanted {
                     self.tell(WorkerMessage::Seceded { task, attempt }, turn);
@@ -44,7 +46,10 @@ impl Worker {
             return;
         }
         match running.slot {
-            Slot::Held | Slot::Ahead => turn.out.push(Action::Resume { task, attempt }),
+            Slot::Held | Slot::Ahead | Slot::Beyond => {
+                turn.out.push(Action::Resume { task, attempt });
+            }
+            Slot::Given if running.layer.gang => self.resume_member(task, attempt, turn),
             Slot::Given => {
                 running.slot = Slot::Awaited { ticket };
                 self.rejoining.insert(ticket, task);
@@ -57,6 +62,7 @@ impl Worker {
     /// Lets tasks go on that wait for their slot, first come, first served, and returns what new tasks may take.
     pub(crate) fn resume_tasks(&mut self, turn: &mut Turn<'_>) -> Resources {
         let mut free = self.free.clone();
+        self.set_aside_for_members(&mut free);
         let waiting: Vec<TaskId> = self.rejoining.values().copied().collect();
         for task in waiting {
             let Some(running) = self.running.get_mut(&task) else {
@@ -94,10 +100,10 @@ impl Worker {
         match ended.slot {
             Slot::Held => {
                 self.free.give_back(&ended.layer.resources);
-                self.give_slots_to_those_ahead();
+                self.hand_on_slots();
             }
             Slot::Ahead => self.ahead.remove(task),
-            Slot::Given => {}
+            Slot::Given | Slot::Beyond => {}
             Slot::Awaited { ticket } => {
                 self.rejoining.remove(&ticket);
             }
@@ -106,11 +112,16 @@ impl Worker {
 
     /// Whether a task runs here that will end without any other being started.
     pub(crate) fn is_working(&self) -> bool {
-        self.running.values().any(Running::is_working)
+        let are_members_awaited = self.first_member().is_some();
+        let mut running = self.running.values();
+        running.any(|running| {
+            running.is_working() && !(are_members_awaited && running.is_awaiting_members())
+        })
     }
 
     /// Those that wait are listed, and none waits for what is free.
     pub(crate) fn check_rejoining(&self, mut free: Resources) -> Result<(), String> {
+        self.set_aside_for_members(&mut free);
         let mut waiting = BTreeMap::new();
         for (task, running) in &self.running {
             if let Slot::Awaited { ticket } = running.slot {

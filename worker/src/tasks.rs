@@ -32,6 +32,8 @@ pub(crate) struct Layer {
     pub(crate) resources: Resources,
     /// Names of layer and operator of each step of a fused layer.
     pub(crate) steps: Vec<(String, String)>,
+    /// Its tasks wait for each other while they run, on all workers.
+    pub(crate) gang: bool,
 }
 
 impl Layer {
@@ -55,6 +57,8 @@ pub(crate) struct Queued {
     pub(crate) layer: Arc<Layer>,
     /// As assigned; one partition may stand here more than once.
     pub(crate) inputs: Vec<InputLocation>,
+    /// It occupies what it asked for already, so that nobody else takes that before it starts; see `gang`.
+    pub(crate) is_reserved: bool,
 }
 
 impl Queued {
@@ -69,7 +73,7 @@ impl Queued {
 
     /// It can start when no slot is free.
     pub(crate) fn is_slotless(&self) -> bool {
-        self.layer.resources.slots == 0
+        self.layer.resources.slots == 0 || self.layer.gang
     }
 
     /// For each input of the layer, the partitions in order: the shape that `Action::Start` wants.
@@ -105,13 +109,15 @@ pub(crate) struct Running {
     pub(crate) started: Time,
 }
 
-/// Whether a running task occupies what it asked for. Changed in `secede` and `ahead` alone.
+/// Whether a running task occupies what it asked for. Changed in `secede`, `ahead` and `gang` alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// It waits at the executor for a slot that another task still occupies; see `ahead`.
     Ahead,
     /// It does.
     Held,
+    /// It runs without, beyond what the worker offers: it is a member of a gang, and others wait for it.
+    Beyond,
     /// It has given it back, and waits for something that is not ours to know.
     Given,
     /// It wants it again.
@@ -136,9 +142,14 @@ impl Running {
     /// Whether it will come to its end whatever else starts here or not.
     pub(crate) fn is_working(&self) -> bool {
         match self.slot {
-            Slot::Held | Slot::Ahead => true,
+            Slot::Held | Slot::Ahead | Slot::Beyond => true,
             Slot::Given | Slot::Awaited { .. } => self.phase != Phase::Wanted,
         }
+    }
+
+    /// Whether it may wait for other members of its gang.
+    pub(crate) fn is_awaiting_members(&self) -> bool {
+        self.layer.gang && self.phase == Phase::Wanted
     }
 
     /// The one function that changes a phase. Returns whether the driver must be told to stop the task.

@@ -109,6 +109,7 @@ fn a_failing_step_of_a_fused_layer_is_named_as_the_layer_that_it_was() {
             steps: vec![step],
             reads: vec![StepInput::Step { step: 0, each: 1 }],
         })),
+        gang: false,
     };
     bench.send(SchedulerToWorker::Layer {
         graph: GRAPH,

@@ -23,6 +23,9 @@ const GRAPHS: u32 = 2;
 const LOCAL_TASKS: u32 = 8;
 const REMOTE_TASKS: u32 = 6;
 
+/// The layer whose tasks are members of gangs.
+const GANG: u32 = 3;
+
 /// What the driver of the test is doing with a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -46,6 +49,8 @@ struct World {
     rejoining: BTreeSet<TaskId>,
     /// How often each attempt was answered.
     answers: BTreeMap<(TaskId, Attempt), u32>,
+    /// Attempts of members of gangs.
+    members: BTreeSet<(TaskId, Attempt)>,
     next_attempt: u32,
     sequence: [u32; GRAPHS as usize],
     peers: BTreeSet<WorkerId>,
@@ -70,6 +75,7 @@ impl World {
             seceded: BTreeSet::new(),
             rejoining: BTreeSet::new(),
             answers: BTreeMap::new(),
+            members: BTreeSet::new(),
             next_attempt: 0,
             sequence: [0; GRAPHS as usize],
             peers: BTreeSet::new(),
@@ -96,7 +102,7 @@ impl World {
     }
 
     fn announce_layers(&mut self, graph: u32) {
-        for (layer, slots) in [(0, 1), (1, 2), (2, 3)] {
+        for (layer, slots) in [(0, 1), (1, 2), (2, 3), (GANG, 1)] {
             let spec = LayerSpec {
                 name: format!("layer-{layer}"),
                 operator: "op".to_owned(),
@@ -106,6 +112,7 @@ impl World {
                 inputs: vec![InputSpec::Listed; 2],
                 resources: Resources::slots(slots),
                 fused: None,
+                gang: layer == GANG,
             };
             self.send(SchedulerToWorker::Layer {
                 graph: self.graph(graph),
@@ -157,7 +164,9 @@ impl World {
         assert!(
             !asks
                 || memory.used_bytes <= memory.limit_bytes
-                || self.running.keys().all(|task| self.seceded.contains(task)),
+                || self.running.iter().all(|(task, (attempt, _))| {
+                    self.seceded.contains(task) || self.members.contains(&(*task, *attempt))
+                }),
             "after {shown}: asks for more than fits while tasks run"
         );
     }
@@ -356,11 +365,19 @@ impl World {
         let attempt = Attempt(self.next_attempt);
         self.next_attempt += 1;
         self.answers.insert((task, attempt), 0);
+        let layer = LayerIndex(match draw(12) {
+            0 => 2,
+            1 | 2 => GANG,
+            _ => draw(2),
+        });
+        if layer.0 == GANG {
+            self.members.insert((task, attempt));
+        }
         self.send(SchedulerToWorker::Assign {
             tasks: vec![TaskAssignment {
                 task,
                 attempt,
-                layer: LayerIndex(if draw(12) == 0 { 2 } else { draw(2) }),
+                layer,
                 order: u64::from(draw(6)),
                 inputs,
             }],

@@ -81,6 +81,7 @@ impl Run {
                 inputs: vec![InputSpec::Listed; inputs as usize],
                 resources: Resources::slots(1),
                 fused: None,
+                gang: false,
             };
             run.feed(Input::FromScheduler(SchedulerToWorker::Layer {
                 graph: GRAPH,

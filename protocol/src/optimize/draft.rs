@@ -167,11 +167,12 @@ pub(super) fn source_of(input: &LayerInput) -> u32 {
     source.0
 }
 
-/// Whether tasks of both layers can be one task: they ask for the same, may run in the same places, are repeated alike, and import
-/// nothing.
+/// Whether tasks of both layers can be one task: they ask for the same, may run in the same places, are repeated alike, import
+/// nothing, and start when they like.
 pub(super) fn alike(one: &Layer, other: &Layer) -> bool {
-    one.imports.is_empty()
-        && other.imports.is_empty()
+    let is_plain = |layer: &Layer| layer.imports.is_empty() && !layer.gang;
+    is_plain(one)
+        && is_plain(other)
         && one.resources == other.resources
         && one.priority == other.priority
         && one.retries == other.retries

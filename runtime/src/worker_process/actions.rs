@@ -11,6 +11,7 @@ use super::completions::Completion;
 use super::disk;
 use super::driver::{Driver, InFlight};
 use super::store::Held;
+use crate::gang::Gang;
 
 impl Driver {
     pub(super) fn act(&mut self, action: Action) {
@@ -123,6 +124,10 @@ impl Driver {
             .get(&task.graph)
             .and_then(|layers| layers.get(&layer))
             .cloned();
+        let gang = prepared
+            .as_ref()
+            .filter(|prepared| prepared.own().gang)
+            .map(|prepared| self.gang_of(task, attempt, layer, prepared.own().first_task));
         let partitions: Option<Vec<Vec<Partition>>> = inputs
             .iter()
             .map(|given| {
@@ -135,17 +140,21 @@ impl Driver {
                     .collect()
             })
             .collect();
-        match (prepared, partitions) {
-            (Some(prepared), Some(partitions)) => {
-                self.parts
-                    .executor
-                    .run(task, attempt, prepared, partitions, &self.completions);
+        match (prepared, partitions, gang) {
+            (Some(prepared), Some(partitions), gang @ (None | Some(Some(_)))) => {
+                self.parts.executor.run(
+                    (task, attempt),
+                    prepared,
+                    gang.flatten(),
+                    partitions,
+                    &self.completions,
+                );
             }
-            (prepared, _) => {
-                let what = if prepared.is_none() {
-                    "layer"
-                } else {
-                    "inputs"
+            (prepared, _, gang) => {
+                let what = match (prepared, gang) {
+                    (None, _) => "layer",
+                    (Some(_), Some(None)) => "gang",
+                    (Some(_), None | Some(Some(_))) => "inputs",
                 };
                 debug_assert!(false, "task {task} was started without its {what}");
                 tracing::error!(%task, %layer, what, "a task was started without what it needs");
@@ -158,6 +167,19 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// The gang that a member is started with.
+    fn gang_of(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        layer: LayerIndex,
+        first_task: u32,
+    ) -> Option<Arc<Gang>> {
+        let (incarnation, members) = self.gangs.get(&task.graph)?.get(&layer)?;
+        let rank = task.index.checked_sub(first_task)?;
+        (*incarnation == attempt).then(|| Arc::new(Gang::new(rank, attempt, Arc::clone(members))))
     }
 
     fn on_disk(&mut self, operation: impl FnOnce() -> Completion + Send + 'static) {

@@ -12,8 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use transload_gpu::{Partition, SpillDirectory};
 use transload_protocol::{
-    Address, Attempt, GraphId, LayerIndex, PartitionId, SchedulerToWorker, TaskId, Time, WorkerId,
-    WorkerMessage,
+    Address, Attempt, GangMember, GangTable, GraphId, LayerIndex, PartitionId, SchedulerToWorker,
+    TaskId, Time, WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Input, Worker};
 
@@ -55,6 +55,9 @@ pub(super) struct InFlight {
     pub(super) task: AbortHandle,
 }
 
+/// A start of a gang, and where its members run.
+pub(super) type Incarnation = (Attempt, Arc<[GangMember]>);
+
 /// The machine and everything it acts on.
 pub(super) struct Driver {
     pub(super) parts: Parts,
@@ -69,6 +72,8 @@ pub(super) struct Driver {
     pub(super) outgoing: Vec<WorkerMessage>,
     pub(super) peers: HashMap<WorkerId, Arc<[Address]>>,
     pub(super) layers: IdMap<GraphId, IdMap<LayerIndex, Arc<PreparedLayer>>>,
+    /// The gangs that have or will have members here.
+    pub(super) gangs: HashMap<GraphId, HashMap<LayerIndex, Incarnation>>,
     pub(super) fetches: IdMap<PartitionId, InFlight>,
     pub(super) next_fetch: u64,
     /// Who waits in a task for its slot to come back.
@@ -93,6 +98,7 @@ impl Driver {
             outgoing: Vec::new(),
             peers: HashMap::new(),
             layers: IdMap::default(),
+            gangs: HashMap::new(),
             fetches: IdMap::default(),
             next_fetch: 0,
             resuming: HashMap::new(),
@@ -199,6 +205,7 @@ impl Driver {
         self.decide();
         self.outgoing.clear();
         self.layers.clear();
+        self.gangs.clear();
         Ok(returning)
     }
 
@@ -239,6 +246,15 @@ impl Driver {
                 layers.insert(*layer, Arc::new(PreparedLayer::new((**spec).clone())));
                 None
             }
+            SchedulerToWorker::Gang {
+                graph,
+                layer,
+                incarnation,
+                members,
+            } => {
+                self.meet(*graph, *layer, *incarnation, members);
+                None
+            }
             SchedulerToWorker::Forget { graph } => Some(*graph),
             SchedulerToWorker::Peers { .. }
             | SchedulerToWorker::PeerLost { .. }
@@ -253,6 +269,24 @@ impl Driver {
         self.take_in(Input::FromScheduler(message));
         if let Some(graph) = forgotten {
             self.layers.remove(&graph);
+            self.gangs.remove(&graph);
+        }
+    }
+
+    fn meet(
+        &mut self,
+        graph: GraphId,
+        layer: LayerIndex,
+        incarnation: Attempt,
+        members: &GangTable,
+    ) {
+        match members.members() {
+            Ok(members) => {
+                let gangs = self.gangs.entry(graph).or_default();
+                gangs.insert(layer, (incarnation, members.into()));
+            }
+            // Its members fail when they start.
+            Err(error) => tracing::error!(%graph, %layer, %error, "the scheduler sent no gang"),
         }
     }
 

@@ -20,6 +20,7 @@ use super::fused::{Failure, PreparedLayer};
 use super::inbox::Inbox;
 use super::quick::IdMap;
 use super::slots::{Id, Slots};
+use crate::gang::Gang;
 use crate::inside::{Inside, WorkerClient};
 use crate::scatter::{SCATTER_OPERATOR, fetch_offered};
 use crate::{
@@ -79,12 +80,13 @@ impl Executor {
         })
     }
 
-    /// Starts a task as soon as its slots are free, after those that were here before; its end arrives at `completions`.
+    /// Starts a task as soon as its slots are free, after those that were here before, but a member of a gang at once; its end
+    /// arrives at `completions`.
     pub(super) fn run(
         &mut self,
-        task: TaskId,
-        attempt: Attempt,
+        (task, attempt): (TaskId, Attempt),
         layer: Arc<PreparedLayer>,
+        gang: Option<Arc<Gang>>,
         inputs: Vec<Vec<Partition>>,
         completions: &Arc<Inbox<Completion>>,
     ) {
@@ -100,19 +102,23 @@ impl Executor {
             inputs,
             cancelled,
             environment: Arc::clone(&self.environment),
+            gang,
             inside: self.inside(task, attempt, completions),
         };
         let slots = own.resources.slots;
-        self.begin(self.slots.take(
-            (task, attempt),
-            slots,
-            Job {
-                layer,
-                operators: Arc::clone(&self.operators),
-                context,
-                completions: Arc::clone(completions),
-            },
-        ));
+        let is_member = context.gang.is_some();
+        let job = Job {
+            layer,
+            operators: Arc::clone(&self.operators),
+            context,
+            completions: Arc::clone(completions),
+        };
+        if is_member {
+            self.slots.take_at_once((task, attempt), slots);
+            self.begin([job]);
+        } else {
+            self.begin(self.slots.take((task, attempt), slots, job));
+        }
     }
 
     fn inside(

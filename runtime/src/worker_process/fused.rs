@@ -85,6 +85,7 @@ impl Program {
                 inputs: listed(&step.reads),
                 resources: own.resources.clone(),
                 fused: None,
+                gang: false,
             })
         });
         let steps = steps.collect();

@@ -29,7 +29,8 @@ pub(super) struct Turn<J> {
 }
 
 struct Inner<J> {
-    /// Negative for a moment when a task gets its slot back while another begins on it.
+    /// Negative for a moment when a task gets its slot back while another begins on it, and while members of gangs run beyond
+    /// what there is.
     free: i64,
     waiting: VecDeque<(Id, u32, J)>,
     /// So few in waiting are too few, if nobody adds to them.
@@ -61,6 +62,11 @@ impl<J> Slots<J> {
         inner.waiting.push_back((id, slots, job));
         inner.low = inner.waiting.len() / 2;
         None
+    }
+
+    /// Takes the slots that a job needs, whether they are free or not.
+    pub(super) fn take_at_once(&self, id: Id, slots: u32) {
+        self.lock().begin(id, slots);
     }
 
     /// A job has ended. Calls `tell` before anyone can begin in its place.
@@ -207,6 +213,16 @@ mod tests {
         assert_eq!(slots.withdraw(id(2)), None);
         assert_eq!(slots.withdraw(id(0)), None);
         assert_eq!(end(&slots, id(0)), [3]);
+    }
+
+    #[test]
+    fn a_job_that_does_not_wait_makes_those_after_it_wait_longer() {
+        let slots = Slots::new(1);
+        assert_eq!(slots.take(id(0), 1, 0), Some(0));
+        slots.take_at_once(id(1), 1);
+        assert_eq!(slots.take(id(2), 1, 2), None);
+        assert_eq!(end(&slots, id(0)), [0; 0]);
+        assert_eq!(end(&slots, id(1)), [2]);
     }
 
     #[test]

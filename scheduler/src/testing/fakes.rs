@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
-    Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GraphError, GraphId,
-    GraphOutcome, InputSpec, Inventory, LayerIndex, LayerProgress, LayerSpec, OutputSizes,
+    Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GangMember, GraphError,
+    GraphId, GraphOutcome, InputSpec, Inventory, LayerIndex, LayerProgress, LayerSpec, OutputSizes,
     PartitionId, RequestId, SchedulerToClient, SchedulerToWorker, SharingAnswer, SharingCall,
     SourceTable, TaskAssignment, TaskId, TaskRange, WorkerId,
 };
@@ -16,6 +16,8 @@ pub(crate) struct FakeTask {
     pub(crate) reads: Vec<(PartitionId, WorkerId)>,
     /// It has everything it reads, whoever dies from now on.
     pub(crate) fetched: bool,
+    /// Members of its gang, if it is of one.
+    pub(crate) gang: Option<Vec<GangMember>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +36,10 @@ pub(crate) struct FakeWorker {
     attempts: BTreeMap<TaskId, Attempt>,
     /// Outputs of every task it was ever given.
     makes: BTreeMap<TaskId, u32>,
+    /// What it was told of gangs.
+    gangs: BTreeMap<(GraphId, LayerIndex), (Attempt, Vec<GangMember>)>,
+    /// Attempts that made outputs of gangs.
+    pub(crate) of_gangs: BTreeMap<TaskId, Attempt>,
 }
 
 impl FakeWorker {
@@ -119,6 +125,16 @@ impl FakeWorker {
                 }
                 self.cancelling.retain(|open| *open != (task, attempt));
             }
+            SchedulerToWorker::Gang {
+                graph,
+                layer,
+                incarnation,
+                members,
+            } => {
+                let members = members.members().expect("well-formed");
+                assert!(members.iter().any(|member| member.worker == own));
+                self.gangs.insert((graph, layer), (incarnation, members));
+            }
         }
     }
 
@@ -143,6 +159,10 @@ impl FakeWorker {
                 .collect(),
             running: running
                 .map(|(task, fake)| (*task, fake.task.attempt))
+                .collect(),
+            of_gangs: (self.of_gangs.iter())
+                .filter(|(task, _)| self.stored.contains(task))
+                .map(|(task, attempt)| (*task, *attempt))
                 .collect(),
         }
     }
@@ -210,7 +230,15 @@ impl FakeWorker {
             "{id} came back before its cancel was answered"
         );
         self.makes.insert(id, spec.outputs);
+        let gang = spec.gang.then(|| {
+            let (incarnation, members) = &self.gangs[&(id.graph, task.layer)];
+            assert_eq!(*incarnation, task.attempt, "told of another incarnation");
+            let own_place = &members[(id.index - spec.first_task) as usize];
+            assert_eq!(own_place.worker, own, "told that {id} runs elsewhere");
+            members.clone()
+        });
         let fake = FakeTask {
+            gang,
             outputs: spec.outputs,
             reads,
             task,
@@ -223,6 +251,10 @@ impl FakeWorker {
     /// The task is done and stored; its attempt.
     pub(crate) fn finish(&mut self, task: TaskId) -> Attempt {
         self.stored.insert(task);
+        if self.assigned[&task].gang.is_some() {
+            let attempt = self.assigned[&task].task.attempt;
+            self.of_gangs.insert(task, attempt);
+        }
         self.drop_task(task)
     }
 

@@ -13,6 +13,14 @@ pub(crate) fn independent(tasks: u32) -> TaskGraph {
     graph
 }
 
+/// `tasks` tasks that start together, all kept.
+pub(crate) fn gang(tasks: u32) -> TaskGraph {
+    let mut graph = TaskGraph::new("gang");
+    let layer = graph.push(Layer::new("gang", "op", tasks).as_gang());
+    graph.keep(layer);
+    graph
+}
+
 /// Three layers one after another, `width` tasks each; the last is kept. Task `i` of layer `l` has index `l * width + i`.
 pub(crate) fn chain(width: u32) -> TaskGraph {
     let mut graph = TaskGraph::new("chain");
@@ -80,7 +88,7 @@ fn constrained(mut layer: Layer, bits: u64) -> Layer {
         0 => layer.with_label("odd"),
         1 => layer.on_worker(some).on_worker("worker 1"),
         2 => layer.on_host("there"),
-        3 => {
+        3 if !layer.gang => {
             let worker = |task: u32| match (bits >> 4) as u32 % 5 + task % 3 {
                 id @ 0..3 => WorkerRef::Id(WorkerId(id)),
                 name => WorkerRef::Name(format!("worker {name}")),
@@ -112,6 +120,10 @@ pub(crate) fn any_graph() -> impl Strategy<Value = TaskGraph> {
                     .reading(LayerIndex(source as u32), edges.clone());
                 layer.priority = priority;
                 layer.resources.slots = 1 + (bits >> 9) as u32 % 2;
+                if bits >> 11 & 3 == 0 {
+                    layer.gang = true;
+                    layer.resources.slots = 1;
+                }
                 if twice {
                     // The same partitions once more, or everything of another layer.
                     layer = match kind {

@@ -14,9 +14,9 @@ mod sharing;
 use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
-    ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, JournalEntry, OutputSizes,
-    PartitionId, Resources, TaskError, TaskErrorKind, TaskGraph, TaskId, Time, WorkerHello,
-    WorkerId, WorkerMessage,
+    Attempt, ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, JournalEntry,
+    LayerIndex, OutputSizes, PartitionId, Resources, TaskError, TaskErrorKind, TaskGraph, TaskId,
+    Time, WorkerHello, WorkerId, WorkerMessage,
 };
 
 use crate::{Action, Config, Input, Scheduler};
@@ -43,6 +43,8 @@ pub(crate) struct Cluster {
     pub(crate) cut_off: BTreeSet<ClientId>,
     /// What they have submitted.
     pub(crate) submitted: BTreeMap<GraphId, TaskGraph>,
+    /// Gangs of which all members were seen to run at the same time.
+    met: BTreeSet<(GraphId, LayerIndex, Attempt)>,
 }
 
 impl Cluster {
@@ -70,6 +72,7 @@ impl Cluster {
             absent: BTreeMap::new(),
             cut_off: BTreeSet::new(),
             submitted: BTreeMap::new(),
+            met: BTreeSet::new(),
         };
         cluster.join_client(CLIENT);
         cluster
@@ -229,6 +232,27 @@ impl Cluster {
             .iter()
             .find(|(_, worker)| worker.assigned.contains_key(&task))
             .map(|(id, _)| *id)
+    }
+
+    /// Whether a running task has met all of its gang, if it is of one: none comes to its end before.
+    pub(crate) fn has_met_its_gang(&mut self, task: TaskId) -> bool {
+        let worker = self.worker_of(task).expect("assigned");
+        let fake = &self.workers[&worker].assigned[&task];
+        let Some(members) = &fake.gang else {
+            return true;
+        };
+        let (graph, layer, attempt) = (task.graph, fake.task.layer, fake.task.attempt);
+        let run = self.workers.values().flat_map(|worker| {
+            worker.assigned.values().filter(|other| {
+                (other.task.task.graph, other.task.layer) == (graph, layer)
+                    && other.task.attempt == attempt
+                    && other.fetched
+            })
+        });
+        if run.count() == members.len() {
+            self.met.insert((graph, layer, attempt));
+        }
+        self.met.contains(&(graph, layer, attempt))
     }
 
     pub(crate) fn assigned(&self) -> Vec<TaskId> {

@@ -341,7 +341,8 @@ impl Model {
             | SchedulerToWorker::PeerLost { .. }
             | SchedulerToWorker::Forget { .. }
             | SchedulerToWorker::Shutdown
-            | SchedulerToWorker::Disown { .. } => {}
+            | SchedulerToWorker::Disown { .. }
+            | SchedulerToWorker::Gang { .. } => {}
         }
     }
 

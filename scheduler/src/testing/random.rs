@@ -78,9 +78,17 @@ impl Cluster {
             );
         } else if !fake.assigned[&task].fetched {
             self.fetch(worker, task, rng, trouble);
+        } else if !self.has_met_its_gang(task) {
+            if trouble.deaths && rng.random_bool(0.3) {
+                self.start(task);
+            }
         } else if trouble.failures && rng.random_bool(0.05) {
-            let kinds = [TaskErrorKind::OutOfMemory, TaskErrorKind::Transient];
-            self.fail(task, kinds[usize::from(rng.random_bool(0.5))]);
+            let kinds = [
+                TaskErrorKind::OutOfMemory,
+                TaskErrorKind::Transient,
+                TaskErrorKind::Operator,
+            ];
+            self.fail(task, *kinds.iter().choose(rng).expect("three"));
         } else if trouble.deaths && rng.random_bool(0.3) {
             self.start(task);
         } else {
@@ -116,6 +124,7 @@ impl Cluster {
         });
         if layer.is_some() {
             fake.stored.insert(task);
+            fake.of_gangs.insert(task, attempt);
         }
         let bytes = vec![1; layer.unwrap_or(1) as usize];
         self.say(
@@ -393,7 +402,7 @@ impl Cluster {
             let Some(worker) = busy.iter().choose(rng).copied() else {
                 if self.scheduler.retries.next_due().is_some() {
                     self.wait_for_retries();
-                } else if self.scheduler.ready.stuck.layers.is_empty() {
+                } else if self.scheduler.next_stuck_end().is_none() {
                     return;
                 } else {
                     // What only a worker that is gone could run fails.

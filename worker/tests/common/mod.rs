@@ -101,6 +101,7 @@ impl Bench {
                 inputs: vec![InputSpec::Listed],
                 resources: Resources::slots(layer.max(1)),
                 fused: None,
+                gang: false,
             };
             bench.send(SchedulerToWorker::Layer {
                 graph: GRAPH,

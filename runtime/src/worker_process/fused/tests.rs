@@ -95,6 +95,7 @@ fn summed() -> LayerSpec {
             steps: vec![step("read", 1, vec![given(0, Share::Each(1))]), map],
             reads: vec![read(1, 2), given(1, Share::All)],
         })),
+        gang: false,
     }
 }
 
@@ -123,6 +124,7 @@ fn context(layer: &PreparedLayer, position: u32, inputs: &[&[&str]]) -> TaskCont
             .map(|input| input.iter().map(partition).collect())
             .collect(),
         cancelled: CancellationToken::new(),
+        gang: None,
         inside: Inside::new(
             Arc::new(WorkerClient::new(
                 "nowhere:1".to_owned(),

@@ -5,6 +5,7 @@ mod constraints;
 mod ending;
 mod failing;
 mod fair;
+mod gangs;
 mod inside;
 mod limits;
 mod lineage;

@@ -1,0 +1,161 @@
+//! Members of gangs: nobody takes their slots while they fetch, and none of them waits for a slot or for memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use common::{Bench, FIRST, GRAPH, PEER, fetches, from, messages, part, small, starts, task};
+use transload_protocol::{
+    Arguments, InputSpec, LayerIndex, LayerSpec, OutputSizes, Resources, SchedulerToWorker,
+    WorkerMessage,
+};
+use transload_worker::{Action, Config, Input};
+
+/// The layer whose tasks are members of a gang, one slot each.
+const GANG: u32 = 7;
+
+fn bench(config: Config) -> Bench {
+    let mut bench = Bench::new(config);
+    let spec = LayerSpec {
+        name: "gang".to_owned(),
+        operator: "op".to_owned(),
+        arguments: Arguments::default(),
+        first_task: 0,
+        outputs: 1,
+        inputs: vec![InputSpec::Listed],
+        resources: Resources::slots(1),
+        fused: None,
+        gang: true,
+    };
+    bench.send(SchedulerToWorker::Layer {
+        graph: GRAPH,
+        layer: LayerIndex(GANG),
+        spec: spec.into(),
+    });
+    bench
+}
+
+fn of_slots(slots: u32) -> Config {
+    Config::new(Resources::slots(slots), 100)
+}
+
+fn secede(bench: &mut Bench, index: u32) -> Vec<Action> {
+    bench.input(Input::Secede {
+        task: task(index),
+        attempt: FIRST,
+    })
+}
+
+fn rejoin(bench: &mut Bench, index: u32) -> Vec<Action> {
+    bench.input(Input::Rejoin {
+        task: task(index),
+        attempt: FIRST,
+    })
+}
+
+fn resumes(actions: &[Action], index: u32) -> bool {
+    actions.contains(&Action::Resume {
+        task: task(index),
+        attempt: FIRST,
+    })
+}
+
+#[test]
+fn a_member_that_fetches_keeps_its_slot_from_others() {
+    let mut bench = bench(small());
+    let input = part(50);
+    let assigned = bench.assign_as(1, FIRST, GANG, &[from(PEER, input, 10)]);
+    assert_eq!(fetches(&assigned), [(input, PEER)]);
+    let other = bench.assign(2, &[]);
+    assert!(!starts(&other, 2), "the slot is the member's: {other:?}");
+    let here = bench.fetched(input, PEER, 10);
+    assert!(starts(&here, 1) && !starts(&here, 2));
+    assert!(starts(&bench.done(1, &[10]), 2));
+}
+
+#[test]
+fn a_member_that_is_cancelled_while_it_fetches_gives_its_slot_to_the_next() {
+    let mut bench = bench(small());
+    bench.assign_as(1, FIRST, GANG, &[from(PEER, part(50), 10)]);
+    bench.assign(2, &[]);
+    assert!(starts(&bench.cancel(1), 2));
+}
+
+#[test]
+fn a_member_that_comes_back_goes_on_at_once_and_nobody_else_starts_before_there_is_room() {
+    let mut bench = bench(small());
+    bench.assign_as(1, FIRST, GANG, &[]);
+    secede(&mut bench, 1);
+    bench.assign(2, &[]);
+    bench.assign(3, &[]);
+    let back = rejoin(&mut bench, 1);
+    assert!(resumes(&back, 1), "its gang may wait for it: {back:?}");
+    let done = bench.done(2, &[]);
+    assert!(!starts(&done, 3), "the free slot is the member's: {done:?}");
+    assert!(starts(&bench.done(1, &[10]), 3));
+}
+
+#[test]
+fn a_member_whose_slot_went_back_to_another_at_the_last_moment_starts_all_the_same() {
+    let mut bench = bench(small());
+    bench.assign(5, &[]);
+    secede(&mut bench, 5);
+    rejoin(&mut bench, 5);
+    // The scheduler had not heard of it.
+    assert!(starts(&bench.assign_as(1, FIRST, GANG, &[]), 1));
+    bench.done(5, &[]);
+    assert!(
+        !starts(&bench.assign(6, &[]), 6),
+        "the slot is the member's"
+    );
+    assert!(starts(&bench.done(1, &[10]), 6));
+}
+
+#[test]
+fn a_member_gets_memory_that_a_running_one_holds_the_rest_of() {
+    let mut bench = bench(of_slots(2));
+    let (first, second) = (part(50), part(51));
+    bench.assign_as(1, FIRST, GANG, &[from(PEER, first, 80)]);
+    assert!(starts(&bench.fetched(first, PEER, 80), 1));
+    // Beside it there is no room, and it may wait for its sibling.
+    let assigned = bench.assign_as(2, FIRST, GANG, &[from(PEER, second, 80)]);
+    assert_eq!(fetches(&assigned), [(second, PEER)]);
+    assert!(starts(&bench.fetched(second, PEER, 80), 2));
+}
+
+#[test]
+fn an_ordinary_task_waits_for_memory_until_a_running_member_is_done() {
+    let mut bench = bench(of_slots(2));
+    let (first, second) = (part(50), part(51));
+    bench.assign_as(1, FIRST, GANG, &[from(PEER, first, 80)]);
+    bench.fetched(first, PEER, 80);
+    assert!(fetches(&bench.assign(2, &[from(PEER, second, 80)])).is_empty());
+    assert_eq!(fetches(&bench.done(1, &[0])), [(second, PEER)]);
+}
+
+#[test]
+fn what_a_member_made_is_told_with_its_incarnation_after_a_broken_connection() {
+    let mut bench = bench(of_slots(2));
+    bench.assign_as(1, FIRST, GANG, &[]);
+    bench.done(1, &[10]);
+    bench.assign(2, &[]);
+    bench.done(2, &[10]);
+    bench.input(Input::Disconnected);
+    let back = bench.input(Input::Connected {
+        worker: common::SELF,
+    });
+    let inventory = messages(&back)
+        .into_iter()
+        .find_map(|message| match message {
+            WorkerMessage::Inventory(inventory) => Some(inventory.clone()),
+            _ => None,
+        });
+    let inventory = inventory.expect("told");
+    let sizes = OutputSizes::of(&[10]);
+    assert_eq!(inventory.stored, [(task(1), sizes), (task(2), sizes)]);
+    assert_eq!(inventory.of_gangs, [(task(1), FIRST)]);
+}
