@@ -131,7 +131,8 @@ impl Scheduler {
             message: message.clone(),
         };
         let retries = layer.retries;
-        let history = graph.history.entry(at.index).or_default();
+        let key = graph.history_key(at.index);
+        let history = graph.history.entry(key).or_default();
         history.last = format!("on worker {id} {message}");
         history.avoid = Some(id);
         let may_retry = history.failures < retries;
@@ -143,8 +144,13 @@ impl Scheduler {
         };
         self.emit(event, out);
         if may_retry {
-            self.cancel_assignment(at, out);
-            self.take_back_for_later(at);
+            self.put_off(at);
+            if self.graphs.slab[at.graph].is_of_gang(at.index) {
+                self.disband(at, None, out);
+            } else {
+                self.cancel_assignment(at, out);
+                self.take_back(at);
+            }
         } else {
             // It still runs, so ending the graph cancels it.
             self.end_early(at.graph, Some(GraphOutcome::Failed(error)), out);

@@ -3,7 +3,7 @@
 use transload_protocol::{GraphOutcome, TaskErrorKind, TaskGraph};
 
 use crate::Config;
-use crate::testing::graphs::{chain, independent};
+use crate::testing::graphs::{chain, gang, independent};
 use crate::testing::{Cluster, task};
 
 /// Tasks whose attempts may run for so long, and may be repeated so often.
@@ -83,6 +83,25 @@ fn an_attempt_that_runs_too_long_is_cancelled_and_the_task_tried_again_elsewhere
     assert!(error.message.contains("ran longer than 1 s"), "{error}");
     cluster.answer_cancel(second);
     cluster.assert_clean();
+}
+
+#[test]
+fn a_member_of_a_gang_that_runs_too_long_takes_all_back() {
+    let mut cluster = Cluster::of(2, 1);
+    let mut tasks = gang(2);
+    tasks.layers[0].time_limit_ms = Some(1_000);
+    let graph = cluster.submit(tasks);
+    cluster.start(task(graph, 1));
+    cluster.wait_ms(1_001);
+    cluster.wait_for_retries();
+    assert_eq!(cluster.assigned(), [], "nobody has answered");
+    let workers: Vec<_> = cluster.workers.keys().copied().collect();
+    for worker in workers {
+        cluster.answer_cancel(worker);
+    }
+    assert_eq!(cluster.assigned(), [task(graph, 0), task(graph, 1)]);
+    cluster.run();
+    assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
 }
 
 #[test]
