@@ -87,6 +87,9 @@ async fn neighbours(task: &TaskContext) -> Result<(TcpStream, TcpStream), Operat
     Ok((next.map_err(broken)?, before.map_err(broken)?.0))
 }
 
+/// What a member tells the next one when it leaves in good order.
+const GOODBYE: u32 = u32::MAX;
+
 /// Sends its rank around the ring and adds up what comes by. With `waits`, it stays in the ring until somebody says that it may go.
 async fn ring(task: TaskContext, waits: bool) -> Outcome {
     let (mut next, mut before) = neighbours(&task).await?;
@@ -102,11 +105,16 @@ async fn ring(task: TaskContext, waits: bool) -> Outcome {
         let client = task.client().await?;
         client.event("in the ring").set().await?;
         let go = client.event("go");
-        tokio::select! {
-            went = go.wait() => went?,
-            // Nobody sends any more: the member before is gone.
-            read = before.read_u32() => return Err(broken(format!("the ring broke: {read:?}"))),
+        let heard = tokio::select! {
+            went = go.wait() => { went?; Ok(GOODBYE) }
+            heard = before.read_u32() => heard,
+        };
+        // Who hears nothing more has lost the member before.
+        if !matches!(heard, Ok(GOODBYE)) {
+            return Err(broken(format!("the ring broke: {heard:?}")));
         }
+        // The next may have left already.
+        let _ = next.write_u32(GOODBYE).await;
     }
     let workers: std::collections::BTreeSet<_> =
         gang.members().iter().map(|member| member.process).collect();
