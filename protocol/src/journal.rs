@@ -104,4 +104,9 @@ pub enum JournalEntry {
         /// The name.
         name: String,
     },
+    /// A graph has reached all its goals before its deadline, which counts no more.
+    InTime {
+        /// Which graph.
+        graph: GraphId,
+    },
 }

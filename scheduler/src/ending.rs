@@ -4,7 +4,8 @@
 //! answer to.
 
 use transload_protocol::{
-    Event, GraphOutcome, SchedulerToClient, SchedulerToWorker, TaskError, TaskErrorKind,
+    Event, GraphOutcome, JournalEntry, SchedulerToClient, SchedulerToWorker, TaskError,
+    TaskErrorKind,
 };
 
 use crate::api::Action;
@@ -20,6 +21,11 @@ impl Scheduler {
         if graph.phase == Phase::Running && graph.goals_left == 0 {
             graph.phase = Phase::Finished;
             self.graph_limits.end(slot);
+            let graph = &self.graphs.slab[slot];
+            if graph.compiled.cancel_after_ms().is_some() {
+                let id = graph.id;
+                self.record(|| JournalEntry::InTime { graph: id }, out);
+            }
             self.tell_end(slot, GraphOutcome::Finished, out);
         }
         let graph = &self.graphs.slab[slot];

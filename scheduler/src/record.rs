@@ -11,7 +11,7 @@ use transload_protocol::{
 };
 
 use crate::api::Action;
-use crate::graph::Graph;
+use crate::graph::{Graph, Phase};
 use crate::machine::Scheduler;
 
 /// So many of a client's graphs are remembered after their end, for the case that it has missed how they ended.
@@ -174,6 +174,11 @@ impl Facts {
             JournalEntry::Unpublished { name } => {
                 self.names.remove(&name);
             }
+            JournalEntry::InTime { graph } => {
+                if let Some(graph) = self.graph(graph) {
+                    graph.tasks.cancel_after_ms = None;
+                }
+            }
         }
     }
 }
@@ -250,6 +255,9 @@ impl Scheduler {
                 graph: graph.id,
                 tasks: graph.compiled.to_graph(),
             });
+            if graph.phase == Phase::Finished && graph.compiled.cancel_after_ms().is_some() {
+                entries.push(JournalEntry::InTime { graph: graph.id });
+            }
             if graph.shared.is_orphan {
                 entries.push(JournalEntry::Orphaned { graph: graph.id });
                 continue;

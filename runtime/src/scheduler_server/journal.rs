@@ -117,6 +117,7 @@ impl Journal {
             }
             | JournalEntry::Published { .. }
             | JournalEntry::Unpublished { .. }
+            | JournalEntry::InTime { .. }
             | JournalEntry::Shutdown => true,
         };
         encode(entry, &mut self.pending)

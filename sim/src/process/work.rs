@@ -1,7 +1,10 @@
 //! What a simulated worker's executors and disk do.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use transload_protocol::{
-    Attempt, LayerIndex, LayerSpec, PartitionId, Resources, TaskErrorKind, TaskId,
+    Attempt, GraphId, LayerIndex, LayerSpec, PartitionId, Resources, TaskErrorKind, TaskId,
 };
 use transload_worker::{Given, Input};
 
@@ -44,7 +47,7 @@ impl Process {
         let Some(plan) = plan else {
             return Err(format!("starts {task}, which nobody submitted"));
         };
-        let values = self.compute(task, &spec, &plan, inputs)?;
+        let values = self.compute(task, &spec, &world.plans, inputs)?;
         if plan.values_of(task.index) != values {
             return Err(format!("starts {task} with the wrong inputs"));
         }
@@ -132,7 +135,7 @@ impl Process {
         &self,
         task: TaskId,
         spec: &LayerSpec,
-        plan: &GraphPlan,
+        plans: &BTreeMap<GraphId, Arc<GraphPlan>>,
         inputs: &[Vec<Given>],
     ) -> Result<Vec<u64>, String> {
         let mut values = Vec::new();
@@ -142,11 +145,15 @@ impl Process {
                 let partition = match given {
                     Given::Held(partition) => partition,
                     Given::Empty(partition) => {
-                        let values = plan.values_of(partition.task.index);
-                        let value = values.get(partition.output as usize).copied();
-                        of_input.push(value.filter(|value| plan.may_be_empty(*value)).ok_or_else(
-                            || format!("starts {task} as if {partition} were empty"),
-                        )?);
+                        // Of another graph where it is imported.
+                        let value = plans.get(&partition.task.graph).and_then(|plan| {
+                            let values = plan.values_of(partition.task.index);
+                            let value = values.get(partition.output as usize).copied();
+                            value.filter(|value| plan.may_be_empty(*value))
+                        });
+                        of_input.push(value.ok_or_else(|| {
+                            format!("starts {task} as if {partition} were empty")
+                        })?);
                         continue;
                     }
                 };

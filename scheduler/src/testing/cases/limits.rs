@@ -118,6 +118,24 @@ fn an_attempt_that_ends_in_time_has_no_limit_any_more() {
 }
 
 #[test]
+fn a_graph_that_was_done_in_its_time_stays_so_after_another_scheduler_took_over() {
+    let mut cluster = Cluster::journaled(Config::default());
+    cluster.join(1);
+    let mut tasks = independent(1);
+    tasks.cancel_after_ms = Some(1_000);
+    let graph = cluster.submit(tasks);
+    cluster.run();
+    // Once from the entries as they came, once from those that were put together.
+    for _ in 0..2 {
+        cluster.crash();
+        cluster.wait_ms(2_000);
+        cluster.all_return();
+        assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+        assert!(cluster.scheduler.graphs.find(task(graph, 0)).is_some());
+    }
+}
+
+#[test]
 fn limits_hold_also_after_another_scheduler_took_over_from_when_it_did() {
     let mut cluster = Cluster::journaled(Config::default());
     let worker = cluster.join(1);
