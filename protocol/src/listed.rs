@@ -76,6 +76,7 @@ impl ListedInputs {
         self.sources.len()
     }
 
+    #[inline]
     fn range(&self, position: u32, input: usize) -> Range<usize> {
         let at = position as usize * self.inputs + input;
         let offset = |at: usize| self.offsets.get(at).map_or(0, |offset| *offset as usize);
@@ -83,6 +84,7 @@ impl ListedInputs {
     }
 
     /// How many partitions a task reads through one such input.
+    #[inline]
     pub(crate) fn count_of(&self, position: u32, input: usize) -> usize {
         self.range(position, input).len()
     }

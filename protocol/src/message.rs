@@ -89,6 +89,7 @@ pub struct WorkerHello {
 
 impl WorkerHello {
     /// Whether the worker could run a task that asks for this if it had nothing else.
+    #[inline]
     pub fn offers(&self, request: &Resources) -> bool {
         self.resources.covers(request)
             && (request.named.is_empty() || request.fraction_of_unshared(&self.shared).is_none())

@@ -57,14 +57,16 @@ impl Resources {
     }
 
     /// Whether `request` fits in these amounts.
+    #[inline]
     pub fn covers(&self, request: &Self) -> bool {
         self.slots >= request.slots
             && self.memory_bytes >= request.memory_bytes
-            && (request.named.is_empty()
-                || request
-                    .named
-                    .iter()
-                    .all(|(name, amount)| self.amount_of(name) >= *amount))
+            && (request.named.is_empty() || self.covers_named(request))
+    }
+
+    fn covers_named(&self, request: &Self) -> bool {
+        let mut named = request.named.iter();
+        named.all(|(name, amount)| self.amount_of(name) >= *amount)
     }
 
     /// The first name of which a fraction is asked for and that is not in `shared`.
@@ -88,6 +90,7 @@ impl Resources {
     }
 
     /// Takes `request` out of these amounts, or changes nothing and returns false where it does not fit.
+    #[inline]
     pub fn take(&mut self, request: &Self) -> bool {
         if !self.covers(request) {
             return false;
@@ -97,9 +100,16 @@ impl Resources {
     }
 
     /// Takes as much of `request` out of these amounts as is there.
+    #[inline]
     pub fn set_aside(&mut self, request: &Self) {
         self.slots = self.slots.saturating_sub(request.slots);
         self.memory_bytes = self.memory_bytes.saturating_sub(request.memory_bytes);
+        if !request.named.is_empty() {
+            self.set_aside_named(request);
+        }
+    }
+
+    fn set_aside_named(&mut self, request: &Self) {
         for (name, amount) in &request.named {
             if let Some(left) = self.named.get_mut(name) {
                 *left = left.saturating_sub(*amount);
@@ -108,9 +118,16 @@ impl Resources {
     }
 
     /// Puts back what [`Resources::take`] took.
+    #[inline]
     pub fn give_back(&mut self, request: &Self) {
         self.slots = self.slots.saturating_add(request.slots);
         self.memory_bytes = self.memory_bytes.saturating_add(request.memory_bytes);
+        if !request.named.is_empty() {
+            self.give_back_named(request);
+        }
+    }
+
+    fn give_back_named(&mut self, request: &Self) {
         for (name, amount) in &request.named {
             let left = self.named.entry(name.clone()).or_default();
             *left = left.saturating_add(*amount);

@@ -98,7 +98,15 @@ impl Graph {
     }
 
     /// Makes sure that every open barrier of a layer has its summary.
+    #[inline]
     pub(crate) fn summarize(&mut self, layer: u32, workers: &Workers) {
+        if !self.layers[layer as usize].barriers.is_empty() {
+            self.summarize_now(layer, workers);
+        }
+    }
+
+    #[inline(never)]
+    fn summarize_now(&mut self, layer: u32, workers: &Workers) {
         for index in 0..self.layers[layer as usize].barriers.len() {
             let barrier = &self.layers[layer as usize].barriers[index];
             if barrier.is_open() && barrier.summary.is_none() {

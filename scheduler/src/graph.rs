@@ -278,6 +278,9 @@ impl Graph {
     pub(crate) fn stop_reading(&mut self, index: u32, unneeded: &mut Vec<u32>) {
         let (layer, position) = self.locate(index);
         let (tasks, layers) = (&mut self.tasks, &self.layers);
+        if !layers[layer.0 as usize].reads {
+            return;
+        }
         self.compiled
             .for_each_direct_input(layer, position, |input| {
                 let source = &mut tasks[input.task as usize];

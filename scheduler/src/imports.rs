@@ -31,6 +31,7 @@ pub(crate) enum Afterwards {
 
 impl LayerRecord {
     /// Whether its tasks hand on partitions of other graphs.
+    #[inline]
     pub(crate) fn is_import(&self) -> bool {
         !self.imports.is_empty()
     }
@@ -147,7 +148,14 @@ impl Scheduler {
     }
 
     /// Where that is what a task imports, and how large.
+    #[inline]
     pub(crate) fn imported_from(&self, at: TaskAt) -> Option<(WorkerSlot, OutputSizes)> {
+        let is_import = self.graphs.slab[at.graph].layer_of(at.index).is_import();
+        is_import.then(|| self.import_of(at)).flatten()
+    }
+
+    #[inline(never)]
+    fn import_of(&self, at: TaskAt) -> Option<(WorkerSlot, OutputSizes)> {
         let source = self.source_of(at)?;
         let graph = &self.graphs.slab[source.graph];
         match graph.tasks[source.index as usize].state {
@@ -168,7 +176,7 @@ impl Scheduler {
         if !self.graphs.slab[at.graph].layer_of(at.index).is_import() {
             return 0;
         }
-        u32::from(self.imported_from(at).is_none())
+        u32::from(self.import_of(at).is_none())
     }
 
     /// A task has done its importing, or will not do it.
@@ -203,6 +211,7 @@ impl Scheduler {
     }
 
     /// Does something for every task of another graph that imports this one.
+    #[inline]
     pub(crate) fn for_importers(&mut self, at: TaskAt, mut change: impl FnMut(&mut Self, TaskAt)) {
         if self.graphs.slab[at.graph].shared.importers.is_empty() {
             return;
@@ -238,7 +247,15 @@ impl Scheduler {
     }
 
     /// Does what follows in one graph from what has happened in another.
+    #[inline]
     pub(crate) fn follow_imports(&mut self, out: &mut Vec<Action>) {
+        if !self.afterwards.is_empty() || !self.perhaps_over.is_empty() {
+            self.follow_imports_now(out);
+        }
+    }
+
+    #[inline(never)]
+    fn follow_imports_now(&mut self, out: &mut Vec<Action>) {
         loop {
             let Some(next) = self.afterwards.pop() else {
                 let Some(graph) = self.perhaps_over.pop() else {

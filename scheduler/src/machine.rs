@@ -18,6 +18,7 @@ use crate::graph::Graph;
 use crate::imports::Afterwards;
 use crate::limits::Limits;
 use crate::pace::QueueLimits;
+use crate::place::Gathered;
 use crate::ready::ReadyQueue;
 use crate::recall::Recalls;
 use crate::restore::Recovery;
@@ -88,6 +89,8 @@ pub struct Scheduler {
     pub(crate) weighed: Vec<u32>,
     pub(crate) weighing: u32,
     pub(crate) holders: Vec<WorkerSlot>,
+    /// Scratch of `place`: what a task reads.
+    pub(crate) gathered: Vec<Gathered>,
     /// Clients whose connection broke, and which may come back.
     pub(crate) away: u32,
     /// Takes the place of another scheduler, and waits for that one's workers.
@@ -208,6 +211,7 @@ impl Scheduler {
             weighed: Vec::new(),
             weighing: 1,
             holders: Vec::new(),
+            gathered: Vec::new(),
             away: 0,
             recovery: None,
             attempt_base: 0,

@@ -7,7 +7,8 @@
 use std::cmp::Reverse;
 
 use transload_protocol::{
-    Attempt, Event, InputLocation, LayerIndex, PartitionId, SchedulerToWorker, TaskAssignment,
+    Attempt, Event, InputLocation, InputRef, LayerIndex, OutputSizes, PartitionId,
+    SchedulerToWorker, TaskAssignment, TaskId,
 };
 
 use crate::api::Action;
@@ -15,7 +16,7 @@ use crate::barrier::Summary;
 use crate::machine::Scheduler;
 use crate::ready::{IN_FRONT, Rank};
 use crate::slab::{GraphSlot, Slot, TaskAt, WorkerSlot};
-use crate::task::TaskState;
+use crate::task::{Bytes, TaskState};
 use crate::worker::{FULL, Reach, Workers};
 
 /// What fetching one partition costs beside its bytes, in bytes that could have been moved meanwhile.
@@ -107,6 +108,14 @@ fn introduce_all(
     });
 }
 
+/// A partition that a task reads, and where it is.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    input: InputRef,
+    holder: WorkerSlot,
+    bytes: Bytes,
+}
+
 /// Sums by worker that need no clearing: an entry counts when it was written since the last weighing began.
 struct Scale<'a> {
     weights: &'a mut Vec<u64>,
@@ -116,6 +125,7 @@ struct Scale<'a> {
 }
 
 impl Scale<'_> {
+    #[inline]
     fn add(&mut self, worker: WorkerSlot, weight: u64) {
         let at = worker.index();
         if self.weights.len() <= at {
@@ -203,8 +213,9 @@ impl Scheduler {
         match pick {
             Pick::Settled(at) => self.assign(at, worker, out),
             Pick::Open(at) => {
+                self.gather_inputs(at);
                 let worker = self.better_holder(at, worker, reach);
-                self.assign(at, worker, out);
+                self.assign_gathered(at, worker, out);
             }
         }
     }
@@ -407,6 +418,7 @@ impl Scheduler {
         if !layer.reads || layer.gang.is_some() {
             return None;
         }
+        self.gather_inputs(at);
         let total = self.weigh_inputs(at);
         let (weight, worker) = self
             .holders
@@ -439,46 +451,44 @@ impl Scheduler {
     }
 
     /// What a worker need not fetch of what was weighed last; what lies on its own machine counts for more than what lies afar.
+    #[inline]
     fn saved_at(&self, worker: WorkerSlot) -> u64 {
-        let of = |holder: WorkerSlot| match self.weighed.get(holder.index()) {
+        let own = self.weight_of(worker);
+        if self.workers.are_apart() {
+            self.saved_near(worker, own)
+        } else {
+            own
+        }
+    }
+
+    #[inline]
+    fn weight_of(&self, holder: WorkerSlot) -> u64 {
+        match self.weighed.get(holder.index()) {
             Some(weighing) if *weighing == self.weighing => self.weights[holder.index()],
             Some(_) | None => 0,
-        };
-        let own = of(worker);
-        if !self.workers.are_apart() {
-            return own;
         }
+    }
+
+    fn saved_near(&self, worker: WorkerSlot, own: u64) -> u64 {
         let host = |slot: WorkerSlot| self.workers.slab[slot].host;
         let holders = self.holders.iter();
         let near = holders.filter(|holder| host(**holder) == host(worker));
-        let near = near.fold(0_u64, |sum, holder| sum.saturating_add(of(*holder)));
+        let near = near.fold(0_u64, |sum, holder| {
+            sum.saturating_add(self.weight_of(*holder))
+        });
         near.saturating_mul(FAR_WEIGHT - 1).saturating_add(own)
     }
 
-    /// Adds up, for each holder of what a task reads, what fetching it from there would cost; returns the sum of all. Of those
-    /// who hold parts of a whole layer only the largest count.
-    pub(crate) fn weigh_inputs(&mut self, at: TaskAt) -> u64 {
-        self.holders.clear();
-        self.weighing = self.weighing.wrapping_add(1);
-        let graph = &mut self.graphs.slab[at.graph];
-        let (layer, position) = graph.locate(at.index);
-        graph.summarize(layer.0, &self.workers);
+    /// Collects what a task reads beside whole layers and other graphs, and where that is: once for weighing it, and for telling
+    /// the reader.
+    pub(crate) fn gather_inputs(&mut self, at: TaskAt) {
+        self.gathered.clear();
         let graph = &self.graphs.slab[at.graph];
-        let mut scale = Scale {
-            weights: &mut self.weights,
-            weighed: &mut self.weighed,
-            weighing: self.weighing,
-            holders: &mut self.holders,
-        };
-        let mut total = 0_u64;
-        for barrier in &graph.layers[layer.0 as usize].barriers {
-            if let Some(summary) = &barrier.summary {
-                total = total.saturating_add(summary.total);
-                for (worker, weight) in &summary.largest {
-                    scale.add(*worker, *weight);
-                }
-            }
+        let (layer, position) = graph.locate(at.index);
+        if !graph.layers[layer.0 as usize].reads {
+            return;
         }
+        let gathered = &mut self.gathered;
         graph
             .compiled
             .for_each_direct_input(layer, position, |input| {
@@ -486,11 +496,43 @@ impl Scheduler {
                     worker, largest, ..
                 } = graph.tasks[input.task as usize].state
                 {
-                    let weight = u64::from(largest).saturating_add(FETCH_COST_BYTES);
-                    scale.add(worker, weight);
-                    total = total.saturating_add(weight);
+                    gathered.push(Gathered {
+                        input,
+                        holder: worker,
+                        bytes: largest,
+                    });
                 }
             });
+    }
+
+    /// Adds up, for each holder of what a task reads, what fetching it from there would cost; returns the sum of all. Of those
+    /// who hold parts of a whole layer only the largest count. To be called when the task's inputs are gathered.
+    pub(crate) fn weigh_inputs(&mut self, at: TaskAt) -> u64 {
+        self.holders.clear();
+        self.weighing = self.weighing.wrapping_add(1);
+        let graph = &mut self.graphs.slab[at.graph];
+        let layer = graph.tasks[at.index as usize].layer();
+        graph.summarize(layer, &self.workers);
+        let mut scale = Scale {
+            weights: &mut self.weights,
+            weighed: &mut self.weighed,
+            weighing: self.weighing,
+            holders: &mut self.holders,
+        };
+        let mut total = 0_u64;
+        for barrier in &graph.layers[layer as usize].barriers {
+            if let Some(summary) = &barrier.summary {
+                total = total.saturating_add(summary.total);
+                for (worker, weight) in &summary.largest {
+                    scale.add(*worker, *weight);
+                }
+            }
+        }
+        for read in &self.gathered {
+            let weight = u64::from(read.bytes).saturating_add(FETCH_COST_BYTES);
+            scale.add(read.holder, weight);
+            total = total.saturating_add(weight);
+        }
         if let Some((worker, sizes)) = self.imported_from(at) {
             let weight = sizes.total_bytes.saturating_add(FETCH_COST_BYTES);
             let mut scale = Scale {
@@ -507,6 +549,12 @@ impl Scheduler {
 
     /// Hands a task to a worker.
     pub(crate) fn assign(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
+        self.gather_inputs(at);
+        self.assign_gathered(at, worker, out);
+    }
+
+    /// As [`Scheduler::assign`], when the task's inputs are gathered.
+    fn assign_gathered(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
         self.assignments = self.assignments.wrapping_add(1);
         self.set_state(
             at,
@@ -603,6 +651,7 @@ impl Scheduler {
     }
 
     /// Tells a worker where that is of which every task of a layer reads all.
+    #[inline]
     fn tell_sources(
         &mut self,
         slot: GraphSlot,
@@ -616,6 +665,16 @@ impl Scheduler {
         {
             return;
         }
+        self.tell_sources_now(slot, layer, worker, out);
+    }
+
+    fn tell_sources_now(
+        &mut self,
+        slot: GraphSlot,
+        layer: u32,
+        worker: WorkerSlot,
+        out: &mut Vec<Action>,
+    ) {
         self.graphs.slab[slot].summarize(layer, &self.workers);
         for index in 0..self.graphs.slab[slot].layers[layer as usize].barriers.len() {
             let graph = &mut self.graphs.slab[slot];
@@ -639,47 +698,50 @@ impl Scheduler {
         }
     }
 
-    /// The partitions that a task reads beside those of whole layers, and where they are. Introduces the
+    /// The partitions that a task reads beside those of whole layers, as they were gathered, and where they are. Introduces the
     /// reader to their holders.
     fn input_locations(&mut self, at: TaskAt, reader: WorkerSlot) -> Vec<InputLocation> {
-        let imported = self.imported_from(at);
-        let graph = &self.graphs.slab[at.graph];
-        let workers = &mut self.workers;
-        let (layer, position) = graph.locate(at.index);
-        if let (Some((worker, sizes)), Some(task)) = (imported, graph.imported_by(at.index)) {
-            introduce(workers, reader, worker);
-            let holder = workers.slab[worker].id;
-            let input = |output| InputLocation {
-                input: 0,
-                partition: PartitionId { task, output },
-                worker: holder,
-                bytes: sizes.largest_bytes,
-                shared: false,
-            };
-            return (0..sizes.outputs).map(input).collect();
+        if let Some((worker, sizes)) = self.imported_from(at) {
+            return self.imported_locations(at, reader, worker, sizes);
         }
-        let count = graph.compiled.direct_input_count(layer, position);
-        let mut inputs = Vec::with_capacity(count);
-        graph
-            .compiled
-            .for_each_direct_input(layer, position, |input| {
-                if let TaskState::Done {
-                    worker, largest, ..
-                } = graph.tasks[input.task as usize].state
-                {
-                    introduce(workers, reader, worker);
-                    inputs.push(InputLocation {
-                        input: input.input,
-                        partition: PartitionId {
-                            task: graph.task_id(input.task),
-                            output: input.output,
-                        },
-                        worker: workers.slab[worker].id,
-                        bytes: largest.into(),
-                        shared: false,
-                    });
-                }
-            });
-        inputs
+        let graph = self.graphs.slab[at.graph].id;
+        let workers = &mut self.workers;
+        let location = |read: &Gathered| {
+            introduce(workers, reader, read.holder);
+            let index = read.input.task;
+            InputLocation {
+                input: read.input.input,
+                partition: PartitionId {
+                    task: TaskId { graph, index },
+                    output: read.input.output,
+                },
+                worker: workers.slab[read.holder].id,
+                bytes: read.bytes.into(),
+                shared: false,
+            }
+        };
+        self.gathered.iter().map(location).collect()
+    }
+
+    fn imported_locations(
+        &mut self,
+        at: TaskAt,
+        reader: WorkerSlot,
+        holder: WorkerSlot,
+        sizes: OutputSizes,
+    ) -> Vec<InputLocation> {
+        let Some(task) = self.graphs.slab[at.graph].imported_by(at.index) else {
+            return Vec::new();
+        };
+        introduce(&mut self.workers, reader, holder);
+        let worker = self.workers.slab[holder].id;
+        let input = |output| InputLocation {
+            input: 0,
+            partition: PartitionId { task, output },
+            worker,
+            bytes: sizes.largest_bytes,
+            shared: false,
+        };
+        (0..sizes.outputs).map(input).collect()
     }
 }

@@ -147,10 +147,14 @@ impl Scheduler {
     }
 
     /// Takes back what was said to clients that are not there to hear it; they are told again when they come back.
+    #[inline]
     pub(crate) fn spare_the_absent(&self, out: &mut Vec<Action>) {
-        if self.away == 0 {
-            return;
+        if self.away > 0 {
+            self.drop_what_absent_miss(out);
         }
+    }
+
+    fn drop_what_absent_miss(&self, out: &mut Vec<Action>) {
         out.retain(|action| match action {
             Action::ToClient { client, .. } => self
                 .clients

@@ -120,6 +120,11 @@ pub(crate) struct Workers {
     pub(crate) queue: QueueLimits,
 }
 
+/// Whether both amounts together are no more than so many times a third.
+fn within_large((used, asked): (u64, u64), (offered, factor): (u64, u32)) -> bool {
+    u128::from(used) + u128::from(asked) <= u128::from(offered) * u128::from(factor)
+}
+
 impl Worker {
     pub(crate) fn new(id: WorkerId, hello: WorkerHello, now: Time, queue: QueueLimits) -> Self {
         Self {
@@ -218,9 +223,6 @@ impl Worker {
         let within = |used: u32, asked: u32, offered: u32| {
             u64::from(used) + u64::from(asked) <= u64::from(offered) * u64::from(factor)
         };
-        let within_large = |used: u64, asked: u64, offered: u64| {
-            u128::from(used) + u128::from(asked) <= u128::from(offered) * u128::from(factor)
-        };
         let offered = &self.hello.resources;
         !self.leaving
             && within(self.occupants(), 1, self.slots())
@@ -228,14 +230,18 @@ impl Worker {
             && self.hello.offers(request)
             && (request.memory_bytes == 0
                 || within_large(
-                    self.used.memory_bytes,
-                    request.memory_bytes,
-                    offered.memory_bytes,
+                    (self.used.memory_bytes, request.memory_bytes),
+                    (offered.memory_bytes, factor),
                 ))
-            && request.named.iter().all(|(name, asked)| {
-                let of = |resources: &Resources| resources.amount_of(name).parts();
-                within_large(of(&self.used), asked.parts(), of(offered))
-            })
+            && (request.named.is_empty() || self.fits_named(request, factor))
+    }
+
+    fn fits_named(&self, request: &Resources, factor: u32) -> bool {
+        request.named.iter().all(|(name, asked)| {
+            let of = |resources: &Resources| resources.amount_of(name).parts();
+            let offered = of(&self.hello.resources);
+            within_large((of(&self.used), asked.parts()), (offered, factor))
+        })
     }
 
     /// How many such tasks fit at once.

@@ -261,6 +261,7 @@ impl Scheduler {
     }
 
     fn holder_with_room(&mut self, at: TaskAt, room: &Room) -> Option<WorkerSlot> {
+        self.gather_inputs(at);
         self.weigh_inputs(at);
         self.holders
             .iter()
