@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Number, Value, json};
 use transload_protocol::{
-    Amount, ClusterInfo, Resources, TaskId, Tier, TierUsage, WorkerId, WorkerInfo,
+    Amount, ClusterInfo, Resources, Tier, TierUsage, WorkerId, WorkerInfo, words,
 };
 use transload_runtime::config::Sources;
 
@@ -132,9 +132,21 @@ fn as_text(info: &ClusterInfo) -> String {
     text.push_str(&format!("\n{}", show::columns(&rows)));
 
     for worker in &info.workers {
-        if !worker.load.running.is_empty() {
-            let tasks: Vec<String> = worker.load.running.iter().map(TaskId::to_string).collect();
+        let running = &worker.load.running;
+        if !running.is_empty() {
+            let tasks: Vec<String> = running.iter().map(|it| it.task.to_string()).collect();
             text.push_str(&format!("\n{} runs {}", worker.worker, tasks.join(" ")));
+        }
+    }
+    for worker in &info.workers {
+        for straggler in &worker.stragglers {
+            text.push_str(&format!(
+                "\n{} has run {} for {}; tasks of its layer take {}",
+                worker.worker,
+                straggler.task,
+                words::duration(straggler.running_ms.saturating_mul(1_000)),
+                words::duration(straggler.typical_ms.saturating_mul(1_000)),
+            ));
         }
     }
     if !info.transfers.is_empty() {
@@ -173,6 +185,14 @@ fn as_value(info: &ClusterInfo) -> Value {
                 "limit_bytes": limit,
             })
         });
+        let running = worker.load.running.iter();
+        let stragglers = worker.stragglers.iter().map(|straggler| {
+            json!({
+                "task": straggler.task.to_string(),
+                "running_ms": straggler.running_ms,
+                "typical_ms": straggler.typical_ms,
+            })
+        });
         json!({
             "id": worker.worker.to_string(),
             "name": worker.hello.name,
@@ -186,11 +206,12 @@ fn as_value(info: &ClusterInfo) -> Value {
             "addresses": texts(&worker.hello.addresses),
             "memory": tiers.collect::<Vec<_>>(),
             "resident_bytes": worker.load.resident_bytes,
-            "running": texts(&worker.load.running),
+            "running": running.map(|it| it.task.to_string()).collect::<Vec<_>>(),
             "queued": worker.load.queued,
             "assigned": worker.assigned,
             "finished": worker.finished,
             "spilled_bytes": worker.spilled_bytes,
+            "stragglers": stragglers.collect::<Vec<_>>(),
         })
     });
     let transfers = info.transfers.iter().map(|transfer| {

@@ -53,8 +53,9 @@ impl TaskErrorKind {
 /// The failure of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error(
-    "task {task} ({layer}, operator `{operator}`){} failed: {message}",
-    on_worker(worker)
+    "task {task} ({layer}, operator `{operator}`){} failed{}: {message}",
+    on_worker(*worker, place),
+    so_often(*attempts)
 )]
 pub struct TaskError {
     /// Which task.
@@ -69,10 +70,54 @@ pub struct TaskError {
     pub kind: TaskErrorKind,
     /// The cause in words, with its remedy where one is known.
     pub message: String,
+    /// Name and host of that worker, in words; empty where it is not known.
+    pub place: String,
+    /// Attempts that have failed, this one included; those whose worker died count.
+    pub attempts: u32,
 }
 
-fn on_worker(worker: &Option<WorkerId>) -> String {
-    worker
-        .map(|worker| format!(" on worker {worker}"))
-        .unwrap_or_default()
+fn on_worker(worker: Option<WorkerId>, place: &str) -> String {
+    match worker {
+        None => String::new(),
+        Some(worker) if place.is_empty() => format!(" on worker {worker}"),
+        Some(worker) => format!(" on worker {worker} ({place})"),
+    }
+}
+
+fn so_often(attempts: u32) -> String {
+    match attempts {
+        0 | 1 => String::new(),
+        attempts => format!(" in {attempts} attempts"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClientId, GraphId};
+
+    #[test]
+    fn a_failure_says_where_and_how_often_as_far_as_that_is_known() {
+        let graph = GraphId {
+            client: ClientId(1),
+            sequence: 2,
+        };
+        let mut error = TaskError {
+            task: TaskId { graph, index: 3 },
+            layer: "scan".to_owned(),
+            operator: "read".to_owned(),
+            worker: None,
+            kind: TaskErrorKind::Transient,
+            message: "no answer".to_owned(),
+            place: String::new(),
+            attempts: 1,
+        };
+        let told = |error: &TaskError| error.to_string();
+        assert!(told(&error).ends_with("(scan, operator `read`) failed: no answer"));
+        error.worker = Some(WorkerId(3));
+        assert!(told(&error).ends_with("on worker w3 failed: no answer"));
+        (error.place, error.attempts) = ("`big` on rack7".to_owned(), 4);
+        let end = "on worker w3 (`big` on rack7) failed in 4 attempts: no answer";
+        assert!(told(&error).ends_with(end), "{error}");
+    }
 }

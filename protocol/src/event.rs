@@ -99,6 +99,17 @@ pub enum Event {
         /// What it asks for and what there is, in words.
         message: String,
     },
+    /// A task runs much longer than others of its layer took. Told once of each attempt.
+    TaskStraggles {
+        /// Which task.
+        task: TaskId,
+        /// Where.
+        worker: WorkerId,
+        /// For how long it has run, in milliseconds.
+        running_ms: u64,
+        /// How long the others took on average, in milliseconds.
+        typical_ms: u64,
+    },
 }
 
 /// An event and when it happened, on the clock of the process that tells it.

@@ -48,8 +48,9 @@ pub use journal::JournalEntry;
 pub use message::{
     ClientHello, ClientMessage, ClusterInfo, Explanation, GraphOutcome, Hello, InputLocation,
     InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient,
-    ReturningWorker, Role, SchedulerToClient, SchedulerToWorker, Session, TaskAssignment,
-    TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad, WorkerMessage,
+    ReturningWorker, Role, RunningTask, SchedulerToClient, SchedulerToWorker, Session, Straggler,
+    TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad,
+    WorkerMessage,
 };
 pub use optimize::{Optimized, Passes, optimize};
 pub use peers::PeerTable;

@@ -528,6 +528,8 @@ pub enum WorkerMessage {
         attempt: Attempt,
         /// How many outputs it made, and their sizes.
         sizes: OutputSizes,
+        /// How long it ran, in microseconds. Of several that ended too close together to be told apart, one has the time of all.
+        run_micros: u64,
     },
     /// The task failed.
     Failed {
@@ -602,13 +604,33 @@ pub struct Inventory {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WorkerLoad {
     /// Tasks that run now.
-    pub running: Vec<TaskId>,
+    pub running: Vec<RunningTask>,
     /// Tasks that wait for inputs, memory or a slot.
     pub queued: u32,
     /// Partitions stored, by tier.
     pub tiers: Vec<TierUsage>,
     /// Resident memory of the process, in bytes; 0 where the system does not say.
     pub resident_bytes: u64,
+}
+
+/// A task that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTask {
+    /// Which task.
+    pub task: TaskId,
+    /// For how long, in milliseconds; 0 while it waits for its slot.
+    pub running_ms: u64,
+}
+
+/// A task that runs much longer than others of its layer took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Straggler {
+    /// Which task.
+    pub task: TaskId,
+    /// For how long it has run, in milliseconds.
+    pub running_ms: u64,
+    /// How long those took on average that had ended when it was noticed, in milliseconds.
+    pub typical_ms: u64,
 }
 
 /// Use of one tier.
@@ -652,6 +674,8 @@ pub struct WorkerInfo {
     pub finished: u64,
     /// Bytes it has written to disk tiers.
     pub spilled_bytes: u64,
+    /// Tasks that run there much longer than others of their layers took.
+    pub stragglers: Vec<Straggler>,
 }
 
 /// Traffic from one worker to another.

@@ -54,7 +54,7 @@ pub enum QueryError {
     },
     /// A task failed on a worker.
     #[error("{}", task_message(.0))]
-    Task(TaskError),
+    Task(Box<TaskError>),
     /// The query was cancelled.
     #[error("the query was cancelled")]
     Cancelled,

@@ -3,6 +3,7 @@
 //! An operator knows its arguments and its inputs' bytes; it does not know where they came from or who reads its outputs.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -94,7 +95,7 @@ pub struct OperatorError {
 }
 
 impl OperatorError {
-    /// A deterministic failure of the operator itself.
+    /// A deterministic failure of the operator itself. [`OperatorError::because`] adds its causes.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             kind: TaskErrorKind::Operator,
@@ -109,6 +110,22 @@ impl OperatorError {
             kind: TaskErrorKind::Transient,
             message: message.into(),
         }
+    }
+
+    /// Adds why: the words of `cause` and of everything beneath it, but what the message says already.
+    #[must_use]
+    pub fn because(mut self, cause: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(cause);
+        while let Some(error) = next {
+            let text = error.to_string();
+            // Many errors print their source as part of themselves.
+            if !self.message.contains(text.trim()) {
+                self.message.push_str(": ");
+                self.message.push_str(text.trim());
+            }
+            next = error.source();
+        }
+        self
     }
 
     /// The task needs more memory than there is.
@@ -149,12 +166,13 @@ impl From<ClientError> for OperatorError {
             kind,
             message: error.to_string(),
         }
+        .because(&error)
     }
 }
 
 impl From<CoordinationError> for OperatorError {
     fn from(error: CoordinationError) -> Self {
-        Self::new(error.to_string())
+        Self::new(error.to_string()).because(&error)
     }
 }
 

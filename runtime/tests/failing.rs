@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tempfile::TempDir;
 use transload_gpu::Partition;
-use transload_protocol::{Layer, TaskErrorKind, TaskGraph};
+use transload_protocol::{Event, Layer, TaskErrorKind, TaskGraph};
 use transload_runtime::config::{SchedulerConfig, WorkerConfig};
 use transload_runtime::{
     CancellationToken, Client, ClientError, ClientOptions, GraphHandle, Operator, OperatorError,
@@ -78,6 +78,26 @@ async fn endless(seen: Arc<Seen>) -> Outcome {
     seen.waiting.fetch_add(1, Ordering::SeqCst);
     let _waiting = Waiting(seen);
     futures::future::pending().await
+}
+
+/// The first of its layer runs until it is stopped, the others for a moment.
+async fn odd(task: TaskContext, seen: Arc<Seen>) -> Outcome {
+    if task.position == 0 {
+        return endless(seen).await;
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    nothing()
+}
+
+/// A cause with a cause, neither of which repeats the other.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read part 7")]
+struct Unreadable(#[source] std::io::Error);
+
+/// Fails for a reason that lies deep.
+async fn deep() -> Outcome {
+    let cause = Unreadable(std::io::Error::other("the disk is on fire"));
+    Err(OperatorError::transient("the table is broken").because(&cause))
 }
 
 /// A scheduler and a worker, with sockets between them, and a client.
@@ -147,6 +167,16 @@ fn operators(seen: &Arc<Seen>) -> OperatorFactory {
         registry.register(Arc::new(Own {
             name: "endless",
             run: |_, seen| endless(seen).boxed(),
+            seen: Arc::clone(&seen),
+        }));
+        registry.register(Arc::new(Own {
+            name: "odd",
+            run: |task, seen| odd(task, seen).boxed(),
+            seen: Arc::clone(&seen),
+        }));
+        registry.register(Arc::new(Own {
+            name: "deep",
+            run: |_, _| deep().boxed(),
             seen: Arc::clone(&seen),
         }));
         registry
@@ -249,6 +279,69 @@ async fn letting_go_of_a_kept_task_that_runs_reaches_its_operator_and_no_other()
     handle.release(kept, [0]);
     cluster.until_waiting(1).await;
     handle.release(kept, [1]);
+    cluster.until_waiting(0).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_names_the_operator_the_worker_the_attempts_and_the_innermost_cause() {
+    let cluster = Cluster::start(1).await;
+    let graph = of_one_layer(Layer::new("tables", "deep", 1).with_retries(1));
+    let handle = cluster.client.submit(graph).await.expect("accepted");
+    let error = outcome(&handle).await;
+    let text = error.to_string();
+    let ClientError::Task(error) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        error.message,
+        "the table is broken: cannot read part 7: the disk is on fire"
+    );
+    assert_eq!(error.attempts, 2);
+    assert!(error.place.starts_with("`the worker` on "), "{error:?}");
+    for part in [
+        "`deep`",
+        "(tables,",
+        "`the worker`",
+        "2 attempts",
+        "on fire",
+    ] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_takes_much_longer_than_the_others_of_its_layer_is_told_and_explained() {
+    let cluster = Cluster::start(2).await;
+    let mut events = cluster.client.events().expect("connected");
+    let graph = of_one_layer(Layer::new("odd", "odd", 10));
+    let handle = cluster.client.submit(graph).await.expect("accepted");
+    let told = async {
+        loop {
+            let record = events.next().await.expect("connected");
+            if let Event::TaskStraggles {
+                task,
+                running_ms,
+                typical_ms,
+                ..
+            } = record.event
+            {
+                return (task, running_ms, typical_ms);
+            }
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, told);
+    let (task, running_ms, typical_ms) = told.await.expect("in time");
+    assert_eq!((task.graph, task.index), (handle.id(), 0));
+    assert!(running_ms >= 1_000 && running_ms > 3 * typical_ms);
+    let explained = cluster.client.explain(task).await.expect("connected");
+    let is_said = |detail: &String| detail.contains("; tasks of its layer take ");
+    assert!(explained.details.iter().any(is_said), "{explained:?}");
+    let info = cluster.client.info().await.expect("connected");
+    let stragglers = &info.workers[0].stragglers;
+    assert_eq!((stragglers.len(), stragglers[0].task), (1, task));
+    handle.cancel();
     cluster.until_waiting(0).await;
     cluster.end().await;
 }

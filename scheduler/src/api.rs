@@ -37,6 +37,11 @@ pub struct Config {
     /// A graph with a task that no worker can run fails after so long, in milliseconds, unless a worker that can joins before.
     /// Default 10,000; 0 for at once. Longer gives workers time to start, and tells later of what can never run.
     pub unschedulable_grace_ms: u32,
+    /// A running task that takes so many times as long as those of its layer that have ended is told to be a straggler. Default 3;
+    /// 0 for never.
+    pub straggler_factor: u32,
+    /// But not before it has run for so long, in milliseconds. Default 1,000.
+    pub straggler_after_ms: u32,
     /// Emit [`Action::Record`]. Default false.
     pub journal: bool,
     /// Most names under which results are published. Default 10,000, some hundred bytes each; the results themselves count more.
@@ -83,6 +88,8 @@ impl Default for Config {
             client_grace_ms: 3_000,
             recovery_grace_ms: 5_000,
             unschedulable_grace_ms: 10_000,
+            straggler_factor: 3,
+            straggler_after_ms: 1_000,
             journal: false,
             published_names: 10_000,
             coordination: CoordinationLimits::default(),

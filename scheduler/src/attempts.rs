@@ -50,9 +50,9 @@ impl Scheduler {
     pub(crate) fn on_finished(
         &mut self,
         worker: WorkerSlot,
-        task: TaskId,
-        attempt: Attempt,
+        (task, attempt): (TaskId, Attempt),
         sizes: OutputSizes,
+        run_micros: u64,
         out: &mut Vec<Action>,
     ) {
         match self.standing(worker, task, attempt) {
@@ -68,6 +68,8 @@ impl Scheduler {
                     self.drop_worker(worker, &reason, out);
                     return;
                 }
+                let graph = &mut self.graphs.slab[at.graph];
+                graph.layer_of_mut(at.index).runs.on_ended(run_micros);
                 self.on_task_done(at, worker, sizes, out);
                 let record = &mut self.workers.slab[worker];
                 let is_idle = record.assigned.is_empty();
@@ -121,10 +123,7 @@ impl Scheduler {
             history.last = format!("it failed on worker {id}: {}", error.message);
             self.take_back_failed(at, out);
         } else {
-            let message = match history.failures {
-                0 => error.message,
-                failures => format!("{} (attempt {})", error.message, failures + 1),
-            };
+            let attempts = history.failed_attempts().saturating_add(1);
             let layer = graph.submitted_layer_of(at.index);
             // In a fused layer it is one step that fails, and the worker knows which.
             let is_step = layer.fused.as_ref().is_some_and(|fused| {
@@ -142,7 +141,9 @@ impl Scheduler {
                 operator,
                 worker: Some(id),
                 kind: error.kind,
-                message,
+                message: error.message,
+                place: self.workers.slab[worker].place(),
+                attempts,
             };
             if self.graphs.slab[at.graph].is_of_gang(at.index) {
                 self.on_member_failed(at, error, out);

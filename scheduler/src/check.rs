@@ -61,6 +61,7 @@ impl Scheduler {
         }
         self.check_cancels(&mut expected)?;
         self.check_retries()?;
+        self.check_stragglers()?;
         self.check_limits()?;
         self.check_shares()?;
         self.check_workers(&expected)?;

@@ -9,10 +9,11 @@ use transload_protocol::{
 };
 
 use crate::api::Action;
-use crate::graph::{Phase, Progress};
+use crate::graph::{History, Phase, Progress};
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, Slot, TaskAt, WorkerSlot};
 use crate::task::TaskState;
+use crate::worker::Worker;
 
 impl Scheduler {
     /// Ends the graph when its goals are reached, and forgets it when then nobody holds or imports anything of it.
@@ -53,14 +54,19 @@ impl Scheduler {
         message: String,
         out: &mut Vec<Action>,
     ) {
-        let layer = self.graphs.slab[at.graph].submitted_layer_of(at.index);
+        let graph = &self.graphs.slab[at.graph];
+        let layer = graph.submitted_layer_of(at.index);
+        let history = graph.history.get(&graph.history_key(at.index));
+        let worker = worker.map(|worker| &self.workers.slab[worker]);
         let error = TaskError {
-            task: self.graphs.slab[at.graph].task_id(at.index),
+            task: graph.task_id(at.index),
             layer: layer.name.clone(),
             operator: layer.operator.clone(),
-            worker: worker.map(|worker| self.workers.slab[worker].id),
+            worker: worker.map(|worker| worker.id),
             kind,
             message,
+            place: worker.map(Worker::place).unwrap_or_default(),
+            attempts: history.map_or(0, History::failed_attempts),
         };
         self.fail_with(at, error, out);
     }

@@ -35,6 +35,7 @@ impl Scheduler {
                 worker, started, ..
             } => {
                 let is_away = self.workers.slab[*worker].seceded.contains(&at);
+                details.extend(self.explain_straggling(at, *worker));
                 let worker = self.worker_name(*worker);
                 if is_away {
                     format!(

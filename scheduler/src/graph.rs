@@ -19,6 +19,7 @@ use crate::ready::Rank;
 use crate::scope::Scope;
 use crate::sharing::Shared;
 use crate::slab::{GraphSlot, ShareSlot};
+use crate::stragglers::Runs;
 use crate::task::{Bytes, Task, TaskState};
 
 /// What the scheduler remembers of a graph.
@@ -129,6 +130,8 @@ pub(crate) struct LayerRecord {
     pub(crate) imports: Vec<u32>,
     /// Its tasks start together.
     pub(crate) gang: Option<Box<Gang>>,
+    /// How long its tasks took.
+    pub(crate) runs: Runs,
 }
 
 /// What went wrong with a task so far.
@@ -234,6 +237,10 @@ impl Graph {
     /// The record of a task's layer.
     pub(crate) fn layer_of(&self, index: u32) -> &LayerRecord {
         &self.layers[self.tasks[index as usize].layer() as usize]
+    }
+
+    pub(crate) fn layer_of_mut(&mut self, index: u32) -> &mut LayerRecord {
+        &mut self.layers[self.tasks[index as usize].layer() as usize]
     }
 
     /// The layer of a task as submitted.
@@ -430,6 +437,7 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
                 told: BitSet::default(),
                 imports: starts_of(&layer.imports),
                 gang: layer.gang.then(|| Box::new(Gang::of(layer.tasks))),
+                runs: Runs::default(),
             }
         })
         .collect()

@@ -22,6 +22,7 @@ impl Scheduler {
                     assigned: count(worker.assigned.len()),
                     finished: worker.finished,
                     spilled_bytes: worker.spilled_bytes,
+                    stragglers: self.stragglers_on(worker),
                 })
                 .collect(),
             clients: count(self.clients.len()).saturating_sub(self.away),

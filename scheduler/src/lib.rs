@@ -40,6 +40,7 @@ mod share;
 mod sharing;
 mod slab;
 mod steal;
+mod stragglers;
 mod stuck;
 mod task;
 #[cfg(test)]

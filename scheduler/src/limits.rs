@@ -122,19 +122,22 @@ impl Scheduler {
             words::duration(u64::from(limit) * 1_000)
         );
         let layer = graph.submitted_layer_of(at.index);
-        let error = TaskError {
+        let mut error = TaskError {
             task,
             layer: layer.name.clone(),
             operator: layer.operator.clone(),
             worker: Some(id),
             kind: TaskErrorKind::TimeLimit,
             message: message.clone(),
+            place: self.workers.slab[worker].place(),
+            attempts: 1,
         };
         let retries = layer.retries;
         let key = graph.history_key(at.index);
         let history = graph.history.entry(key).or_default();
         history.last = format!("on worker {id} {message}");
         history.avoid = Some(id);
+        error.attempts = history.failed_attempts().saturating_add(1);
         let may_retry = history.failures < retries;
         history.failures += u32::from(may_retry);
         let event = Event::TaskFailed {

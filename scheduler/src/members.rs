@@ -53,7 +53,8 @@ impl Scheduler {
                 task,
                 attempt,
                 sizes,
-            } => self.on_finished(worker, task, attempt, sizes, out),
+                run_micros,
+            } => self.on_finished(worker, (task, attempt), sizes, run_micros, out),
             WorkerMessage::Failed { attempt, error } => self.on_failed(worker, attempt, error, out),
             WorkerMessage::MissingInputs {
                 task,
@@ -64,7 +65,7 @@ impl Scheduler {
                 self.on_cancelled(worker, task, attempt, out);
             }
             WorkerMessage::Lost { tasks } => self.on_lost_outputs(worker, &tasks, out),
-            WorkerMessage::Heartbeat { load } => self.workers.report(worker, load),
+            WorkerMessage::Heartbeat { load } => self.on_load(worker, load, out),
             WorkerMessage::Events { events } => self.forward(worker, events, out),
             // It belongs to a return, and this worker is here.
             WorkerMessage::Inventory(_) => {}

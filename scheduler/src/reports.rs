@@ -62,7 +62,8 @@ impl Scheduler {
                 | Event::TaskUnschedulable { .. }
                 | Event::TaskFinished { .. }
                 | Event::TaskFailed { .. }
-                | Event::TaskRecomputed { .. } => {}
+                | Event::TaskRecomputed { .. }
+                | Event::TaskStraggles { .. } => {}
             }
             if self.subscribers > 0 {
                 self.events.push(record.clone());

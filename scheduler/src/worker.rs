@@ -14,6 +14,7 @@ use crate::graph::LayerRecord;
 use crate::pace::{Pace, QueueLimits};
 use crate::ready::Rank;
 use crate::slab::{Slab, TaskAt, WorkerSlot};
+use crate::stragglers::Straggling;
 
 /// What a full set of slots counts as load.
 pub(crate) const FULL: u32 = 1_000;
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) assigned: Vec<TaskAt>,
     /// Those of them that run and have given back what they asked for.
     pub(crate) seceded: BTreeSet<TaskAt>,
+    /// Those of them that take long.
+    pub(crate) stragglers: BTreeMap<TaskAt, Straggling>,
     /// Cancelled assignments that it has not answered; they still occupy it.
     pub(crate) cancelling: u32,
     /// What all of these asked for.
@@ -139,6 +142,7 @@ impl Worker {
             pace: Pace::new(queue, now),
             assigned: Vec::new(),
             seceded: BTreeSet::new(),
+            stragglers: BTreeMap::new(),
             cancelling: 0,
             used: Resources::slots(0),
             stored: 0,
@@ -154,6 +158,11 @@ impl Worker {
             listed: None,
             is_changed: false,
         }
+    }
+
+    /// Where it is, in words for errors.
+    pub(crate) fn place(&self) -> String {
+        format!("`{}` on {}", self.hello.name, self.hello.host)
     }
 
     /// Slots, counted as at least one so that a worker without any still gets its named resources used.
@@ -413,6 +422,7 @@ impl Workers {
         if let Some(position) = worker.assigned.iter().position(|assigned| *assigned == at) {
             worker.assigned.swap_remove(position);
         }
+        worker.stragglers.remove(&at);
         let freed = worker.seceded.remove(&at) || worker.used.take(request);
         debug_assert!(freed, "what was given is there to be taken back");
         self.change(slot);

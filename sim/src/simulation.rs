@@ -116,6 +116,8 @@ impl Simulation {
             task_events: true,
             progress_interval_ms: 100,
             recovery_grace_ms: 1_000,
+            straggler_factor: 1,
+            straggler_after_ms: 20,
             unschedulable_grace_ms: scenario.unschedulable_grace_ms,
             journal: scenario.scheduler_crashes > 0,
             ..Config::default()

@@ -27,7 +27,8 @@ pub struct Report {
     pub hash: u64,
     /// Hash of every line of the trace; 0 where tracing was off.
     pub text_hash: u64,
-    /// Counts by name, as in `workers lost`. Every count is made by the simulation itself, not by the machines.
+    /// Counts by name, as in `workers lost`. Every count but `stragglers told` is made by the simulation itself, not
+    /// by the machines.
     pub counts: BTreeMap<&'static str, u64>,
 }
 

@@ -296,3 +296,21 @@ fn workers_that_die_with_waiting_tasks_take_their_graphs_with_them_and_no_other(
     let unfinished = outcome.of("graphs submitted") - outcome.of("graphs finished");
     assert!(unfinished <= cut_short, "{unfinished} of {cut_short}");
 }
+
+#[test]
+fn tasks_that_take_longer_than_their_siblings_are_told_of_while_workers_die() {
+    let outcome = run(|scenario| {
+        scenario.heartbeat_ms = 100;
+        scenario.task_micros = 500_000;
+        scenario.tasks_per_layer = 12;
+        scenario.kills = 2;
+        scenario.worker_deaths_per_task = 100;
+        scenario.calm_after_micros = 300_000;
+    });
+    let (told, started) = (outcome.of("stragglers told"), outcome.of("tasks started"));
+    assert!(told > SEEDS && told < started, "{told} of {started}");
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}

@@ -102,12 +102,13 @@ impl Worker {
     }
 
     /// The executor does the same, in the same order.
-    pub(crate) fn give_slots_to_those_ahead(&mut self) {
+    pub(crate) fn give_slots_to_those_ahead(&mut self, now: Time) {
         while let Some(task) = self.ahead.waiting.front()
             && let Some(running) = self.running.get_mut(task)
             && self.free.take(&running.layer.resources)
         {
             running.slot = Slot::Held;
+            running.began = now;
             self.ahead.waiting.pop_front();
         }
     }

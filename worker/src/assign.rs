@@ -229,7 +229,7 @@ impl Worker {
         let queued = self.queue.remove(&place)?;
         self.slotless -= usize::from(queued.is_slotless());
         self.places.remove(&place.task);
-        self.unreserve(&queued);
+        self.unreserve(&queued, turn.now);
         for partition in queued.distinct_inputs() {
             self.store.remove_need(partition, place);
             self.settle(partition, turn);

@@ -4,7 +4,7 @@
 //! it is assigned, and one that comes back after a wait without its slot goes on at once, beyond what the worker offers if need
 //! be. And none waits for memory that a running member holds.
 
-use transload_protocol::{Attempt, Resources, TaskId, WorkerMessage};
+use transload_protocol::{Attempt, Resources, TaskId, Time, WorkerMessage};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
@@ -17,11 +17,11 @@ impl Worker {
     }
 
     /// A task leaves the queue without having started.
-    pub(crate) fn unreserve(&mut self, queued: &Queued) {
+    pub(crate) fn unreserve(&mut self, queued: &Queued, now: Time) {
         self.members_queued -= usize::from(queued.layer.gang);
         if queued.is_reserved {
             self.free.give_back(&queued.layer.resources);
-            self.hand_on_slots();
+            self.hand_on_slots(now);
         }
     }
 
@@ -48,13 +48,13 @@ impl Worker {
     }
 
     /// Something is free: first those get it who run without.
-    pub(crate) fn hand_on_slots(&mut self) {
+    pub(crate) fn hand_on_slots(&mut self, now: Time) {
         for running in self.running.values_mut() {
             if running.slot == Slot::Beyond && self.free.take(&running.layer.resources) {
                 running.slot = Slot::Held;
             }
         }
-        self.give_slots_to_those_ahead();
+        self.give_slots_to_those_ahead(now);
     }
 
     /// Nobody else starts on what members wait for who run without.

@@ -1,8 +1,8 @@
 //! What a worker tells the scheduler: answers, events in batches, heartbeats. Called by every part of `machine`.
 
 use transload_protocol::{
-    Attempt, Event, EventRecord, TaskError, TaskErrorKind, TaskId, Tier, TierUsage, Time,
-    WorkerLoad, WorkerMessage,
+    Attempt, Event, EventRecord, RunningTask, TaskError, TaskErrorKind, TaskId, Tier, TierUsage,
+    Time, WorkerLoad, WorkerMessage,
 };
 
 use crate::machine::{Link, Turn, Worker};
@@ -36,6 +36,9 @@ impl Worker {
             worker: self.own_id(),
             kind,
             message,
+            // The scheduler knows both.
+            place: String::new(),
+            attempts: 0,
         };
         self.tell(WorkerMessage::Failed { attempt, error }, turn);
     }
@@ -65,7 +68,7 @@ impl Worker {
             return;
         };
         if turn.now >= beat_at {
-            let load = self.load();
+            let load = self.load(turn.now);
             self.tell(WorkerMessage::Heartbeat { load }, turn);
             self.link = Link::Connected {
                 worker,
@@ -75,10 +78,16 @@ impl Worker {
     }
 
     /// The load now, as heartbeats report it.
-    pub fn load(&self) -> WorkerLoad {
+    pub fn load(&self, now: Time) -> WorkerLoad {
         let usage = self.store.usage();
+        let running = self.running.iter();
         WorkerLoad {
-            running: self.running.keys().copied().collect(),
+            running: running
+                .map(|(task, running)| RunningTask {
+                    task: *task,
+                    running_ms: running.run_micros(now) / 1_000,
+                })
+                .collect(),
             queued: u32::try_from(self.queue.len()).unwrap_or(u32::MAX),
             tiers: vec![
                 TierUsage {

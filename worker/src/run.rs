@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use transload_protocol::{
-    Attempt, InputLocation, OutputSizes, PartitionId, TaskErrorKind, TaskId, WorkerMessage,
+    Attempt, InputLocation, OutputSizes, PartitionId, TaskErrorKind, TaskId, Time, WorkerMessage,
 };
 
 use crate::Action;
@@ -196,13 +196,14 @@ impl Worker {
             phase: Phase::Wanted,
             slot,
             started: turn.now,
+            began: turn.now,
         };
         self.running.insert(task, running);
         self.tell(WorkerMessage::Started { task, attempt }, turn);
     }
 
     /// Takes an ended task out and gives back what it held, if that attempt runs here.
-    fn end(&mut self, task: TaskId, attempt: Attempt) -> Option<Running> {
+    fn end(&mut self, task: TaskId, attempt: Attempt, now: Time) -> Option<Running> {
         let Entry::Occupied(entry) = self.running.entry(task) else {
             return None;
         };
@@ -210,7 +211,7 @@ impl Worker {
             return None;
         }
         let running = entry.remove();
-        self.vacate(task, &running);
+        self.vacate(task, &running, now);
         for partition in &running.inputs {
             self.store.unpin(*partition);
         }
@@ -228,7 +229,7 @@ impl Worker {
             let partition = PartitionId { task, output };
             (partition, *bytes)
         });
-        let Some(running) = self.end(task, attempt) else {
+        let Some(running) = self.end(task, attempt, turn.now) else {
             // Not ours. What it left in the driver's store must not stay there.
             let strays = outputs.map(|(partition, _)| partition);
             for partition in strays.filter(|partition| self.store.get(*partition).is_none()) {
@@ -250,6 +251,7 @@ impl Worker {
                     task,
                     attempt,
                     sizes,
+                    run_micros: running.run_micros(turn.now),
                 };
                 self.tell(message, turn);
             }
@@ -270,7 +272,7 @@ impl Worker {
         (kind, message, step): (TaskErrorKind, String, Option<u32>),
         turn: &mut Turn<'_>,
     ) {
-        let Some(running) = self.end(task, attempt) else {
+        let Some(running) = self.end(task, attempt, turn.now) else {
             return;
         };
         match running.phase {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use transload_protocol::{Attempt, Resources, TaskId, WorkerMessage};
+use transload_protocol::{Attempt, Resources, TaskId, Time, WorkerMessage};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
@@ -21,7 +21,7 @@ impl Worker {
                 let layer = running.layer.clone();
                 if slot == Slot::Held {
                     self.free.give_back(&layer.resources);
-                    self.hand_on_slots();
+                    self.hand_on_slots(turn.now);
                 }
                 // Of an attempt that it has cancelled the scheduler waits for the end alone.
                 if is_wanted {
@@ -96,11 +96,11 @@ impl Worker {
     }
 
     /// A task has ended: what it occupies is free.
-    pub(crate) fn vacate(&mut self, task: TaskId, ended: &Running) {
+    pub(crate) fn vacate(&mut self, task: TaskId, ended: &Running, now: Time) {
         match ended.slot {
             Slot::Held => {
                 self.free.give_back(&ended.layer.resources);
-                self.hand_on_slots();
+                self.hand_on_slots(now);
             }
             Slot::Ahead => self.ahead.remove(task),
             Slot::Given | Slot::Beyond => {}

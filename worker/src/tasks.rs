@@ -107,6 +107,8 @@ pub(crate) struct Running {
     pub(crate) phase: Phase,
     pub(crate) slot: Slot,
     pub(crate) started: Time,
+    /// When it got its slot; of one that waits for it at the executor, when it was started.
+    pub(crate) began: Time,
 }
 
 /// Whether a running task occupies what it asked for. Changed in `secede`, `ahead` and `gang` alone.
@@ -150,6 +152,16 @@ impl Running {
     /// Whether it may wait for other members of its gang.
     pub(crate) fn is_awaiting_members(&self) -> bool {
         self.layer.gang && self.phase == Phase::Wanted
+    }
+
+    /// For how long it has run.
+    pub(crate) fn run_micros(&self, now: Time) -> u64 {
+        match self.slot {
+            Slot::Ahead => 0,
+            Slot::Held | Slot::Beyond | Slot::Given | Slot::Awaited { .. } => {
+                now.micros_since(self.began)
+            }
+        }
     }
 
     /// The one function that changes a phase. Returns whether the driver must be told to stop the task.

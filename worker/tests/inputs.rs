@@ -320,6 +320,7 @@ fn events_wait_for_the_next_message() {
         task: task(0),
         attempt: FIRST,
         sizes: OutputSizes::of(&[4]),
+        run_micros: 0,
     };
     assert!(says(&done, &finished));
     assert!(matches!(messages(&done)[0], WorkerMessage::Events { .. }));

@@ -13,8 +13,8 @@ use common::{
     says_cancelled, says_finished, says_missing, small, starts, stops, task,
 };
 use transload_protocol::{
-    Arguments, Attempt, Fused, LayerIndex, LayerSpec, Resources, SchedulerToWorker, Step,
-    StepInput, TaskErrorKind, Tier, Time, WorkerMessage,
+    Arguments, Attempt, Fused, LayerIndex, LayerSpec, Resources, RunningTask, SchedulerToWorker,
+    Step, StepInput, TaskErrorKind, Tier, Time, WorkerMessage,
 };
 use transload_worker::{Action, Config, Given, Input, Worker};
 
@@ -331,7 +331,11 @@ fn a_heartbeat_carries_the_load_and_comes_in_time() {
     let Some(WorkerMessage::Heartbeat { load }) = messages(&beat).last() else {
         panic!("{beat:?}");
     };
-    assert_eq!((load.running.clone(), load.queued), (vec![task(3)], 1));
+    let running = RunningTask {
+        task: task(3),
+        running_ms: 500,
+    };
+    assert_eq!((load.running.clone(), load.queued), (vec![running], 1));
     let used: Vec<_> = load
         .tiers
         .iter()

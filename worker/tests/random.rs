@@ -160,7 +160,7 @@ impl World {
         for action in out {
             self.carry_out(action);
         }
-        let memory = self.worker.load().tiers[0];
+        let memory = self.worker.load(self.now).tiers[0];
         assert!(
             !asks
                 || memory.used_bytes <= memory.limit_bytes
@@ -507,7 +507,7 @@ impl World {
                 return;
             }
         }
-        panic!("tasks never end: {:?}", self.worker.load());
+        panic!("tasks never end: {:?}", self.worker.load(self.now));
     }
 }
 
@@ -559,7 +559,7 @@ proptest! {
         }
         prop_assert_eq!(world.worker.holds(), vec![]);
         prop_assert!(world.stored.is_empty(), "{:?}", world.stored);
-        prop_assert!(world.worker.load().tiers.iter().all(|tier| tier.used_bytes == 0));
+        prop_assert!(world.worker.load(world.now).tiers.iter().all(|tier| tier.used_bytes == 0));
 
         world.send(SchedulerToWorker::Shutdown);
         prop_assert!(world.has_left && world.worker.is_idle());

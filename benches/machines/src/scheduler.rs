@@ -176,6 +176,7 @@ impl Run {
                                     total_bytes: 8 * u64::from(outputs),
                                     largest_bytes: 8,
                                 },
+                                run_micros: 1,
                             }
                         };
                         let answers = tasks.into_iter().map(answer).collect();

@@ -215,7 +215,11 @@ fn explained(error: DataFusionError) -> OperatorError {
         }
         _ => message,
     };
-    OperatorError { kind, message }
+    let explained = OperatorError { kind, message };
+    match error.source() {
+        Some(cause) => explained.because(cause),
+        None => explained,
+    }
 }
 
 fn is_disk_full(error: &DataFusionError) -> bool {

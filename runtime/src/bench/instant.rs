@@ -40,6 +40,7 @@ impl Memory {
                         total_bytes: OUTPUT_BYTES * u64::from(outputs),
                         largest_bytes: OUTPUT_BYTES,
                     },
+                    run_micros: 0,
                 }
             }));
         }

@@ -61,7 +61,7 @@ pub(super) fn measure(bench: SchedulerBench) -> Result<Measured, BenchError> {
             bytes,
             run.messages - messages_before,
         )),
-        outcome => Err(BenchError::Ended(outcome)),
+        outcome => Err(BenchError::Ended(outcome.map(Box::new))),
     }
 }
 

@@ -125,7 +125,7 @@ pub enum BenchError {
     Rejected(#[from] GraphError),
     /// The graph did not end as it should.
     #[error("the graph did not finish: {0:?}")]
-    Ended(Option<GraphOutcome>),
+    Ended(Option<Box<GraphOutcome>>),
     /// More workers than this process may have connections.
     #[error(
         "{workers} workers need {workers} connections, and a process may have only {files} files open; raise the limit with `ulimit -n`"

@@ -115,7 +115,9 @@ impl Client {
                         GraphOutcome::Finished => Ok(()),
                         GraphOutcome::Failed(_)
                         | GraphOutcome::Cancelled
-                        | GraphOutcome::TimedOut { .. } => Err(BenchError::Ended(Some(outcome))),
+                        | GraphOutcome::TimedOut { .. } => {
+                            Err(BenchError::Ended(Some(outcome.into())))
+                        }
                     };
                 }
             }

@@ -29,7 +29,7 @@ pub enum ClientError {
     Rejected(GraphError),
     /// A task failed for good, and its graph with it.
     #[error(transparent)]
-    Task(TaskError),
+    Task(Box<TaskError>),
     /// The graph was cancelled.
     #[error("the graph was cancelled")]
     Cancelled,

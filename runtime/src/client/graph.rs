@@ -227,7 +227,7 @@ impl Held {
             let answer = state.with_graph(self.id, |graph| match &graph.phase {
                 Phase::Rejected(error) => Some(Err(ClientError::Rejected(error.clone()))),
                 Phase::Ended(GraphOutcome::Failed(error)) => {
-                    Some(Err(ClientError::Task(error.clone())))
+                    Some(Err(ClientError::Task(error.clone().into())))
                 }
                 Phase::Ended(GraphOutcome::Cancelled) => Some(Err(ClientError::Cancelled)),
                 Phase::Ended(GraphOutcome::TimedOut {

@@ -161,7 +161,7 @@ impl Held {
                     ready(hold, *tasks, *outputs).map(Ok)
                 }
                 Some(SharingAnswer::Over { outcome }) => Some(Err(match outcome {
-                    GraphOutcome::Failed(error) => ClientError::Task(error.clone()),
+                    GraphOutcome::Failed(error) => ClientError::Task(error.clone().into()),
                     GraphOutcome::TimedOut {
                         after_ms,
                         done,

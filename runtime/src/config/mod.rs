@@ -75,6 +75,10 @@ pub struct SchedulerConfig {
     pub retry_backoff: Duration,
     /// See [`transload_scheduler::Config::retry_backoff_limit_ms`].
     pub retry_backoff_limit: Duration,
+    /// See [`transload_scheduler::Config::straggler_factor`].
+    pub straggler_factor: u32,
+    /// See [`transload_scheduler::Config::straggler_after_ms`].
+    pub straggler_after: Duration,
     /// See [`transload_scheduler::Config::progress_interval_ms`].
     pub progress_interval: Duration,
     /// See [`transload_scheduler::Config::published_names`].
@@ -184,6 +188,8 @@ impl Default for SchedulerConfig {
             worker_deaths_per_task: machine.worker_deaths_per_task,
             retry_backoff: millis(machine.retry_backoff_ms),
             retry_backoff_limit: millis(machine.retry_backoff_limit_ms),
+            straggler_factor: machine.straggler_factor,
+            straggler_after: millis(machine.straggler_after_ms),
             progress_interval: millis(machine.progress_interval_ms),
             published_names: machine.published_names,
             coordination: machine.coordination,
@@ -303,6 +309,8 @@ impl SchedulerConfig {
             worker_deaths_per_task: self.worker_deaths_per_task,
             retry_backoff_ms: as_millis(self.retry_backoff),
             retry_backoff_limit_ms: as_millis(self.retry_backoff_limit),
+            straggler_factor: self.straggler_factor,
+            straggler_after_ms: as_millis(self.straggler_after),
             task_events: true,
             progress_interval_ms: as_millis(self.progress_interval),
             coordination: self.coordination,

@@ -127,6 +127,14 @@ pub static SETTINGS: &[Setting] = &[
         what: "The longest such wait.",
         cost: "Longer until a task that failed often is tried again.",
         change: "With `retries` of dozens, to what you would wait yourself."),
+    setting!("scheduler.straggler_factor", NUMBER, --"straggler-factor" on [Scheduler, Sql] at scheduler.straggler_factor;
+        what: "A running task that takes so many times as long as others of its layer took is logged, and named by `transload cluster info` and `transload explain`; 0 for never.",
+        cost: "None.",
+        change: "Lower to hear of smaller differences; 0 where the tasks of a layer differ by nature."),
+    setting!("scheduler.straggler_after", DURATION, --"straggler-after" on [Scheduler, Sql] at scheduler.straggler_after;
+        what: "But not before it has run for so long.",
+        cost: "None.",
+        change: "Shorter where tasks take milliseconds and one second is long."),
     setting!("scheduler.progress_interval", DURATION, --"progress-interval" on [Scheduler, Sql] at scheduler.progress_interval;
         what: "Shortest time between two progress messages about one graph.",
         cost: "None; a shorter one costs messages.",

@@ -493,6 +493,14 @@ fn log(record: &EventRecord) {
         Event::TaskUnschedulable { task, message } => {
             tracing::warn!(%task, reason = %message, "no worker can run a task");
         }
+        Event::TaskStraggles {
+            task,
+            worker,
+            running_ms,
+            typical_ms,
+        } => {
+            tracing::warn!(%task, %worker, running_ms, typical_ms, "a task takes much longer than others of its layer");
+        }
         event @ (Event::GraphAccepted { .. }
         | Event::TaskAssigned { .. }
         | Event::TaskFinished { .. }

@@ -288,6 +288,7 @@ impl Cluster {
                 task,
                 attempt,
                 sizes: OutputSizes::of(bytes),
+                run_micros: RUN_MICROS,
             },
         );
         worker
@@ -304,6 +305,8 @@ impl Cluster {
             worker: None,
             kind,
             message: "boom".to_owned(),
+            place: String::new(),
+            attempts: 0,
         };
         self.say(worker, WorkerMessage::Failed { attempt, error });
         worker
@@ -419,6 +422,9 @@ impl Cluster {
         assert!(info.workers.iter().all(|worker| worker.assigned == 0));
     }
 }
+
+/// How long every fake task is said to run.
+pub(crate) const RUN_MICROS: u64 = 200_000;
 
 pub(crate) fn task(graph: GraphId, index: u32) -> TaskId {
     TaskId { graph, index }

@@ -491,6 +491,7 @@ impl Model {
                 task,
                 attempt,
                 sizes,
+                run_micros: 0,
             },
         );
         self.start(at);

@@ -7,8 +7,8 @@ use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use transload_protocol::{
     ClientId, ClientMessage, Event, EventRecord, GraphId, GraphOutcome, OutputSizes, PartitionId,
-    Resources, SharingCall, TaskErrorKind, TaskGraph, TaskId, TaskRange, Tier, TierUsage, WorkerId,
-    WorkerLoad, WorkerMessage,
+    Resources, RunningTask, SharingCall, TaskErrorKind, TaskGraph, TaskId, TaskRange, Tier,
+    TierUsage, WorkerId, WorkerLoad, WorkerMessage,
 };
 
 use super::graphs::any_graph;
@@ -133,6 +133,7 @@ impl Cluster {
                 task,
                 attempt,
                 sizes: OutputSizes::of(&bytes),
+                run_micros: 1,
             },
         );
     }
@@ -169,6 +170,13 @@ impl Cluster {
         let (Some(worker), Some(from)) = (self.random_worker(rng), self.random_worker(rng)) else {
             return;
         };
+        // Some of what it has runs, some may not yet.
+        let assigned = self.workers[&worker].assigned.keys();
+        let running = assigned.map(|task| RunningTask {
+            task: *task,
+            running_ms: rng.random_range(0..3_000),
+        });
+        let running = running.collect();
         let mut usage = |tier| TierUsage {
             tier,
             used_bytes: rng.random_range(0..1_000),
@@ -176,6 +184,7 @@ impl Cluster {
         };
         let load = WorkerLoad {
             tiers: vec![usage(Tier::Host), usage(Tier::Disk)],
+            running,
             ..WorkerLoad::default()
         };
         self.say(worker, WorkerMessage::Heartbeat { load });

@@ -1,6 +1,6 @@
 //! What a simulated worker may never do, and what may never be left of it.
 
-use transload_protocol::{PartitionId, Tier, WorkerMessage};
+use transload_protocol::{PartitionId, Tier, Time, WorkerMessage};
 
 use super::{Process, Stage};
 use crate::world::Step;
@@ -125,7 +125,7 @@ impl Process {
             )
         } else if let Some(used) = self
             .machine
-            .load()
+            .load(Time::default())
             .tiers
             .iter()
             .find(|tier| tier.used_bytes > 0)

@@ -2,7 +2,8 @@
 //! names somebody who never was, or who is lost, ends the simulation.
 
 use transload_protocol::{
-    ClientHello, ClientId, SchedulerToWorker, SessionToken, Time, WorkerId, WorkerMessage,
+    ClientHello, ClientId, Event, EventRecord, SchedulerToWorker, SessionToken, Time, WorkerId,
+    WorkerMessage,
 };
 use transload_scheduler::{Action, Input};
 
@@ -136,6 +137,13 @@ impl Simulation {
                         .agenda
                         .push(at, Happening::SchedulerGone { process });
                 }
+                Ok(())
+            }
+            Action::Emit(EventRecord {
+                event: Event::TaskStraggles { .. },
+                ..
+            }) => {
+                self.world.count("stragglers told");
                 Ok(())
             }
             Action::Emit(_) => Ok(()),

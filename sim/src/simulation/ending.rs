@@ -52,7 +52,7 @@ impl Simulation {
                 "\nprocess {} ({:?}): {:?}",
                 process.index,
                 process.id,
-                process.machine.load()
+                process.machine.load(self.world.now)
             ));
         }
         text

@@ -270,11 +270,11 @@ impl Bench {
     }
 
     pub fn memory_used(&self) -> u64 {
-        self.worker.load().tiers[0].used_bytes
+        self.worker.load(self.now).tiers[0].used_bytes
     }
 
     pub fn disk_used(&self) -> u64 {
-        self.worker.load().tiers[1].used_bytes
+        self.worker.load(self.now).tiers[1].used_bytes
     }
 }
 

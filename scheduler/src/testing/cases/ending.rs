@@ -91,6 +91,7 @@ fn a_cancelled_task_occupies_its_worker_until_the_worker_answers() {
             task: late,
             attempt,
             sizes: OutputSizes::of(&[1]),
+            run_micros: 0,
         },
     );
     assert_eq!(cluster.assigned(), [task(next, 0), task(next, 1)]);

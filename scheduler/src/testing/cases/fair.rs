@@ -103,6 +103,7 @@ impl Rounds {
                     task,
                     attempt,
                     sizes: OutputSizes::of(&[1_000_000]),
+                    run_micros: 0,
                 };
                 self.feed(Input::FromWorker { worker, message });
             }

@@ -1,6 +1,8 @@
 //! Graphs and attempts that take too long.
 
-use transload_protocol::{GraphOutcome, TaskErrorKind, TaskGraph};
+use transload_protocol::{
+    Event, GraphOutcome, RunningTask, TaskErrorKind, TaskGraph, WorkerLoad, WorkerMessage,
+};
 
 use crate::Config;
 use crate::testing::graphs::{chain, gang, independent};
@@ -41,6 +43,54 @@ fn a_graph_that_is_not_done_in_its_time_is_cancelled_and_says_how_far_it_was() {
         cluster.answer_cancel(worker);
     }
     cluster.assert_clean();
+}
+
+#[test]
+fn a_task_that_takes_much_longer_than_its_siblings_is_told_of_once() {
+    let mut cluster = Cluster::of(2, 2);
+    let graph = cluster.submit(independent(6));
+    let slow = task(graph, 0);
+    let worker = cluster.worker_of(slow).expect("assigned");
+    cluster.start(slow);
+    cluster.wait_ms(5_000);
+    let report = |cluster: &mut Cluster, running_ms| {
+        cluster.wait_ms(1);
+        let load = WorkerLoad {
+            running: vec![RunningTask {
+                task: slow,
+                running_ms,
+            }],
+            ..WorkerLoad::default()
+        };
+        cluster.say(worker, WorkerMessage::Heartbeat { load });
+        cluster.count_events(|event| matches!(event, Event::TaskStraggles { .. }))
+    };
+    for index in [1, 2] {
+        cluster.finish(task(graph, index));
+    }
+    assert_eq!(report(&mut cluster, 5_000), 0, "two others say nothing yet");
+    cluster.finish(task(graph, 3));
+    assert_eq!(report(&mut cluster, 999), 0, "it is short");
+    assert_eq!(report(&mut cluster, 1_100), 1);
+    assert_eq!(report(&mut cluster, 1_200), 1);
+    let details = cluster.scheduler.explain(slow).details;
+    assert!(
+        details.contains(&"it has run for 1.1 s; tasks of its layer take 200 ms".to_owned()),
+        "{details:?}"
+    );
+    let stragglers = |cluster: &Cluster| {
+        let workers = cluster.scheduler.info().workers.into_iter();
+        workers
+            .flat_map(|worker| worker.stragglers)
+            .collect::<Vec<_>>()
+    };
+    let told = stragglers(&cluster);
+    assert_eq!(
+        (told.len(), told[0].task, told[0].typical_ms),
+        (1, slow, 200)
+    );
+    cluster.finish(slow);
+    assert_eq!(stragglers(&cluster), []);
 }
 
 #[test]

@@ -210,6 +210,7 @@ fn a_late_finish_of_an_older_attempt_is_released() {
             task: id,
             attempt,
             sizes: OutputSizes::of(&[1]),
+            run_micros: 0,
         },
     );
     assert_eq!(
@@ -236,6 +237,7 @@ fn a_message_of_a_lost_worker_changes_nothing() {
             task: id,
             attempt,
             sizes: OutputSizes::of(&[1]),
+            run_micros: 0,
         },
     );
     assert_eq!(cluster.outcome(graph), None);
