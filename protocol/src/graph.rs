@@ -657,6 +657,27 @@ impl CompiledGraph {
         self.visit_inputs(layer, position, |edges| !edges.reads_all(), visit);
     }
 
+    /// Whether what the tasks of a layer read, or who reads them, is listed one by one.
+    pub fn has_listed_edges(&self, layer: LayerIndex) -> bool {
+        let readers = self.listed_readers.get(layer.0 as usize);
+        self.listed_edges(layer) > 0 || readers.is_some_and(|readers| !readers.is_empty())
+    }
+
+    /// Reads where the listed inputs of a task stand. Whoever does so for several tasks, one right after the other, before walking
+    /// the edges of any of them waits for memory once instead of once for each. The number means nothing.
+    #[inline]
+    pub fn touch_inputs(&self, layer: LayerIndex, position: u32) -> u32 {
+        let listed = self.listed.get(layer.0 as usize);
+        listed.map_or(0, |listed| listed.touch(position))
+    }
+
+    /// As [`CompiledGraph::touch_inputs`], for the listed readers of a task.
+    #[inline]
+    pub fn touch_consumers(&self, layer: LayerIndex, position: u32) -> u32 {
+        let listed = self.listed_readers.get(layer.0 as usize);
+        listed.map_or(0, |readers| readers.touch(position))
+    }
+
     /// How many partitions [`CompiledGraph::for_each_direct_input`] visits.
     pub fn direct_input_count(&self, layer: LayerIndex, position: u32) -> usize {
         let listed = self.listed.get(layer.0 as usize);

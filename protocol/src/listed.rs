@@ -100,6 +100,16 @@ impl ListedInputs {
         sources.iter().enumerate().map(with_output)
     }
 
+    /// Reads where a task's lists begin, and their first entry; see [`CompiledGraph::touch_inputs`](crate::CompiledGraph::touch_inputs).
+    #[inline]
+    pub(crate) fn touch(&self, position: u32) -> u32 {
+        touch(
+            &self.offsets,
+            &self.sources,
+            position as usize * self.inputs,
+        )
+    }
+
     /// Puts the lists back.
     pub(crate) fn give_back(&self, layer: &mut Layer) {
         for (input, edges) in layer.inputs.iter_mut().filter_map(list_of).enumerate() {
@@ -161,11 +171,27 @@ impl ListedReaders {
         all
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.readers.is_empty()
+    }
+
     /// Who reads a task; whoever reads several of its outputs stands there several times.
     #[inline]
     pub(crate) fn of(&self, position: u32) -> &[u32] {
         crate::graph::row(&self.offsets, &self.readers, position)
     }
+
+    /// As [`ListedInputs::touch`].
+    #[inline]
+    pub(crate) fn touch(&self, position: u32) -> u32 {
+        touch(&self.offsets, &self.readers, position as usize)
+    }
+}
+
+#[inline]
+fn touch(offsets: &[u32], entries: &[u32], at: usize) -> u32 {
+    let begin = offsets.get(at).copied().unwrap_or(0);
+    entries.get(begin as usize).copied().unwrap_or(0)
 }
 
 fn list_of(input: &mut LayerInput) -> Option<&mut ExplicitEdges> {

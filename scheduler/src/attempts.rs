@@ -55,26 +55,44 @@ impl Scheduler {
         run_micros: u64,
         out: &mut Vec<Action>,
     ) {
-        match self.standing(worker, task, attempt) {
+        let standing = self.standing(worker, task, attempt);
+        let is_scattered = match standing {
             Standing::Current { at, .. } => {
-                let expected = self.graphs.slab[at.graph]
-                    .submitted_layer_of(at.index)
-                    .outputs;
+                let graph = &self.graphs.slab[at.graph];
+                graph.layer_of(at.index).is_scattered
+            }
+            Standing::Cancelled | Standing::Stale => false,
+        };
+        if !is_scattered && !self.followed.done.is_empty() {
+            self.follow_done(out);
+            self.on_finished(worker, (task, attempt), sizes, run_micros, out);
+            return;
+        }
+        match standing {
+            Standing::Current { at, .. } => {
+                let expected = self.graphs.slab[at.graph].layer_of(at.index).outputs;
                 if sizes.outputs != expected {
                     let reason = format!(
                         "it reported {} outputs of task {task}, which makes {expected}",
                         sizes.outputs
                     );
+                    self.follow_done(out);
                     self.drop_worker(worker, &reason, out);
                     return;
                 }
                 let graph = &mut self.graphs.slab[at.graph];
                 graph.layer_of_mut(at.index).runs.on_ended(run_micros);
-                self.on_task_done(at, worker, sizes, out);
+                if is_scattered {
+                    self.on_scattered_done(at, worker, sizes, out);
+                } else {
+                    self.on_task_done(at, worker, sizes, out);
+                }
                 let record = &mut self.workers.slab[worker];
                 let is_idle = record.assigned.is_empty();
                 record.pace.on_ended(self.now, is_idle);
-                self.end_if_done(at.graph, out);
+                if !is_scattered {
+                    self.end_if_done(at.graph, out);
+                }
             }
             Standing::Cancelled => {
                 self.release_on(worker, task);

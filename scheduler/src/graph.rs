@@ -111,6 +111,8 @@ pub(crate) struct LayerRecord {
     pub(crate) broadcast: bool,
     /// Its tasks read something.
     pub(crate) reads: bool,
+    /// Its edges are listed one by one: what follows from its tasks is done for many of them at once.
+    pub(crate) is_scattered: bool,
     /// Tasks that are still to be done.
     pub(crate) to_do: u32,
     /// Inputs through which its tasks read every task of another layer.
@@ -426,6 +428,11 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
                 kept,
                 goal: kept || (keeps_nothing && !read[index as usize]),
                 broadcast: broadcast[index as usize],
+                is_scattered: compiled.has_listed_edges(LayerIndex(index))
+                    && layer.imports.is_empty()
+                    && !layer.gang
+                    && feeds[index as usize].is_empty()
+                    && !layer.inputs.iter().any(|input| input.edges.reads_all()),
                 reads: !layer.inputs.is_empty() || !layer.imports.is_empty(),
                 to_do: 0,
                 barriers: Barrier::of_layer(compiled, LayerIndex(index)),

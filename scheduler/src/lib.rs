@@ -15,6 +15,7 @@ mod cost;
 mod ending;
 mod explain;
 mod family;
+mod follow;
 mod gang;
 mod graph;
 mod holds;

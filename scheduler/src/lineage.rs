@@ -35,14 +35,20 @@ impl Scheduler {
         }
     }
 
-    /// A task is done and stored. What nobody needs from now on is collected for `drop_unneeded`.
-    pub(crate) fn count_as_done(
+    /// As [`Scheduler::on_task_done`], of a scattered layer.
+    pub(crate) fn on_scattered_done(
         &mut self,
         at: TaskAt,
         worker: WorkerSlot,
         sizes: OutputSizes,
         out: &mut Vec<Action>,
     ) {
+        self.store(at, worker, sizes, out);
+        self.followed.done.push(at);
+    }
+
+    /// A task is done and stored. What follows in its graph is still to be done.
+    fn store(&mut self, at: TaskAt, worker: WorkerSlot, sizes: OutputSizes, out: &mut Vec<Action>) {
         let largest = self.graphs.slab[at.graph].note_sizes(at.index, sizes);
         self.set_state(
             at,
@@ -64,6 +70,18 @@ impl Scheduler {
             );
         }
         self.announce(at, out);
+        self.for_importers(at, Self::one_missing_less);
+    }
+
+    /// A task is done and stored. What nobody needs from now on is collected for `drop_unneeded`.
+    pub(crate) fn count_as_done(
+        &mut self,
+        at: TaskAt,
+        worker: WorkerSlot,
+        sizes: OutputSizes,
+        out: &mut Vec<Action>,
+    ) {
+        self.store(at, worker, sizes, out);
         let graph = &self.graphs.slab[at.graph];
         let (layer, position) = graph.locate(at.index);
         let mut readers = std::mem::take(&mut self.readers);
@@ -77,7 +95,6 @@ impl Scheduler {
         readers.clear();
         self.readers = readers;
         self.on_barriers(at, 0, Self::one_missing_less);
-        self.for_importers(at, Self::one_missing_less);
         if self.graphs.slab[at.graph].layer_of(at.index).is_import() {
             self.stop_importing(at);
         }

@@ -13,6 +13,7 @@ use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
 use crate::cost::{Links, Traffic};
+use crate::follow::Followed;
 use crate::gang::Gangs;
 use crate::graph::Graph;
 use crate::imports::Afterwards;
@@ -80,6 +81,8 @@ pub struct Scheduler {
     pub(crate) releasing: Vec<WorkerSlot>,
     /// Scratch: workers that got room, or a task in their own queue, in this step.
     pub(crate) with_room: Vec<WorkerSlot>,
+    /// Tasks that are done, and from which something is still to follow in this step.
+    pub(crate) followed: Followed,
     /// Scratch: tasks that read something that is done now.
     pub(crate) readers: Vec<u32>,
     /// Scratch: tasks that may have become unneeded.
@@ -205,6 +208,7 @@ impl Scheduler {
             assigning: Vec::new(),
             releasing: Vec::new(),
             with_room: Vec::new(),
+            followed: Followed::default(),
             readers: Vec::new(),
             unneeded: Vec::new(),
             weights: Vec::new(),
@@ -234,6 +238,9 @@ impl Scheduler {
             return;
         }
         self.now = self.now.max(now);
+        if !input.may_go_before_what_follows() {
+            self.follow_done(out);
+        }
         match input {
             Input::ClientConnected { client, hello } => self.on_client_connected(client, hello),
             Input::FromClient { client, message } => self.on_client_message(client, message, out),
@@ -262,6 +269,7 @@ impl Scheduler {
         if self.stopped {
             return;
         }
+        self.follow_done(out);
         self.pronounce_verdicts(out);
         self.flush_releases(out);
         if self.recovery.is_none() {
