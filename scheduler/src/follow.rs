@@ -11,7 +11,7 @@ use std::mem;
 use transload_protocol::WorkerMessage;
 
 use crate::api::{Action, Input};
-use crate::graph::Graph;
+use crate::graph::{Graph, LayerRecord};
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, TaskAt};
 use crate::task::TaskState;
@@ -127,7 +127,38 @@ impl Graph {
     }
 }
 
+impl LayerRecord {
+    /// Whether what this ready task reads, and what the next ones read, should be looked at before it is handed out.
+    #[inline]
+    pub(crate) fn wants_a_look_ahead(&self, position: u32) -> bool {
+        self.is_scattered && !self.looked_at.contains(&position)
+    }
+}
+
 impl Scheduler {
+    /// Reads what the ready tasks of a layer from this one on read, as many as are likely to be handed out soon.
+    #[inline(never)]
+    pub(crate) fn look_ahead(&mut self, at: TaskAt) {
+        let scratch = &mut self.followed.scratch;
+        let graph = &mut self.graphs.slab[at.graph];
+        let (layer, position) = graph.locate(at.index);
+        let record = &mut graph.layers[layer.0 as usize];
+        let mut end = position;
+        while scratch.ready.len() < AT_ONCE
+            && let Some(next) = record.ready.first_from(end)
+        {
+            scratch.ready.push(record.first_task + next);
+            end = next + 1;
+        }
+        record.looked_at = position..end;
+        graph.touch_inputs(&scratch.ready);
+        for index in scratch.ready.drain(..) {
+            graph.list_inputs(index, &mut scratch.sources);
+        }
+        graph.touch(&scratch.sources);
+        scratch.sources.clear();
+    }
+
     /// Does what follows from tasks that are done.
     #[inline]
     pub(crate) fn follow_done(&mut self, out: &mut Vec<Action>) {

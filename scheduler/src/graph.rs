@@ -4,6 +4,7 @@
 //! Knows nothing of workers but the slots that its tasks name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use transload_protocol::{
@@ -113,6 +114,8 @@ pub(crate) struct LayerRecord {
     pub(crate) reads: bool,
     /// Its edges are listed one by one: what follows from its tasks is done for many of them at once.
     pub(crate) is_scattered: bool,
+    /// Positions of ready tasks that are handed out next, and whose inputs were looked at lately; see `follow`.
+    pub(crate) looked_at: Range<u32>,
     /// Tasks that are still to be done.
     pub(crate) to_do: u32,
     /// Inputs through which its tasks read every task of another layer.
@@ -433,6 +436,7 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
                     && !layer.gang
                     && feeds[index as usize].is_empty()
                     && !layer.inputs.iter().any(|input| input.edges.reads_all()),
+                looked_at: 0..0,
                 reads: !layer.inputs.is_empty() || !layer.imports.is_empty(),
                 to_do: 0,
                 barriers: Barrier::of_layer(compiled, LayerIndex(index)),

@@ -213,6 +213,11 @@ impl Scheduler {
         match pick {
             Pick::Settled(at) => self.assign(at, worker, out),
             Pick::Open(at) => {
+                let graph = &self.graphs.slab[at.graph];
+                let (layer, position) = graph.locate(at.index);
+                if graph.layers[layer.0 as usize].wants_a_look_ahead(position) {
+                    self.look_ahead(at);
+                }
                 self.gather_inputs(at);
                 let worker = self.better_holder(at, worker, reach);
                 self.assign_gathered(at, worker, out);
