@@ -294,6 +294,29 @@ impl Cluster {
         worker
     }
 
+    /// Several tasks end, and all of that is taken in before anything is decided.
+    pub(crate) fn finish_together(&mut self, tasks: &[TaskId]) {
+        let mut actions = Vec::new();
+        for task in tasks.iter().copied() {
+            let worker = self.worker_of(task).expect("assigned");
+            let fake = self.workers.get_mut(&worker).expect("alive");
+            let bytes = vec![100; fake.assigned[&task].outputs as usize];
+            let message = WorkerMessage::Finished {
+                task,
+                attempt: fake.finish(task),
+                sizes: OutputSizes::of(&bytes),
+                run_micros: RUN_MICROS,
+            };
+            let input = Input::FromWorker { worker, message };
+            self.scheduler.take_in(self.now, input, &mut actions);
+        }
+        self.scheduler.decide(&mut actions);
+        self.scheduler.check().expect("sound");
+        for action in actions {
+            self.carry_out(action);
+        }
+    }
+
     pub(crate) fn fail(&mut self, task: TaskId, kind: TaskErrorKind) -> WorkerId {
         let worker = self.worker_of(task).expect("assigned");
         let fake = self.workers.get_mut(&worker).expect("alive");

@@ -387,3 +387,67 @@ fn a_shuffle_survives_the_loss_of_each_worker_in_turn() {
     cluster.release((6..10).map(|index| task(graph, index)).collect());
     cluster.assert_clean();
 }
+
+/// Layers whose edges are listed one by one, then one task that reads all of the last, which is kept.
+fn scattered(keep_all: bool) -> TaskGraph {
+    let mut tasks = TaskGraph::new("scattered");
+    let mut last = tasks.push(Layer::new("roots", "op", 40));
+    for layer in 1..4_u32 {
+        let lists: Vec<Vec<(u32, u32)>> = (0_u32..40)
+            .map(|task| {
+                let read = |factor| ((task * factor + layer) % 40, 0);
+                vec![read(7), read(11), read(7)]
+            })
+            .collect();
+        let next = Layer::new("scattered", "op", 40).reading(last, explicit(&lists));
+        if keep_all {
+            tasks.keep(last);
+        }
+        last = tasks.push(next);
+    }
+    let all = Layer::new("all", "op", 1).reading(last, Edges::Broadcast);
+    let all = tasks.push(all);
+    tasks.keep(all);
+    tasks
+}
+
+#[test]
+fn what_ends_together_in_a_scattered_graph_is_followed_as_if_one_by_one() {
+    for keep_all in [false, true] {
+        let mut cluster = Cluster::of(3, 16);
+        let graph = cluster.submit(scattered(keep_all));
+        while !cluster.assigned().is_empty() {
+            let assigned = cluster.assigned();
+            cluster.finish_together(&assigned);
+        }
+        assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+        assert_eq!(cluster.recomputed(), [] as [u32; 0]);
+        let finished = |event: &Event| matches!(event, Event::TaskFinished { .. });
+        assert_eq!(cluster.count_events(finished), 161);
+    }
+}
+
+#[test]
+fn what_ends_together_with_tasks_that_nobody_needs_any_more_or_with_other_graphs_is_followed_too() {
+    let mut cluster = Cluster::of(3, 16);
+    let graph = cluster.submit(scattered(false));
+    let other = cluster.submit(scattered(true));
+    let third = cluster.submit(shuffle(4, 4));
+    for round in 0.. {
+        let mut assigned = cluster.assigned();
+        if assigned.is_empty() {
+            break;
+        }
+        // In no order of theirs, and some of them later.
+        assigned.sort_by_key(|task| (task.index * 13 % 7, task.graph));
+        assigned.truncate(assigned.len().div_ceil(2) + 1);
+        cluster.finish_together(&assigned);
+        if round == 4 {
+            let worker = cluster.workers.keys().next().copied().expect("three");
+            cluster.kill(worker);
+        }
+    }
+    for graph in [graph, other, third] {
+        assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+    }
+}
