@@ -535,8 +535,8 @@ pub enum WorkerMessage {
     Failed {
         /// Which attempt.
         attempt: Attempt,
-        /// The failure.
-        error: TaskError,
+        /// The failure; boxed, since it is rare and large.
+        error: Box<TaskError>,
     },
     /// The task cannot run because these inputs are not where they were said to be. The worker has dropped the task.
     MissingInputs {

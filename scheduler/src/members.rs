@@ -55,7 +55,9 @@ impl Scheduler {
                 sizes,
                 run_micros,
             } => self.on_finished(worker, (task, attempt), sizes, run_micros, out),
-            WorkerMessage::Failed { attempt, error } => self.on_failed(worker, attempt, error, out),
+            WorkerMessage::Failed { attempt, error } => {
+                self.on_failed(worker, attempt, *error, out)
+            }
             WorkerMessage::MissingInputs {
                 task,
                 attempt,

@@ -422,7 +422,9 @@ impl Workers {
         if let Some(position) = worker.assigned.iter().position(|assigned| *assigned == at) {
             worker.assigned.swap_remove(position);
         }
-        worker.stragglers.remove(&at);
+        if !worker.stragglers.is_empty() {
+            worker.stragglers.remove(&at);
+        }
         let freed = worker.seceded.remove(&at) || worker.used.take(request);
         debug_assert!(freed, "what was given is there to be taken back");
         self.change(slot);

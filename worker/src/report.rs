@@ -40,6 +40,7 @@ impl Worker {
             place: String::new(),
             attempts: 0,
         };
+        let error = Box::new(error);
         self.tell(WorkerMessage::Failed { attempt, error }, turn);
     }
 

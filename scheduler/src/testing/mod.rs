@@ -331,6 +331,7 @@ impl Cluster {
             place: String::new(),
             attempts: 0,
         };
+        let error = Box::new(error);
         self.say(worker, WorkerMessage::Failed { attempt, error });
         worker
     }
