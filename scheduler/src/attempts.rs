@@ -55,7 +55,7 @@ impl Scheduler {
         run_micros: u64,
         out: &mut Vec<Action>,
     ) {
-        let standing = self.standing(worker, task, attempt);
+        let mut standing = self.standing(worker, task, attempt);
         let is_scattered = match standing {
             Standing::Current { at, .. } => {
                 let graph = &self.graphs.slab[at.graph];
@@ -65,8 +65,7 @@ impl Scheduler {
         };
         if !is_scattered && !self.followed.done.is_empty() {
             self.follow_done(out);
-            self.on_finished(worker, (task, attempt), sizes, run_micros, out);
-            return;
+            standing = self.standing(worker, task, attempt);
         }
         match standing {
             Standing::Current { at, .. } => {

@@ -254,6 +254,7 @@ impl Graph {
     }
 
     /// Whether anyone wants the task's partitions.
+    #[inline]
     pub(crate) fn is_needed(&self, index: u32) -> bool {
         let task = &self.tasks[index as usize];
         let layer = &self.layers[task.layer() as usize];

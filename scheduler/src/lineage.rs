@@ -48,6 +48,7 @@ impl Scheduler {
     }
 
     /// A task is done and stored. What follows in its graph is still to be done.
+    #[inline]
     fn store(&mut self, at: TaskAt, worker: WorkerSlot, sizes: OutputSizes, out: &mut Vec<Action>) {
         let largest = self.graphs.slab[at.graph].note_sizes(at.index, sizes);
         self.set_state(
@@ -74,6 +75,7 @@ impl Scheduler {
     }
 
     /// A task is done and stored. What nobody needs from now on is collected for `drop_unneeded`.
+    #[inline]
     pub(crate) fn count_as_done(
         &mut self,
         at: TaskAt,
@@ -191,6 +193,7 @@ impl Scheduler {
     }
 
     /// Nobody needs a stored task: its holder drops it, and so does everyone who kept a shared copy.
+    #[inline]
     pub(crate) fn release_at(&mut self, at: TaskAt, holder: WorkerSlot) {
         let graph = &self.graphs.slab[at.graph];
         let id = graph.task_id(at.index);
@@ -210,6 +213,7 @@ impl Scheduler {
         }
     }
 
+    #[inline(never)]
     fn release_everywhere(&mut self, id: TaskId) {
         for (_, worker) in self.workers.slab.iter_mut() {
             worker.releases.push(id);
