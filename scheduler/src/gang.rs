@@ -298,10 +298,21 @@ impl Scheduler {
                 Some(verdict) if is_over => self.fail_with(verdict.at, verdict.error, out),
                 None if is_over => self.fail_for_deaths(at, worker, out),
                 Some(_) | None => {
-                    self.put_off(at);
+                    self.put_off_gang(at);
                     self.disband(at, None, out);
                 }
             }
+        }
+    }
+
+    /// A gang is to wait before it is tried again. Its members may have come back already, for the sake of a verdict.
+    fn put_off_gang(&mut self, at: TaskAt) {
+        let index = self.graphs.slab[at.graph].history_key(at.index);
+        let first = TaskAt { index, ..at };
+        let waited = self.retries.until(first).is_some();
+        self.put_off(at);
+        if !waited && self.retries.until(first).is_some() {
+            self.one_missing_more(first);
         }
     }
 

@@ -234,12 +234,17 @@ impl Scheduler {
                 None
             }
         };
-        for (_, importer) in importers {
-            let is_to_do = self.graphs.find(importer).is_some_and(|at| {
-                let task = &self.graphs.slab[at.graph].tasks[at.index as usize];
-                task.state.is_to_do()
-            });
-            if is_to_do {
+        for (source, importer) in importers {
+            let Some(at) = self.graphs.find(importer) else {
+                continue;
+            };
+            let task = &self.graphs.slab[at.graph].tasks[at.index as usize];
+            if task.state.is_to_do() {
+                let source = &self.graphs.slab[slot].tasks[source as usize];
+                if self.recovery.is_some() && source.state.is_stored() {
+                    // Somebody may yet come back with what was made of it; until then it must not run.
+                    self.one_missing_more(at);
+                }
                 let gone = Afterwards::SourceGone(importer, cause.clone());
                 self.afterwards.push(gone);
             }

@@ -4,12 +4,17 @@
 //! one at the right place.
 
 use transload_protocol::{
-    Blob, CompiledGraph, Edges, ExplicitEdges, GraphId, Layer, LayerIndex, Resources, Source,
-    TaskErrorKind, TaskGraph, TaskId, TaskRange,
+    Amount, Blob, CompiledGraph, Edges, ExplicitEdges, GraphId, Layer, LayerIndex, Resources,
+    Source, TaskErrorKind, TaskGraph, TaskId, TaskRange, WorkerRef,
 };
 
 use crate::random::{Random, mix};
 use crate::scenario::Scenario;
+
+/// The label of every other worker.
+pub(crate) const LABEL: &str = "odd";
+/// Memory that every worker has for its operators, in bytes, where tasks ask for some.
+pub(crate) const OPERATOR_MEMORY_BYTES: u64 = 1_000;
 
 /// What becomes of a task when it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,7 +295,63 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
     if scenario.gpus && random.chance(300) {
         layer.resources = layer.resources.with("gpu", 1);
     }
+    layer = gathered(layer, scenario, random);
+    if scenario.held_per_mille > 0 {
+        layer = held(layer, scenario, random);
+    }
     layer
+}
+
+/// Now and then the layer becomes a gang; one that is more than the cluster can hold by far, seldom.
+fn gathered(layer: Layer, scenario: &Scenario, random: &mut Random) -> Layer {
+    if scenario.gang_per_mille == 0 || !random.chance(scenario.gang_per_mille) {
+        return layer;
+    }
+    let slots = scenario.slots_per_worker.0;
+    let room = scenario.workers * (slots / layer.resources.slots.max(1));
+    if layer.tasks <= room + random.small(0, 1) || random.chance(20) {
+        layer.as_gang()
+    } else {
+        layer
+    }
+}
+
+/// Now and then the layer's tasks may not run everywhere, or ask for more than slots.
+fn held(mut layer: Layer, scenario: &Scenario, random: &mut Random) -> Layer {
+    if random.chance(scenario.held_per_mille) {
+        layer.resources.memory_bytes = random.between(1, OPERATOR_MEMORY_BYTES);
+    }
+    if layer.resources.named.contains_key("gpu") && random.chance(500) {
+        layer.resources = layer.resources.with("gpu", Amount::ten_thousandths(5_000));
+    }
+    if !random.chance(scenario.held_per_mille) {
+        return layer;
+    }
+    let workers = scenario.workers.max(1);
+    match random.below(20) {
+        0 => layer.with_label("nowhere"),
+        1..10 => layer.with_label(LABEL),
+        10..16 => layer.on_host(host_of(random.index(workers as usize))),
+        _ if layer.gang => layer.on_worker(name_of(random.index(workers as usize)).as_str()),
+        _ => {
+            let each = (0..layer.tasks).map(|_| {
+                let process = random.index(workers as usize);
+                WorkerRef::Name(name_of(process))
+            });
+            let each = each.collect();
+            layer.on_each(each)
+        }
+    }
+}
+
+/// The host that a process runs on.
+pub(crate) fn host_of(process: usize) -> String {
+    format!("host {}", process / 3)
+}
+
+/// What a process is called.
+pub(crate) fn name_of(process: usize) -> String {
+    format!("process {process}")
 }
 
 fn random_edges(tasks: u32, below: &Layer, random: &mut Random) -> Edges {

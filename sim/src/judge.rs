@@ -1,12 +1,32 @@
 //! Whether a graph's end is the right one, and whether anything is left when all is over.
 
-use transload_protocol::{TaskError, TaskErrorKind};
+use transload_protocol::{TaskError, TaskErrorKind, TaskId};
 
 use crate::graphs::GraphPlan;
-use crate::world::{Step, World};
+use crate::world::{Injected, Step, World};
 
 /// As in the scheduler: how often the outputs of one task may be out of reach.
 const MAX_LOSSES_PER_TASK: u32 = 8;
+
+/// What was done to a task, or to all of its gang, which runs again and fails together.
+fn injected_into(world: &World, plan: Option<&GraphPlan>, task: TaskId) -> Injected {
+    let of = |task: &TaskId| world.injected.get(task).cloned().unwrap_or_default();
+    let compiled = plan.map(|plan| &plan.compiled);
+    let layer = world.gang_of(task).map(|(layer, _)| layer);
+    let (Some(compiled), Some(layer)) = (compiled, layer) else {
+        return of(&task);
+    };
+    let mut all = Injected::default();
+    for index in compiled.tasks_of(layer) {
+        let one = of(&TaskId { index, ..task });
+        all.failures.extend(one.failures);
+        all.reported += one.reported;
+        all.losses += one.losses;
+        all.deaths += one.deaths;
+        all.peers_lost += one.peers_lost;
+    }
+    all
+}
 
 /// A graph may fail only with a failure that the simulation made happen, or could not be avoided.
 pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &TaskError) -> Step {
@@ -20,7 +40,7 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
             layer.name, layer.operator
         ));
     }
-    let injected = world.injected.get(&error.task).cloned().unwrap_or_default();
+    let injected = injected_into(world, plan, error.task);
     let happened = |name: &str| {
         world
             .report
@@ -28,9 +48,12 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
             .get(name)
             .is_some_and(|count| *count > 0)
     };
+    let is_deadly = injected.deaths >= world.scenario.worker_deaths_per_task;
     match error.kind {
         TaskErrorKind::Operator | TaskErrorKind::Panic | TaskErrorKind::UnknownOperator => {
-            if injected.failures.contains(&error.kind) {
+            // One that lost another of its gang is the cause of nothing.
+            let is_cause = !injected.failures.is_empty() || is_deadly;
+            if injected.failures.contains(&error.kind) || injected.peers_lost > 0 && is_cause {
                 Ok(())
             } else {
                 wrong(format!("its failures were {:?}", injected.failures))
@@ -63,7 +86,6 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
             None => wrong("it had all the time that it wanted".to_owned()),
         },
         TaskErrorKind::WorkersLost => {
-            let is_deadly = injected.deaths >= world.scenario.worker_deaths_per_task;
             if is_deadly || injected.losses > MAX_LOSSES_PER_TASK {
                 Ok(())
             } else {
@@ -74,7 +96,9 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
             }
         }
         TaskErrorKind::Unschedulable => {
-            if world.scenario.slots_per_task > world.scenario.slots_per_worker.0 {
+            let is_large = world.scenario.slots_per_task > world.scenario.slots_per_worker.0;
+            let may_be_too_many = layer.gang && layer.tasks > 1;
+            if is_large || may_be_too_many || layer.placement.is_some() {
                 Ok(())
             } else {
                 wrong("every worker can run it".to_owned())

@@ -10,6 +10,7 @@
 
 mod client;
 mod faults;
+mod gangs;
 mod graphs;
 mod judge;
 mod network;

@@ -5,16 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
-    Address, Attempt, GraphId, InputSpec, LayerIndex, LayerSpec, PartitionId, Resources,
+    Address, Attempt, GangTable, GraphId, InputSpec, LayerIndex, LayerSpec, PartitionId, Resources,
     SchedulerToWorker, SourceTable, TaskAssignment, TaskErrorKind, TaskId, Time, WorkerHello,
     WorkerId,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
+use crate::gangs::Incarnation;
+use crate::graphs::{LABEL, OPERATOR_MEMORY_BYTES, host_of, name_of};
 use crate::network::{Happening, Link};
 use crate::world::{Step, World};
 
 mod fetching;
+mod gangs;
 mod limits;
 mod waiting;
 mod work;
@@ -79,6 +82,18 @@ struct Execution {
     stage: Stage,
     /// How often it will still wait without its slot.
     waits: u32,
+    /// Whom it has to meet, where it is of a gang.
+    gang: Option<Membership>,
+    told_to_stop: bool,
+}
+
+/// What the operator of a gang's member knows.
+#[derive(Debug, Clone, Copy)]
+struct Membership {
+    incarnation: Incarnation,
+    members: usize,
+    /// It waits without its slot, or fails, before it meets the others.
+    is_late: bool,
 }
 
 /// Whether an operator works or waits for something.
@@ -87,6 +102,8 @@ enum Stage {
     /// Started ahead of time: it waits in `Process::ahead` for a slot.
     Ahead,
     Works,
+    /// It waits for others of its gang to start.
+    Meets,
     Waits,
     /// It has what it waited for and wants its slot back.
     WantsSlot,
@@ -94,14 +111,19 @@ enum Stage {
 
 impl Execution {
     fn holds_its_slot(&self) -> bool {
-        self.stage == Stage::Works
+        matches!(self.stage, Stage::Works | Stage::Meets)
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
-    Done { values: Vec<u64>, runs: u32 },
+    Done {
+        values: Vec<u64>,
+        runs: u32,
+    },
     Fails(TaskErrorKind),
+    /// A member of its gang is gone.
+    LosesItsPeer,
     Stopped,
     KillsTheProcess,
 }
@@ -122,6 +144,8 @@ pub(crate) struct Process {
     peers: BTreeMap<WorkerId, usize>,
     layers: BTreeMap<(GraphId, LayerIndex), LayerSpec>,
     sources: BTreeMap<(GraphId, LayerIndex, u32), SourceTable>,
+    /// Gangs that it was told of.
+    gangs: BTreeMap<Incarnation, GangTable>,
     store: BTreeMap<PartitionId, Stored>,
     running: BTreeMap<(TaskId, Attempt), Execution>,
     /// Of these, the ones that wait for a slot, in the order in which they get it.
@@ -147,6 +171,9 @@ impl Process {
         if world.scenario.gpus {
             let gpus = world.random.small(1, 2);
             resources = resources.with("gpu", gpus);
+        }
+        if world.scenario.held_per_mille > 0 {
+            resources = resources.with_memory(OPERATOR_MEMORY_BYTES);
         }
         let config = Config {
             resources,
@@ -178,6 +205,7 @@ impl Process {
             peers: BTreeMap::new(),
             layers: BTreeMap::new(),
             sources: BTreeMap::new(),
+            gangs: BTreeMap::new(),
             store: BTreeMap::new(),
             running: BTreeMap::new(),
             ahead: VecDeque::new(),
@@ -193,14 +221,17 @@ impl Process {
 
     pub(crate) fn hello(&self) -> WorkerHello {
         WorkerHello {
-            name: format!("process {}", self.index),
-            host: format!("host {}", self.index / 3),
+            name: name_of(self.index),
+            host: host_of(self.index),
             process: u32::try_from(self.index).unwrap_or(0),
             resources: self.config.resources.clone(),
             memory_bytes: self.config.memory_bytes,
             addresses: vec![Address::new(SCHEME, self.index.to_string())],
-            labels: BTreeSet::new(),
-            shared: BTreeSet::new(),
+            labels: (self.index % 2 == 1)
+                .then(|| LABEL.to_owned())
+                .into_iter()
+                .collect(),
+            shared: BTreeSet::from(["gpu".to_owned()]),
         }
     }
 
@@ -242,6 +273,7 @@ impl Process {
         self.handle(world, Input::Disconnected)?;
         self.layers.clear();
         self.sources.clear();
+        self.gangs.clear();
         self.assigned.clear();
         self.overcommitted.clear();
         self.is_away = true;
@@ -272,6 +304,16 @@ impl Process {
             self.sources
                 .insert((*graph, *layer, *input), sources.clone());
         }
+        if let Input::FromScheduler(SchedulerToWorker::Gang {
+            graph,
+            layer,
+            incarnation,
+            members,
+        }) = &input
+        {
+            self.gangs
+                .insert((*graph, *layer, *incarnation), members.clone());
+        }
         if let Input::FromScheduler(SchedulerToWorker::Layer { graph, layer, spec }) = &input {
             self.layers.insert((*graph, *layer), (**spec).clone());
         }
@@ -297,6 +339,7 @@ impl Process {
         }
         if let Some(graph) = forgotten {
             self.layers.retain(|(of, _), _| *of != graph);
+            self.gangs.retain(|(of, ..), _| *of != graph);
         }
         self.check_limits()
             .map_err(|error| format!("process {}: {error}", self.index))?;

@@ -11,7 +11,7 @@ pub struct Scenario {
     pub workers: u32,
     /// Fewest and most slots of a worker.
     pub slots_per_worker: (u32, u32),
-    /// Whether every worker has one or two of a resource called `gpu`, and some tasks ask for one.
+    /// Whether every worker has one or two of a resource called `gpu`, and some tasks ask for one, or for half of one.
     pub gpus: bool,
     /// Memory of each worker for partitions, in bytes.
     pub memory_bytes: u64,
@@ -60,6 +60,11 @@ pub struct Scenario {
     pub partition_bytes: u64,
     /// Whether another attempt makes outputs of other sizes.
     pub sizes_vary: bool,
+    /// Chance that a layer is a gang.
+    pub gang_per_mille: u32,
+    /// Chance that a layer's tasks may run only on workers with a label, on a host, or each on its own worker; that they ask for
+    /// memory; and that where they ask for a GPU, they ask for half of one.
+    pub held_per_mille: u32,
     /// Chance that a layer before the last is kept.
     pub layer_kept_per_mille: u32,
     /// Chance that a graph keeps no layer at all.
@@ -177,6 +182,8 @@ impl Scenario {
             retries: 2,
             partition_bytes: 1_000,
             sizes_vary: false,
+            gang_per_mille: 0,
+            held_per_mille: 0,
             layer_kept_per_mille: 200,
             nothing_kept_per_mille: 0,
             bad_graph_per_mille: 0,
@@ -239,6 +246,8 @@ impl Scenario {
         scenario.time_limit_per_mille = random.pick(&[0, 0, 200], 0);
         scenario.retry_backoff_ms = random.pick(&[0, 10, 100, 1_000], 100);
         scenario.unschedulable_grace_ms = random.pick(&[0, 100, 2_000], 0);
+        scenario.gang_per_mille = random.pick(&[0, 0, 200, 500], 0);
+        scenario.held_per_mille = random.pick(&[0, 0, 200], 0);
         scenario
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use transload_protocol::{GraphId, PartitionId, TaskErrorKind, TaskId, Time, WorkerId};
+use transload_protocol::{GraphId, LayerIndex, PartitionId, TaskErrorKind, TaskId, Time, WorkerId};
 
+use crate::gangs::{Gangs, Incarnation};
 use crate::graphs::GraphPlan;
-use crate::network::{Agenda, FetchAnswer, Happening, Link};
+use crate::network::{Agenda, FetchAnswer, Happening, Link, TaskRun};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::trace::{Trace, Tracing};
@@ -61,6 +62,8 @@ pub(crate) struct Fetch {
 pub(crate) struct Injected {
     /// How often it was started.
     pub(crate) runs: u32,
+    /// How often its operator lost one of its gang.
+    pub(crate) peers_lost: u32,
     /// The failures that its executor reported.
     pub(crate) failures: Vec<TaskErrorKind>,
     /// How many failures reached the scheduler.
@@ -82,6 +85,7 @@ pub(crate) struct World {
     pub(crate) plans: BTreeMap<GraphId, Arc<GraphPlan>>,
     pub(crate) injected: BTreeMap<TaskId, Injected>,
     pub(crate) fetches: BTreeMap<u64, Fetch>,
+    pub(crate) gangs: Gangs,
     pub(crate) report: Report,
     /// Graphs that tasks may still submit.
     graphs_within_tasks: u32,
@@ -99,6 +103,7 @@ impl World {
             plans: BTreeMap::new(),
             injected: BTreeMap::new(),
             fetches: BTreeMap::new(),
+            gangs: Gangs::default(),
             report: Report {
                 seed: scenario.seed,
                 ..Report::default()
@@ -107,6 +112,40 @@ impl World {
             tokens: 0,
             scenario,
         }
+    }
+
+    /// The layer that a task belongs to, and how many tasks that has, if it is a gang.
+    pub(crate) fn gang_of(&self, task: TaskId) -> Option<(LayerIndex, u32)> {
+        let compiled = &self.plans.get(&task.graph)?.compiled;
+        let layer = compiled.layer_of(task.index)?;
+        let (index, _) = compiled.locate(task.index)?;
+        layer.gang.then_some((index, layer.tasks))
+    }
+
+    /// A member of a gang is gone. Some of those that wait for it notice, in their time.
+    pub(crate) fn lose_member(&mut self, gang: Incarnation) {
+        for run in self.gangs.lose(gang) {
+            self.wake(run);
+        }
+    }
+
+    /// An operator that waits for others looks again.
+    pub(crate) fn wake(&mut self, run: TaskRun) {
+        let TaskRun {
+            process,
+            task,
+            attempt,
+            token,
+        } = run;
+        self.soon(
+            1_000,
+            Happening::TaskEnds {
+                process,
+                task,
+                attempt,
+                token,
+            },
+        );
     }
 
     /// A number never used before in this run.

@@ -23,6 +23,30 @@ const SEEDS: &[(u64, &str)] = &[
         84,
         "a queued task that needed anew what a task without its slot still read counted as stuck, and stood in others' way",
     ),
+    (
+        4_595,
+        "a queued member of a gang occupied the slot of the task that it waited for",
+    ),
+    (
+        14_722,
+        "a queued member of a gang occupied what a graph needed for which the task that held it up waited",
+    ),
+    (
+        3_122,
+        "what was to be imported of a graph cancelled while workers came back counted as there",
+    ),
+    (
+        5_313,
+        "a gang waited for room that had been kept for another one until then",
+    ),
+    (
+        13_326,
+        "room counted as kept on a worker that had taken the place of another",
+    ),
+    (
+        25_053,
+        "a gang that had a verdict and lost a worker did not wait before it was tried again",
+    ),
 ];
 
 #[test]

@@ -61,6 +61,7 @@ impl Worker {
 
     /// Lets tasks go on that wait for their slot, first come, first served, and returns what new tasks may take.
     pub(crate) fn resume_tasks(&mut self, turn: &mut Turn<'_>) -> Resources {
+        self.make_way(turn.now);
         let mut free = self.free.clone();
         self.set_aside_for_members(&mut free);
         let waiting: Vec<TaskId> = self.rejoining.values().copied().collect();

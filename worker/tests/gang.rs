@@ -8,10 +8,10 @@
 
 mod common;
 
-use common::{Bench, FIRST, GRAPH, PEER, fetches, from, messages, part, small, starts, task};
+use common::{Bench, FIRST, GRAPH, PEER, SELF, fetches, from, messages, part, small, starts, task};
 use transload_protocol::{
-    Arguments, InputSpec, LayerIndex, LayerSpec, OutputSizes, Resources, SchedulerToWorker,
-    WorkerMessage,
+    Arguments, Attempt, InputSpec, LayerIndex, LayerSpec, OutputSizes, Resources,
+    SchedulerToWorker, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input};
 
@@ -135,6 +135,38 @@ fn an_ordinary_task_waits_for_memory_until_a_running_member_is_done() {
     bench.fetched(first, PEER, 80);
     assert!(fetches(&bench.assign(2, &[from(PEER, second, 80)])).is_empty());
     assert_eq!(fetches(&bench.done(1, &[0])), [(second, PEER)]);
+}
+
+#[test]
+fn a_member_that_cannot_start_yet_leaves_its_slot_to_the_task_that_it_waits_for() {
+    let mut bench = bench(small());
+    bench.assign_as(1, FIRST, GANG, &[]);
+    bench.done(1, &[10]);
+    bench.assign(2, &[from(SELF, part(1), 10)]);
+    secede(&mut bench, 2);
+    // The gang is to run again, and what it made is still read here.
+    bench.release(1);
+    assert!(!starts(&bench.assign_as(1, Attempt(1), GANG, &[]), 1));
+    assert!(
+        resumes(&rejoin(&mut bench, 2), 2),
+        "else nobody would go on"
+    );
+    assert!(starts(&bench.done(2, &[]), 1));
+}
+
+#[test]
+fn a_member_that_cannot_start_yet_leaves_its_slot_to_what_the_other_task_may_wait_for() {
+    let mut bench = bench(small());
+    bench.assign_as(1, FIRST, GANG, &[]);
+    bench.done(1, &[10]);
+    bench.assign(2, &[from(SELF, part(1), 10)]);
+    secede(&mut bench, 2);
+    bench.release(1);
+    bench.assign_as(1, Attempt(1), GANG, &[]);
+    assert!(
+        starts(&bench.assign(3, &[]), 3),
+        "of its own graph, perhaps"
+    );
 }
 
 #[test]

@@ -56,6 +56,14 @@ impl Scheduler {
             }
         }
         self.keep_room_for(waits);
+        // What was kept for another until now may be enough.
+        if let Some(rank) = waits.filter(|rank| self.is_kept_for(rank)) {
+            let room = self.room_now(&rank, reach);
+            if is_enough(&room, self.members(&rank)) {
+                self.start_gang(rank, room, out);
+                self.workers.relist(self.now);
+            }
+        }
     }
 
     /// The layer whose task gets the next free slot, gangs apart.
@@ -155,7 +163,11 @@ impl Scheduler {
 
     /// Keeps room for this gang and for no other.
     fn keep_room_for(&mut self, gang: Option<Rank>) {
-        let is_valid = |worker: &WorkerSlot| self.workers.slab.get(*worker).is_some();
+        // Another worker may stand in the place of one that is gone.
+        let is_valid = |worker: &WorkerSlot| {
+            let worker = self.workers.slab.get(*worker);
+            worker.is_some_and(|worker| worker.kept().is_some())
+        };
         if let Some((of, shares)) = &self.gangs.kept
             && gang == Some(*of)
             && shares.keys().all(is_valid)

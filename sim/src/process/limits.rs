@@ -21,11 +21,10 @@ impl Process {
         }
         let (store, fetching) = (&self.store, &self.fetching);
         // What turned out to be empty takes no room, whatever was expected of it.
-        // What a task without a slot reads stays where it is, and counts no more.
-        let waiting = self
-            .running
-            .iter()
-            .filter(|(_, it)| !it.holds_its_slot() && it.stage != Stage::Ahead);
+        // What a task without a slot reads, or one that waits for its gang, stays where it is, and counts no more.
+        let waiting = self.running.iter().filter(|(_, it)| {
+            it.gang.is_some() || !it.holds_its_slot() && it.stage != Stage::Ahead
+        });
         let pinned: Vec<_> = waiting
             .filter_map(|(key, _)| self.assigned.get(key))
             .collect();

@@ -20,14 +20,7 @@ impl Process {
 
     /// Whether such a task may go on beside those that hold their slots.
     pub(super) fn check_slot(&self, task: TaskId, asked: &Resources) -> Step {
-        let mut free = self.config.resources.clone();
-        let running = self.running.values();
-        let held = running.filter(|execution| execution.holds_its_slot());
-        if held
-            .map(|execution| &execution.resources)
-            .chain([asked])
-            .all(|taken| free.take(taken))
-        {
+        if self.free().covers(asked) {
             Ok(())
         } else {
             Err(format!("runs {task} with no slot free for it"))
@@ -43,7 +36,7 @@ impl Process {
         let Some(execution) = self.running.get_mut(&(task, attempt)) else {
             return Ok(false);
         };
-        if execution.outcome == Outcome::Stopped {
+        if matches!(execution.outcome, Outcome::Stopped | Outcome::LosesItsPeer) {
             return Ok(false);
         }
         let input = match execution.stage {
@@ -58,14 +51,18 @@ impl Process {
                 execution.stage = Stage::WantsSlot;
                 Input::Rejoin { task, attempt }
             }
-            Stage::WantsSlot | Stage::Ahead => {
+            Stage::WantsSlot | Stage::Ahead | Stage::Meets => {
                 return Err(format!("{task} goes on without its slot"));
             }
         };
         if execution.stage == Stage::Waits {
             let token = world.token();
             execution.token = token;
-            if world.submits_a_graph() {
+            // What has to meet others first holds them up, and its graph might need their slots.
+            let has_met = execution
+                .gang
+                .is_none_or(|gang| world.gangs.has_met(gang.incarnation, gang.members));
+            if has_met && world.submits_a_graph() {
                 let run = TaskRun {
                     process: self.index,
                     task,
@@ -96,7 +93,13 @@ impl Process {
             Some(execution) if execution.stage == Stage::WantsSlot => execution.resources.clone(),
             Some(_) | None => return Err(format!("resumes {task}, which does not wait for it")),
         };
-        self.check_slot(task, &asked)?;
+        if self
+            .running
+            .get(&(task, attempt))
+            .is_some_and(|it| it.gang.is_none())
+        {
+            self.check_slot(task, &asked)?;
+        }
         let token = world.token();
         if let Some(execution) = self.running.get_mut(&(task, attempt)) {
             execution.stage = Stage::Works;

@@ -35,11 +35,14 @@ impl Process {
         }
         let mut free = self.free();
         let is_behind = spec.resources.slots > 0 && !self.ahead.is_empty();
-        let is_ahead = is_behind || !free.take(&spec.resources);
+        // A member of a gang takes what it needs, beyond what is free if need be.
+        let is_ahead = !spec.gang && (is_behind || !free.take(&spec.resources));
         if is_ahead && spec.resources != Resources::slots(1) {
             return Err(format!("starts {task} with no slot free for it"));
         }
-        let beside_another = self.running.values().any(Execution::holds_its_slot);
+        // Those of gangs may wait for what starts.
+        let mut running = self.running.values();
+        let beside_another = running.any(|it| it.holds_its_slot() && it.gang.is_none());
         if beside_another && self.memory_bytes() > self.config.memory_bytes {
             return Err(format!("starts {task} beside another with memory overfull"));
         }
@@ -47,6 +50,8 @@ impl Process {
         let Some(plan) = plan else {
             return Err(format!("starts {task}, which nobody submitted"));
         };
+        self.check_place(world, task, &plan)?;
+        let gang = self.join_gang(world, (task, attempt), layer, &spec)?;
         let values = self.compute(task, &spec, &world.plans, inputs)?;
         if plan.values_of(task.index) != values {
             return Err(format!("starts {task} with the wrong inputs"));
@@ -72,6 +77,8 @@ impl Process {
                 outcome,
                 stage: if is_ahead { Stage::Ahead } else { Stage::Works },
                 waits,
+                gang,
+                told_to_stop: false,
             },
         );
         world.count("tasks started");
@@ -85,12 +92,12 @@ impl Process {
         Ok(())
     }
 
-    /// What running tasks leave.
-    fn free(&self) -> Resources {
+    /// What running tasks leave; members of gangs may occupy more than there is.
+    pub(super) fn free(&self) -> Resources {
         let mut free = self.config.resources.clone();
         let running = self.running.values();
         for execution in running.filter(|running| running.holds_its_slot()) {
-            free.take(&execution.resources);
+            free.set_aside(&execution.resources);
         }
         free
     }
@@ -196,6 +203,7 @@ impl Process {
             ));
         };
         world.count("tasks stopped");
+        execution.told_to_stop = true;
         if execution.stage == Stage::Ahead {
             // It has not begun, and never will.
             execution.outcome = Outcome::Stopped;
@@ -206,7 +214,7 @@ impl Process {
         }
         // Some operators notice at once, some only when they are done. One that waits is never too busy, and none begins to.
         execution.waits = 0;
-        if heeds || !execution.holds_its_slot() {
+        if heeds || !execution.holds_its_slot() || execution.stage == Stage::Meets {
             execution.outcome = Outcome::Stopped;
             execution.token = token;
             self.end_later(world, task, attempt, token, 2_000);
@@ -226,19 +234,24 @@ impl Process {
         if self.running.get(&key).is_none_or(|it| it.token != token) {
             return Ok(());
         }
-        if self.waits_first(world, key)? {
+        if self.meets_first(world, key) || self.waits_first(world, key)? {
             return Ok(());
         }
         let Some(execution) = self.running.remove(&key) else {
             return Ok(());
         };
         self.run_those_ahead(world);
+        let is_done = matches!(execution.outcome, Outcome::Done { .. });
+        if let Some(gang) = execution.gang.filter(|_| !is_done) {
+            world.lose_member(gang.incarnation);
+        }
         match execution.outcome {
             Outcome::KillsTheProcess => {
                 world.count("workers killed by a task");
                 self.die(world, Death::Killed);
                 Ok(())
             }
+            Outcome::LosesItsPeer => self.lose_peer(world, key),
             Outcome::Stopped => {
                 let (kind, message) = (TaskErrorKind::Operator, "stopped".to_owned());
                 self.handle(
@@ -403,6 +416,10 @@ impl Process {
             since: world.now,
             silent: death == Death::PowerCut,
         };
+        if death != Death::PowerCut {
+            let members = self.running.values().filter_map(|it| it.gang);
+            members.for_each(|gang| world.lose_member(gang.incarnation));
+        }
         self.store.clear();
         self.running.clear();
         self.ahead.clear();

@@ -28,6 +28,7 @@ impl Simulation {
             facts.add(entry);
         }
         self.epoch += 1;
+        self.world.gangs.forget_all();
         let mut actions = Vec::new();
         self.scheduler =
             Scheduler::restore(self.config.clone(), self.world.now, facts, &mut actions)
@@ -102,6 +103,12 @@ impl Simulation {
         }
         process.in_cluster = true;
         let hello = process.hello();
+        self.world.gangs.leave(index);
+        for (task, attempt) in inventory.running.iter().copied() {
+            if let Some((layer, _)) = self.world.gang_of(task) {
+                self.world.gangs.hand_out((task, layer), attempt, index);
+            }
+        }
         let running = inventory.running.iter().map(|(task, _)| *task);
         self.assigned.insert(index, running.collect());
         self.decide(Input::WorkerReturned {

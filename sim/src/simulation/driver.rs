@@ -111,6 +111,27 @@ impl Simulation {
                 if let SchedulerToWorker::Assign { tasks } = &message {
                     let assigned = self.assigned.entry(process.index).or_default();
                     assigned.extend(tasks.iter().map(|task| task.task));
+                    for task in tasks {
+                        if let Some((layer, _)) = world.gang_of(task.task) {
+                            let member = (task.task, layer);
+                            world.gangs.hand_out(member, task.attempt, process.index);
+                        }
+                    }
+                }
+                if let SchedulerToWorker::Gang {
+                    graph,
+                    layer,
+                    incarnation,
+                    ..
+                } = &message
+                    && world.gangs.tell((*graph, *layer, *incarnation))? == Some(true)
+                {
+                    world.count("gangs run again");
+                }
+                if let SchedulerToWorker::Cancel { task, .. }
+                | SchedulerToWorker::Disown { task, .. } = &message
+                {
+                    world.gangs.let_go(*task, process.index);
                 }
                 if let SchedulerToWorker::Recall { .. } = &message {
                     world.count("tasks asked back");
@@ -238,6 +259,11 @@ impl Simulation {
         let Some(worker) = self.worker_of(process) else {
             return Ok(());
         };
+        if message == WorkerMessage::Goodbye {
+            for task in self.world.gangs.leave(process) {
+                self.world.injected(task).deaths += 1;
+            }
+        }
         let ended = match &message {
             WorkerMessage::Failed { error, .. } => {
                 self.world.injected(error.task).reported += 1;
@@ -261,6 +287,9 @@ impl Simulation {
             }
             _ => None,
         };
+        if let Some(task) = ended {
+            self.world.gangs.let_go(task, process);
+        }
         if let (Some(task), Some(tasks)) = (ended, self.assigned.get_mut(&process)) {
             tasks.remove(&task);
         }
@@ -284,7 +313,9 @@ impl Simulation {
             process.in_cluster = false;
             process.gone_due = None;
         }
-        for task in self.assigned.remove(&process).into_iter().flatten() {
+        let mut tasks = self.assigned.remove(&process).unwrap_or_default();
+        tasks.extend(self.world.gangs.leave(process));
+        for task in tasks {
             self.world.injected(task).deaths += 1;
         }
     }

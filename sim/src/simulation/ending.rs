@@ -1,6 +1,8 @@
 //! When a run is over, and whether everything is as it must be then.
 
-use transload_protocol::TaskId;
+use std::collections::BTreeSet;
+
+use transload_protocol::{GraphId, TaskId};
 
 use super::{Client, Process, Simulation, Step};
 
@@ -20,7 +22,9 @@ impl Simulation {
         // A scheduler that was itself silent gives its workers the timeout once more.
         let timeouts = 1 + u64::from(self.world.scenario.scheduler_stalls.min(1));
         let timeout = u64::from(self.world.scenario.worker_timeout_ms) * 1_000;
-        let rest = timeout * timeouts + REST_MICROS;
+        // What nobody can run may fail, and others may run then.
+        let grace = u64::from(self.world.scenario.unschedulable_grace_ms) * 1_000;
+        let rest = timeout * timeouts + grace + REST_MICROS;
         let awake = self.stalled_until.max(self.world.now);
         let until = *self.rest_until.get_or_insert(awake.after_micros(rest));
         if self.world.now < until && !self.stopped {
@@ -79,9 +83,7 @@ impl Simulation {
                         process.index
                     ));
                 };
-                let mut clients = self.clients.iter();
-                let is_imported = clients.any(|client| client.imports_from(task.graph));
-                if !is_imported && !owner.may_hold(task, worker) {
+                if !owner.may_hold(task, worker) && !self.is_imported(task.graph) {
                     return Err(format!(
                         "process {} holds {partition}, which nobody needs there\n{}",
                         process.index,
@@ -103,6 +105,21 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// Whether a graph that is not over may read results of that one, be it through others that are.
+    fn is_imported(&self, graph: GraphId) -> bool {
+        let mut seen = BTreeSet::from([graph]);
+        let mut sources = vec![graph];
+        while let Some(source) = sources.pop() {
+            if self.clients.iter().any(|it| it.imports_from(source)) {
+                return true;
+            }
+            let plans = self.world.plans.iter();
+            let importers = plans.filter(|(_, plan)| plan.imports_from(source));
+            sources.extend(importers.map(|(id, _)| *id).filter(|id| seen.insert(*id)));
+        }
+        false
     }
 
     /// Nothing is left anywhere.

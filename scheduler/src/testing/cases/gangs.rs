@@ -210,6 +210,32 @@ fn a_failure_that_a_death_explains_is_not_the_graphs() {
 }
 
 #[test]
+fn a_gang_that_lost_a_second_worker_waits_though_its_members_came_back_before() {
+    let mut cluster = Cluster::of(4, 1);
+    let graph = cluster.submit(gang(2));
+    for is_second in [false, true] {
+        cluster.start(task(graph, 0));
+        cluster.start(task(graph, 1));
+        let dead = cluster.worker_of(task(graph, 0)).expect("assigned");
+        if is_second {
+            // Its connection to the other ended, which the scheduler hears first.
+            cluster.fail(task(graph, 1), TaskErrorKind::Operator);
+            cluster.kill(dead);
+        } else {
+            let other = cluster.worker_of(task(graph, 1)).expect("assigned");
+            cluster.kill(dead);
+            cluster.answer_cancel(other);
+            assert_eq!(cluster.assigned(), tasks(graph, 0..2));
+        }
+    }
+    assert_eq!(cluster.assigned(), []);
+    cluster.wait_for_retries();
+    assert_eq!(cluster.assigned(), tasks(graph, 0..2));
+    cluster.run();
+    assert_eq!(cluster.outcome(graph), Some(&GraphOutcome::Finished));
+}
+
+#[test]
 fn a_failure_for_good_ends_the_graph_when_all_others_have_answered() {
     let mut cluster = Cluster::of(2, 1);
     let graph = cluster.submit(gang(2));
