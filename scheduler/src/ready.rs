@@ -92,6 +92,11 @@ impl Rank {
         !self.depth.0 & ((1 << LAYER_BITS) - 1)
     }
 
+    /// How far inside other tasks its graph was submitted.
+    pub(crate) fn nesting(&self) -> u32 {
+        !self.depth.0 >> LAYER_BITS
+    }
+
     /// As far back as layers of the same client and priority can stand.
     pub(crate) fn last_of_share(&self) -> Self {
         Self {
@@ -105,7 +110,7 @@ impl Rank {
     /// The order among the tasks of one worker: the same as here, packed (priorities beyond 16 bits, nesting beyond 4 and layers
     /// beyond 12 are clamped). Tasks of one layer follow each other by their ids.
     pub(crate) fn order(&self) -> u64 {
-        let nesting = u64::from(15 - (!self.depth.0 >> LAYER_BITS).min(15));
+        let nesting = u64::from(15 - self.nesting().min(15));
         let layer = u64::from(0x0fff - self.layer().min(0x0fff));
         self.order_of_priority() | u64::from(self.graph_serial) << 16 | nesting << 12 | layer
     }

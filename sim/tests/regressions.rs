@@ -47,6 +47,10 @@ const SEEDS: &[(u64, &str)] = &[
         25_053,
         "a gang that had a verdict and lost a worker did not wait before it was tried again",
     ),
+    (
+        5_745,
+        "room kept for a gang was the last for a graph that a task without its slot waited for, and it for the gang",
+    ),
 ];
 
 #[test]

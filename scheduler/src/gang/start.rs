@@ -48,7 +48,8 @@ impl Scheduler {
                 self.workers.relist(self.now);
             } else {
                 tried += 1;
-                let may_wait = is_first || self.is_kept_for(&rank) && !self.gives_way(&rank);
+                let may_wait = (is_first || self.is_kept_for(&rank) && !self.gives_way(&rank))
+                    && !self.is_waited_for_beside(&rank);
                 waits = waits.or(Some(rank).filter(|_| may_wait));
             }
             if tried == TRIED {
@@ -90,6 +91,16 @@ impl Scheduler {
     fn gives_way(&self, rank: &Rank) -> bool {
         let first = self.first_single();
         first.is_some_and(|first| first.urgency < rank.urgency)
+    }
+
+    /// Whether single tasks are ready that tasks without their slots wait for, further inside than the gang is. Room that is kept for
+    /// it could be the last for them, and what they wait for the last for the gang.
+    fn is_waited_for_beside(&self, rank: &Rank) -> bool {
+        let is_inner = |other: &Rank| other.nesting() > rank.nesting();
+        let kept = self.gangs.kept.iter().flat_map(|(_, shares)| shares.keys());
+        let mut own = kept.filter_map(|worker| self.workers.slab.get(*worker));
+        self.ready.layers.iter().any(is_inner)
+            || own.any(|worker| worker.preferred.iter().any(|(other, _)| is_inner(other)))
     }
 
     fn is_kept_for(&self, rank: &Rank) -> bool {
