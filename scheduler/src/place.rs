@@ -645,6 +645,10 @@ impl Scheduler {
     /// Sends what was handed out in this step, one message for each worker.
     pub(crate) fn flush_assignments(&mut self, out: &mut Vec<Action>) {
         for slot in self.assigning.drain(..) {
+            // It may have been lost since, where it was to have a task that was asked back for it.
+            if (self.workers.slab.get(slot)).is_none_or(|worker| worker.assignments.is_empty()) {
+                continue;
+            }
             flush_introductions(&mut self.workers, slot, out);
             let worker = &mut self.workers.slab[slot];
             let tasks = std::mem::take(&mut worker.assignments);

@@ -51,6 +51,10 @@ const SEEDS: &[(u64, &str)] = &[
         5_745,
         "room kept for a gang was the last for a graph that a task without its slot waited for, and it for the gang",
     ),
+    (
+        31_789,
+        "a worker was lost between getting a task that was asked back for it and being told",
+    ),
 ];
 
 #[test]
