@@ -17,25 +17,28 @@ use crate::random::Random;
 #[derive(Debug, Clone)]
 pub(crate) enum Happening {
     /// A worker's hello reaches the scheduler.
-    WorkerHello { process: usize },
+    WorkerHello(Connection),
     /// The scheduler's welcome reaches a worker.
-    WorkerWelcome { process: usize, worker: WorkerId },
+    WorkerWelcome {
+        connection: Connection,
+        worker: WorkerId,
+    },
     /// A worker's message reaches the scheduler.
     ToScheduler {
-        process: usize,
+        connection: Connection,
         message: WorkerMessage,
     },
     /// The scheduler's message reaches a worker.
     ToWorker {
-        process: usize,
+        connection: Connection,
         message: SchedulerToWorker,
     },
     /// The scheduler decides about all that it has taken in.
     SchedulerDecides,
     /// The scheduler sees a worker's connection end.
-    WorkerGone { process: usize },
+    WorkerGone(Connection),
     /// A worker sees its connection to the scheduler end.
-    SchedulerGone { process: usize },
+    SchedulerGone(Connection),
     /// A client's hello reaches the scheduler.
     ClientHello { client: usize },
     /// The scheduler's welcome reaches a client.
@@ -79,6 +82,14 @@ pub(crate) enum Happening {
     Fault(Fault),
 }
 
+/// A worker's connection to the scheduler. What was sent over one that is broken never arrives, whatever came after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) process: usize,
+    /// Each one that the process opens has a higher number.
+    pub(crate) number: u32,
+}
+
 /// An operator that runs in a process, and what it does there now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TaskRun {
@@ -120,12 +131,12 @@ impl Happening {
     /// A number for the hash of a run.
     pub(crate) fn mark(&self) -> u64 {
         let (kind, number) = match self {
-            Self::WorkerHello { process } => (0, *process as u64),
-            Self::WorkerWelcome { process, .. } => (1, *process as u64),
-            Self::ToScheduler { process, .. } => (2, *process as u64),
-            Self::ToWorker { process, .. } => (3, *process as u64),
-            Self::WorkerGone { process } => (4, *process as u64),
-            Self::SchedulerGone { process } => (5, *process as u64),
+            Self::WorkerHello(connection) => (0, connection.process as u64),
+            Self::WorkerWelcome { connection, .. } => (1, connection.process as u64),
+            Self::ToScheduler { connection, .. } => (2, connection.process as u64),
+            Self::ToWorker { connection, .. } => (3, connection.process as u64),
+            Self::WorkerGone(connection) => (4, connection.process as u64),
+            Self::SchedulerGone(connection) => (5, connection.process as u64),
             Self::ClientHello { client } => (6, *client as u64),
             Self::ClientWelcome { client, .. } => (7, *client as u64),
             Self::FromClient { client, .. } => (8, *client as u64),

@@ -13,7 +13,7 @@ use transload_worker::{Action, Config, Input, Worker};
 
 use crate::gangs::Incarnation;
 use crate::graphs::{LABEL, OPERATOR_MEMORY_BYTES, host_of, name_of};
-use crate::network::{Happening, Link};
+use crate::network::{Connection, Happening, Link};
 use crate::world::{Step, World};
 
 mod fetching;
@@ -137,10 +137,12 @@ pub(crate) struct Process {
     pub(crate) stalled_until: Time,
     pub(crate) up: Link,
     pub(crate) down: Link,
-    /// What was sent to the scheduler and would arrive later than this is lost.
+    /// Number of its newest connection to the scheduler.
+    pub(crate) connection: u32,
+    /// What was sent over that one and would arrive later than this is lost.
     pub(crate) up_until: Time,
-    /// The scheduler counts this worker in.
-    pub(crate) in_cluster: bool,
+    /// The connection over which the scheduler counts this worker in.
+    pub(crate) counted_in: Option<u32>,
     peers: BTreeMap<WorkerId, usize>,
     layers: BTreeMap<(GraphId, LayerIndex), LayerSpec>,
     sources: BTreeMap<(GraphId, LayerIndex, u32), SourceTable>,
@@ -157,9 +159,7 @@ pub(crate) struct Process {
     /// Partitions asked for while memory was short.
     overcommitted: BTreeSet<PartitionId>,
     disk: BTreeMap<u64, DiskOperation>,
-    /// When the scheduler sees the end of a connection that broke, if it has not yet.
-    pub(crate) gone_due: Option<(Time, u64)>,
-    /// Its connection broke, and no other one is there.
+    /// Its connection broke, and it was not welcomed over another one yet.
     pub(crate) is_away: bool,
     tick: Option<(Time, u64)>,
 }
@@ -187,9 +187,13 @@ impl Process {
         };
         let mut up = world.link();
         let hello = up.arrival(world.now, &mut world.random);
-        world
-            .agenda
-            .push(hello, Happening::WorkerHello { process: index });
+        world.agenda.push(
+            hello,
+            Happening::WorkerHello(Connection {
+                process: index,
+                number: 0,
+            }),
+        );
         world.count("workers started");
         Self {
             index,
@@ -200,8 +204,9 @@ impl Process {
             stalled_until: world.now,
             up,
             down: world.link(),
+            connection: 0,
             up_until: Time::from_micros(u64::MAX),
-            in_cluster: false,
+            counted_in: None,
             peers: BTreeMap::new(),
             layers: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -213,7 +218,6 @@ impl Process {
             assigned: BTreeMap::new(),
             overcommitted: BTreeSet::new(),
             disk: BTreeMap::new(),
-            gone_due: None,
             is_away: false,
             tick: None,
         }
@@ -233,6 +237,19 @@ impl Process {
                 .collect(),
             shared: BTreeSet::from(["gpu".to_owned()]),
         }
+    }
+
+    /// Its newest connection to the scheduler.
+    pub(crate) fn connection(&self) -> Connection {
+        Connection {
+            process: self.index,
+            number: self.connection,
+        }
+    }
+
+    /// The scheduler counts this worker in.
+    pub(crate) fn in_cluster(&self) -> bool {
+        self.counted_in.is_some()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -269,6 +286,12 @@ impl Process {
 
     /// The connection to the scheduler broke: the process keeps what it has, and comes back after a while.
     pub(crate) fn go_away(&mut self, world: &mut World) -> Step {
+        if self.is_away {
+            return Err(format!(
+                "process {} loses a connection that it does not have",
+                self.index
+            ));
+        }
         world.count("workers cut off");
         self.handle(world, Input::Disconnected)?;
         self.layers.clear();
@@ -277,12 +300,14 @@ impl Process {
         self.assigned.clear();
         self.overcommitted.clear();
         self.is_away = true;
+        self.connection += 1;
+        self.up_until = Time::from_micros(u64::MAX);
         let later = world.random.below(400_000);
         let at = self
             .up
             .arrival(world.now.after_micros(later), &mut world.random);
-        let process = self.index;
-        world.agenda.push(at, Happening::WorkerHello { process });
+        let hello = Happening::WorkerHello(self.connection());
+        world.agenda.push(at, hello);
         Ok(())
     }
 
@@ -386,10 +411,14 @@ impl Process {
             Action::ToScheduler(message) => {
                 self.note_answer(&message);
                 let at = self.up.arrival(world.now, &mut world.random);
-                let process = self.index;
-                world
-                    .agenda
-                    .push(at, Happening::ToScheduler { process, message });
+                let connection = self.connection();
+                world.agenda.push(
+                    at,
+                    Happening::ToScheduler {
+                        connection,
+                        message,
+                    },
+                );
                 Ok(())
             }
             Action::AddPeer { worker, addresses } => {

@@ -11,7 +11,7 @@ use transload_worker::Input as WorkerInput;
 
 use crate::client::Client;
 use crate::faults::{self, Fault};
-use crate::network::{FetchAnswer, Happening, TaskRun};
+use crate::network::{Connection, FetchAnswer, Happening, TaskRun};
 use crate::process::{Death, Life, Process};
 use crate::scenario::Scenario;
 use crate::trace::{Failure, Tracing};
@@ -193,10 +193,16 @@ impl Simulation {
     /// Until when the process that this happens to, or the scheduler, does nothing.
     fn stall_of(&self, happening: &Happening) -> Option<Time> {
         let process = match happening {
-            Happening::WorkerWelcome { process, .. }
-            | Happening::ToWorker { process, .. }
+            Happening::WorkerWelcome {
+                connection: Connection { process, .. },
+                ..
+            }
+            | Happening::ToWorker {
+                connection: Connection { process, .. },
+                ..
+            }
+            | Happening::SchedulerGone(Connection { process, .. })
             | Happening::WorkerTick { process, .. }
-            | Happening::SchedulerGone { process }
             | Happening::TaskEnds { process, .. }
             | Happening::TaskSubmits(TaskRun { process, .. })
             | Happening::DiskEnds { process, .. } => *process,
@@ -205,9 +211,9 @@ impl Simulation {
                 Reader::Process(process) => process,
                 Reader::Client(_) => return None,
             },
-            Happening::WorkerHello { .. }
+            Happening::WorkerHello(_)
             | Happening::ToScheduler { .. }
-            | Happening::WorkerGone { .. }
+            | Happening::WorkerGone(_)
             | Happening::ClientHello { .. }
             | Happening::FromClient { .. }
             | Happening::ClientGone { .. }
@@ -227,22 +233,25 @@ impl Simulation {
 
     fn happen(&mut self, happening: Happening) -> Step {
         match happening {
-            Happening::WorkerHello { process } => self.on_worker_hello(process),
-            Happening::WorkerWelcome { process, worker } => {
-                self.feed(process, WorkerInput::Connected { worker })
+            Happening::WorkerHello(connection) => self.on_worker_hello(connection),
+            Happening::WorkerWelcome { connection, worker } => {
+                self.hear(connection, WorkerInput::Connected { worker })
             }
-            Happening::ToScheduler { process, message } => self.on_worker_message(process, message),
-            Happening::ToWorker { process, message } => {
-                // What was sent over a connection that broke meanwhile does not arrive.
-                match self.processes.get(process) {
-                    Some(it) if it.is_away => Ok(()),
-                    Some(_) | None => self.feed(process, WorkerInput::FromScheduler(message)),
-                }
-            }
-            Happening::WorkerGone { process } => self.on_worker_gone(process),
-            Happening::SchedulerGone { process } => {
+            Happening::ToScheduler {
+                connection,
+                message,
+            } => self.on_worker_message(connection, message),
+            Happening::ToWorker {
+                connection,
+                message,
+            } => self.hear(connection, WorkerInput::FromScheduler(message)),
+            Happening::WorkerGone(connection) => self.on_worker_gone(connection),
+            Happening::SchedulerGone(connection) => {
                 let comes_back = self.comes_back();
-                self.with_process(process, |process, world| {
+                self.with_process(connection.process, |process, world| {
+                    if process.connection != connection.number {
+                        return Ok(());
+                    }
                     if comes_back && process.id.is_some() {
                         return process.go_away(world);
                     }
@@ -358,8 +367,12 @@ impl Simulation {
         }
     }
 
-    fn feed(&mut self, process: usize, input: WorkerInput) -> Step {
-        self.with_process(process, |process, world| {
+    /// The scheduler says something to a worker, if the connection still stands.
+    fn hear(&mut self, connection: Connection, input: WorkerInput) -> Step {
+        self.with_process(connection.process, |process, world| {
+            if process.connection != connection.number {
+                return Ok(());
+            }
             if let WorkerInput::Connected { worker } = &input {
                 process.id = Some(*worker);
                 process.is_away = false;

@@ -55,6 +55,39 @@ const SEEDS: &[(u64, &str)] = &[
         31_789,
         "a worker was lost between getting a task that was asked back for it and being told",
     ),
+    (
+        12_953,
+        "the simulated end of a connection that was cut during a stall ended the next one",
+    ),
+    (
+        28_988,
+        "an inventory that was sent over a broken connection arrived after the hello of the next one, and counted",
+    ),
+    (
+        38_293,
+        "a worker that was cut off before it was back said hello over two connections, and its second inventory hid what it was \
+         given after the first",
+    ),
+    (
+        47_098,
+        "a worker that was cut off twice was counted in twice, with an inventory from before it was given anything",
+    ),
+    (
+        65_399,
+        "a worker lost its outputs with a connection that it had already replaced",
+    ),
+    (
+        68_938,
+        "a worker that came back was taken for lost with its old connection, and was not told what to forget",
+    ),
+    (
+        47_825,
+        "a cut of no connection at all made a worker come back twice, and it was told of the shutdown once",
+    ),
+    (
+        50_333,
+        "a worker said hello for the second time after the scheduler had shut down, and counted as in the cluster",
+    ),
 ];
 
 #[test]

@@ -228,6 +228,24 @@ fn a_scheduler_that_stalls_may_lose_workers_but_no_graph() {
 }
 
 #[test]
+fn a_worker_that_is_cut_off_again_and_again_comes_back_once_each_time() {
+    let outcome = run(|scenario| {
+        scenario.workers = 1;
+        scenario.cut_connections = 12;
+        scenario.scheduler_crashes = 2;
+        scenario.scheduler_stalls = 2;
+        scenario.stall_micros = 300_000;
+        scenario.worker_deaths_per_task = 100;
+    });
+    assert!(outcome.of("workers cut off") > SEEDS);
+    assert!(outcome.of("workers that came back") <= outcome.of("workers cut off"));
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
 fn tasks_that_fit_no_worker_are_named() {
     let outcome = run(|scenario| {
         scenario.slots_per_worker = (1, 1);

@@ -440,10 +440,9 @@ impl Process {
         };
         if death != Death::PowerCut {
             let seen = self.up_until.max(world.now).after_micros(1);
-            let process = self.index;
             world.agenda.push(
                 seen.after_micros(world.random.below(10_000)),
-                Happening::WorkerGone { process },
+                Happening::WorkerGone(self.connection()),
             );
         }
     }

@@ -3,7 +3,7 @@
 use transload_protocol::{ClusterId, Inventory, JournalEntry};
 use transload_scheduler::{Facts, Input, Scheduler};
 
-use super::{Happening, Simulation, Step};
+use super::{Connection, Happening, Simulation, Step};
 
 impl Simulation {
     /// Whether whoever loses its connection comes back.
@@ -35,21 +35,19 @@ impl Simulation {
                 .map_err(|error| format!("the journal cannot be used: {error}"))?;
         self.scheduler_tick = None;
         for process in &mut self.processes {
-            if !process.in_cluster {
+            let Some(number) = process.counted_in.take() else {
                 continue;
+            };
+            if process.connection == number {
+                process.up_until = process.up_until.min(self.world.now);
             }
-            process.in_cluster = false;
-            process.up_until = process.up_until.min(self.world.now);
             self.assigned.remove(&process.index);
-            if let Some(gone) = process.gone_due.take() {
-                self.world.agenda.take_back(gone);
-            }
             let seen = process.down.last().max(self.world.now);
             let later = self.world.random.below(50_000);
-            let index = process.index;
+            let process = process.index;
             self.world.agenda.push(
                 seen.after_micros(later + 1),
-                Happening::SchedulerGone { process: index },
+                Happening::SchedulerGone(Connection { process, number }),
             );
         }
         for client in &mut self.clients {
@@ -90,7 +88,8 @@ impl Simulation {
     }
 
     /// A worker that was cut off has said what it still has.
-    pub(super) fn on_worker_back(&mut self, index: usize, inventory: Inventory) -> Step {
+    pub(super) fn on_worker_back(&mut self, connection: Connection, inventory: Inventory) -> Step {
+        let index = connection.process;
         let Some(process) = self.processes.get_mut(index) else {
             return Ok(());
         };
@@ -98,10 +97,7 @@ impl Simulation {
             return Ok(());
         };
         self.world.count("workers that came back");
-        if let Some(gone) = process.gone_due.take() {
-            self.world.agenda.take_back(gone);
-        }
-        process.in_cluster = true;
+        process.counted_in = Some(connection.number);
         let hello = process.hello();
         self.world.gangs.leave(index);
         for (task, attempt) in inventory.running.iter().copied() {

@@ -2,12 +2,12 @@
 //! names somebody who never was, or who is lost, ends the simulation.
 
 use transload_protocol::{
-    ClientHello, ClientId, Event, EventRecord, SchedulerToWorker, SessionToken, Time, WorkerId,
+    ClientHello, ClientId, Event, EventRecord, SchedulerToWorker, SessionToken, WorkerId,
     WorkerMessage,
 };
 use transload_scheduler::{Action, Input};
 
-use super::{Happening, Simulation, Step};
+use super::{Connection, Happening, Process, Simulation, Step};
 
 impl Simulation {
     /// Feeds the scheduler's machine, now and then without letting it decide until more has arrived.
@@ -103,11 +103,11 @@ impl Simulation {
                         "the scheduler writes to worker {worker}, who never was"
                     ));
                 };
-                if !process.in_cluster {
+                let Some(number) = process.counted_in else {
                     return Err(format!(
                         "the scheduler writes to worker {worker}, who is lost"
                     ));
-                }
+                };
                 if let SchedulerToWorker::Assign { tasks } = &message {
                     let assigned = self.assigned.entry(process.index).or_default();
                     assigned.extend(tasks.iter().map(|task| task.task));
@@ -138,9 +138,14 @@ impl Simulation {
                 }
                 let at = process.down.arrival(world.now, &mut world.random);
                 let process = process.index;
-                world
-                    .agenda
-                    .push(at, Happening::ToWorker { process, message });
+                let connection = Connection { process, number };
+                world.agenda.push(
+                    at,
+                    Happening::ToWorker {
+                        connection,
+                        message,
+                    },
+                );
                 Ok(())
             }
             Action::DropWorker { worker, .. } => {
@@ -150,13 +155,12 @@ impl Simulation {
                         "the scheduler drops worker {worker}, who never was"
                     ));
                 };
+                let number = self.processes.get(process).and_then(|it| it.counted_in);
                 self.leave_cluster(process);
-                if let Some(process) = self.processes.get_mut(process) {
-                    let at = process.down.arrival(self.world.now, &mut self.world.random);
-                    let process = process.index;
-                    self.world
-                        .agenda
-                        .push(at, Happening::SchedulerGone { process });
+                if let (Some(it), Some(number)) = (self.processes.get_mut(process), number) {
+                    let at = it.down.arrival(self.world.now, &mut self.world.random);
+                    let gone = Happening::SchedulerGone(Connection { process, number });
+                    self.world.agenda.push(at, gone);
                 }
                 Ok(())
             }
@@ -180,38 +184,33 @@ impl Simulation {
         }
     }
 
-    pub(super) fn on_worker_hello(&mut self, index: usize) -> Step {
+    pub(super) fn on_worker_hello(&mut self, connection: Connection) -> Step {
+        let index = connection.process;
         let worker = WorkerId(u32::try_from(self.workers.len()).unwrap_or(u32::MAX));
         let Some(process) = self.processes.get_mut(index) else {
             return Ok(());
         };
         if let Some(worker) = process.id {
-            if !process.is_alive() || self.stopped {
+            let is_over = process.connection != connection.number || !process.is_alive();
+            if is_over || self.stopped {
                 return Ok(());
             }
-            process.up_until = Time::from_micros(u64::MAX);
             // It came back, and says what it has when it is welcomed.
             let at = process.down.arrival(self.world.now, &mut self.world.random);
-            let process = index;
-            self.world
-                .agenda
-                .push(at, Happening::WorkerWelcome { process, worker });
+            let welcome = Happening::WorkerWelcome { connection, worker };
+            self.world.agenda.push(at, welcome);
             return Ok(());
         }
         if self.world.now > process.up_until || self.stopped {
             return Ok(());
         }
-        process.in_cluster = true;
+        process.counted_in = Some(connection.number);
         self.workers.insert(worker, index);
         let at = process.down.arrival(self.world.now, &mut self.world.random);
         let hello = process.hello();
-        self.world.agenda.push(
-            at,
-            Happening::WorkerWelcome {
-                process: index,
-                worker,
-            },
-        );
+        self.world
+            .agenda
+            .push(at, Happening::WorkerWelcome { connection, worker });
         self.decide(Input::WorkerConnected { worker, hello })
     }
 
@@ -241,22 +240,29 @@ impl Simulation {
 
     /// The id of a process whose messages the scheduler still takes.
     pub(super) fn worker_of(&self, process: usize) -> Option<WorkerId> {
-        self.processes.get(process).filter(|it| it.in_cluster)?;
+        self.processes.get(process).filter(|it| it.in_cluster())?;
         self.workers
             .iter()
             .find(|(_, index)| **index == process)
             .map(|(worker, _)| *worker)
     }
 
-    pub(super) fn on_worker_message(&mut self, process: usize, message: WorkerMessage) -> Step {
-        let until = self.processes.get(process).map(|it| it.up_until);
-        if until.is_none_or(|until| self.world.now > until) {
+    pub(super) fn on_worker_message(
+        &mut self,
+        connection: Connection,
+        message: WorkerMessage,
+    ) -> Step {
+        let now = self.world.now;
+        let process = connection.process;
+        let stands = |it: &&Process| it.connection == connection.number && now <= it.up_until;
+        let Some(it) = self.processes.get(process).filter(stands) else {
             return Ok(());
-        }
+        };
+        let is_counted_in = it.counted_in == Some(connection.number);
         if let WorkerMessage::Inventory(inventory) = message {
-            return self.on_worker_back(process, inventory);
+            return self.on_worker_back(connection, inventory);
         }
-        let Some(worker) = self.worker_of(process) else {
+        let Some(worker) = self.worker_of(process).filter(|_| is_counted_in) else {
             return Ok(());
         };
         if message == WorkerMessage::Goodbye {
@@ -296,8 +302,11 @@ impl Simulation {
         self.decide(Input::FromWorker { worker, message })
     }
 
-    pub(super) fn on_worker_gone(&mut self, process: usize) -> Step {
-        let Some(worker) = self.worker_of(process) else {
+    pub(super) fn on_worker_gone(&mut self, connection: Connection) -> Step {
+        let process = connection.process;
+        let counted_in = self.processes.get(process).and_then(|it| it.counted_in);
+        let is_over = counted_in != Some(connection.number);
+        let Some(worker) = self.worker_of(process).filter(|_| !is_over) else {
             return Ok(());
         };
         self.world.count("workers lost");
@@ -310,8 +319,7 @@ impl Simulation {
 
     pub(super) fn leave_cluster(&mut self, process: usize) {
         if let Some(process) = self.processes.get_mut(process) {
-            process.in_cluster = false;
-            process.gone_due = None;
+            process.counted_in = None;
         }
         let mut tasks = self.assigned.remove(&process).unwrap_or_default();
         tasks.extend(self.world.gangs.leave(process));

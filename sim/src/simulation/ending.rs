@@ -66,7 +66,7 @@ impl Simulation {
     pub(super) fn check_quiet(&mut self) -> Step {
         self.world.count("quiet moments");
         for process in &self.processes {
-            let (true, true, Some(worker)) = (process.is_alive(), process.in_cluster, process.id)
+            let (true, true, Some(worker)) = (process.is_alive(), process.in_cluster(), process.id)
             else {
                 continue;
             };
@@ -126,7 +126,7 @@ impl Simulation {
     pub(super) fn check_end(&self) -> Step {
         let living = || self.processes.iter().filter(|process| process.is_alive());
         if self.stopped {
-            return match living().find(|process| process.in_cluster) {
+            return match living().find(|process| process.in_cluster()) {
                 Some(process) => Err(format!("process {} outlives the shutdown", process.index)),
                 None => Ok(()),
             };
@@ -143,7 +143,7 @@ impl Simulation {
                 info.clients
             ));
         }
-        let members = living().filter(|process| process.in_cluster).count();
+        let members = living().filter(|process| process.in_cluster()).count();
         if info.workers.len() != members {
             return Err(format!(
                 "the scheduler counts {} workers, not {members}",

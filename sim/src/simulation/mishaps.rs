@@ -85,16 +85,22 @@ impl Simulation {
         let Some(process) = self.processes.get_mut(index) else {
             return;
         };
-        process.up_until = self.world.now;
         let seen = self.world.random.below(50_001);
         let seen = self.world.now.after_micros(seen);
-        let gone = Happening::WorkerGone { process: index };
-        process.gone_due = Some(self.world.agenda.push(seen, gone));
-        let at = process.down.last().max(self.world.now);
         let later = self.world.random.below(50_000);
+        if process.is_away {
+            // There is none that could be cut.
+            return;
+        }
+        process.up_until = process.up_until.min(self.world.now);
+        let connection = process.connection();
+        self.world
+            .agenda
+            .push(seen, Happening::WorkerGone(connection));
+        let at = process.down.last().max(self.world.now);
         self.world.agenda.push(
             at.after_micros(later + 1),
-            Happening::SchedulerGone { process: index },
+            Happening::SchedulerGone(connection),
         );
     }
 
@@ -109,7 +115,7 @@ impl Simulation {
             self.world.agenda.push(
                 at,
                 Happening::ToScheduler {
-                    process: index,
+                    connection: process.connection(),
                     message,
                 },
             );
