@@ -88,6 +88,10 @@ const SEEDS: &[(u64, &str)] = &[
         50_333,
         "a worker said hello for the second time after the scheduler had shut down, and counted as in the cluster",
     ),
+    (
+        49_451,
+        "a client that was away for too long was taken back, where the real scheduler refuses it",
+    ),
 ];
 
 #[test]

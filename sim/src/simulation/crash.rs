@@ -1,6 +1,6 @@
 //! The scheduler's death, and the return of workers and clients to the one that takes its place.
 
-use transload_protocol::{ClusterId, Inventory, JournalEntry};
+use transload_protocol::{ClusterId, Inventory, JournalEntry, SessionToken};
 use transload_scheduler::{Facts, Input, Scheduler};
 
 use super::{Connection, Happening, Simulation, Step};
@@ -82,6 +82,15 @@ impl Simulation {
         let Some(id) = client.id.filter(|_| client.is_connected() && !self.stopped) else {
             return Ok(());
         };
+        if !self
+            .scheduler
+            .knows_client(id, SessionToken(u64::from(id.0)))
+        {
+            // It was away for too long, and is refused at the door.
+            self.world.count("clients refused");
+            client.close(&mut self.world, false);
+            return Ok(());
+        }
         self.world.count("clients that came back");
         client.resume(&mut self.world);
         self.decide(Input::ClientReturned { client: id })
