@@ -92,6 +92,10 @@ const SEEDS: &[(u64, &str)] = &[
         49_451,
         "a client that was away for too long was taken back, where the real scheduler refuses it",
     ),
+    (
+        40_084,
+        "what a worker that was back held of a gang was missed as needless while others were still waited for",
+    ),
 ];
 
 #[test]

@@ -83,7 +83,11 @@ impl Simulation {
                         process.index
                     ));
                 };
-                if !owner.may_hold(task, worker) && !self.is_imported(task.graph) {
+                // What is found of gangs is settled when all workers are back.
+                let is_unsettled =
+                    self.scheduler.is_recovering() && self.world.gang_of(task).is_some();
+                let is_needed = owner.may_hold(task, worker) || self.is_imported(task.graph);
+                if !is_needed && !is_unsettled {
                     return Err(format!(
                         "process {} holds {partition}, which nobody needs there\n{}",
                         process.index,
