@@ -587,6 +587,16 @@ pub enum WorkerMessage {
     },
     /// First message of a worker that comes back. Whatever else it was given before it has dropped.
     Inventory(Inventory),
+    /// A task that has not begun is given back: it would have to wait for one that waits itself without its resources, and that
+    /// may be waiting for the room that this one would occupy.
+    HeldUp {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// The task that it would have to wait for.
+        by: TaskId,
+    },
 }
 
 /// What a worker still has after its connection to the scheduler broke.

@@ -508,7 +508,9 @@ impl Scheduler {
                     || worker.fullness() >= FULL
                     || preferred.iter().all(|at| {
                         let layer = self.graphs.slab[at.graph].layer_of(at.index);
-                        !self.workers.fits(slot, layer, Reach::Slot) || self.ready.open > 0
+                        !self.workers.fits(slot, layer, Reach::Slot)
+                            || self.ready.open > 0
+                            || self.workers.is_held_up(slot, *at)
                     }),
                 || format!("worker {id} is idle while tasks wait for it"),
             )?;
@@ -696,6 +698,12 @@ impl Scheduler {
         ensure(hosts == *self.workers.hosts(), || {
             format!("workers are on {hosts:?}, not {:?}", self.workers.hosts())
         })?;
+        for ((worker, at), by) in &self.workers.held_up {
+            let is_known = self.graphs.slab.get(at.graph).is_some();
+            ensure(self.workers.slab.get(*worker).is_some() && is_known, || {
+                format!("a task or worker that is gone is still held up by task {by}")
+            })?;
+        }
         for (task, thief) in &self.recalls.open {
             ensure(self.workers.slab.get(*thief).is_some(), || {
                 format!("task {task} is asked back for a worker that is gone")

@@ -167,6 +167,7 @@ impl Scheduler {
         self.retries.forget(slot);
         self.leave_share(graph.line.share);
         self.gangs.forget(slot);
+        self.workers.forget_hold_ups(slot);
         if let Some(client) = self.clients.get_mut(&graph.id.client) {
             client.graphs.remove(&graph.id);
         }

@@ -207,6 +207,7 @@ impl Scheduler {
         if self.workers.slab.is_empty() {
             return "is ready, but no worker has joined".to_owned();
         }
+        details.extend(self.explain_hold_ups(at));
         if self.graphs.slab[at.graph].is_of_gang(at.index) {
             return self.explain_ready_member(at, details);
         }

@@ -18,6 +18,7 @@ mod family;
 mod follow;
 mod gang;
 mod graph;
+mod held_up;
 mod holds;
 mod imports;
 mod info;

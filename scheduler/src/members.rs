@@ -47,6 +47,7 @@ impl Scheduler {
             return;
         };
         self.workers.slab[worker].last_seen = self.now;
+        self.watch_hold_ups(worker, &message);
         match message {
             WorkerMessage::Started { task, attempt } => self.on_started(worker, task, attempt),
             WorkerMessage::Finished {
@@ -73,6 +74,9 @@ impl Scheduler {
             WorkerMessage::Inventory(_) => {}
             WorkerMessage::Seceded { task, attempt } => self.on_seceded(worker, task, attempt),
             WorkerMessage::Rejoined { task, attempt } => self.on_rejoined(worker, task, attempt),
+            WorkerMessage::HeldUp { task, attempt, by } => {
+                self.on_held_up(worker, (task, attempt), by, out);
+            }
             WorkerMessage::Goodbye => self.remove_worker(worker, "it left", false, out),
         }
     }

@@ -269,8 +269,9 @@ impl Scheduler {
     /// The first task in a worker's own queue that fits, unless the common queue has one of higher rank for it.
     fn pick_own(&self, worker: WorkerSlot, reach: Reach) -> Option<TaskAt> {
         let layer = |at: TaskAt| self.graphs.slab[at.graph].layer_of(at.index);
-        let (rank, at) =
-            self.first_preferring(worker, |at| self.workers.fits(worker, layer(at), reach))?;
+        let (rank, at) = self.first_preferring(worker, |at| {
+            self.workers.fits(worker, layer(at), reach) && !self.workers.is_held_up(worker, at)
+        })?;
         let shares = &self.ready.shares;
         if self.ready.layers.first().is_none_or(|first| *first > rank) && !shares.are_contended() {
             return Some(at);
@@ -324,13 +325,13 @@ impl Scheduler {
         if !self.workers.fits(worker, layer, reach) {
             return None;
         }
+        let is_welcome = graph.history.is_empty() && self.workers.held_up.is_empty();
         if let Some(families) = &layer.families {
             let at = |position| TaskAt {
                 graph: rank.graph,
                 index: layer.first_task + position,
             };
-            let may_have =
-                |position| graph.history.is_empty() || !self.avoids(at(position), worker);
+            let may_have = |position| is_welcome || !self.avoids(at(position), worker);
             let position = families.pick(worker, &layer.ready, may_have)?;
             return Some((*rank, at(position)));
         }
@@ -340,7 +341,7 @@ impl Scheduler {
                 graph: rank.graph,
                 index: layer.first_task + position,
             };
-            if graph.history.is_empty() || !self.avoids(at, worker) {
+            if is_welcome || !self.avoids(at, worker) {
                 return Some((*rank, at));
             }
             from = position + 1;
@@ -348,16 +349,15 @@ impl Scheduler {
         None
     }
 
-    /// Whether a task failed on this worker and another could take it.
+    /// Whether a task failed on this worker and another could take it, or would have to wait there for one without its slot.
     pub(crate) fn avoids(&self, at: TaskAt, worker: WorkerSlot) -> bool {
         let graph = &self.graphs.slab[at.graph];
-        graph
-            .history
-            .get(&at.index)
-            .is_some_and(|history| history.avoid == Some(self.workers.slab[worker].id))
-            && self
-                .workers
-                .any_covers(graph.layer_of(at.index), Some(worker))
+        let history = graph.history.get(&at.index);
+        self.workers.is_held_up(worker, at)
+            || history.is_some_and(|history| history.avoid == Some(self.workers.slab[worker].id))
+                && self
+                    .workers
+                    .any_covers(graph.layer_of(at.index), Some(worker))
     }
 
     /// The first task in a worker's own queue that is wanted. Of each layer only the first is asked about.
@@ -379,9 +379,19 @@ impl Scheduler {
             if wanted(at) {
                 return Some((rank, at));
             }
-            entry = queue.range((rank, u32::MAX)..).next().copied();
+            entry = queue.range((rank, self.past(index))..).next().copied();
         }
         None
+    }
+
+    /// Where to look on in a worker's queue after a task that was not wanted: the others of its layer ask for the same, but only one of
+    /// them may be held up.
+    fn past(&self, index: u32) -> u32 {
+        if self.workers.held_up.is_empty() {
+            u32::MAX
+        } else {
+            index + 1
+        }
     }
 
     /// The same where several clients share the workers.
@@ -403,12 +413,12 @@ impl Scheduler {
                 best = Some((rank, at));
             }
             // Of this client's tasks none is better, or else its next layer may have one.
-            let last = if is_better && !is_best {
-                rank
+            let next = if is_better && !is_best {
+                (rank, self.past(index))
             } else {
-                rank.last_of_share()
+                (rank.last_of_share(), u32::MAX)
             };
-            entry = queue.range((last, u32::MAX)..).next().copied();
+            entry = queue.range(next..).next().copied();
         }
         best
     }

@@ -119,6 +119,8 @@ pub(crate) struct Workers {
     /// Hosts by name: the number of each, and how many workers it has.
     hosts: BTreeMap<String, (u32, u32)>,
     next_host: u32,
+    /// Tasks that these gave back, and the tasks there that have to end before; see `held_up`.
+    pub(crate) held_up: BTreeMap<(WorkerSlot, TaskAt), TaskId>,
     /// How long a worker's queue may be.
     pub(crate) queue: QueueLimits,
 }
@@ -294,6 +296,7 @@ impl Workers {
             changed: Vec::new(),
             hosts: BTreeMap::new(),
             next_host: 0,
+            held_up: BTreeMap::new(),
             queue,
         }
     }
@@ -334,6 +337,7 @@ impl Workers {
                 }
             }
             self.leave_host(&worker.hello.host);
+            self.held_up.retain(|(worker, _), _| *worker != slot);
         }
     }
 

@@ -96,6 +96,19 @@ const SEEDS: &[(u64, &str)] = &[
         40_084,
         "what a worker that was back held of a gang was missed as needless while others were still waited for",
     ),
+    (
+        53_022,
+        "a queued task that a task without its slot held up occupied the room that this one waited for (as in seeds 58,748, 72,590, \
+         80,613, 98,215, 104,911 and 134,678)",
+    ),
+    (
+        58_748,
+        "members of a gang kept their slots while one of them was held up by a task without its slot, which waited for these slots",
+    ),
+    (
+        72_590,
+        "five queued tasks that two without their slots held up filled a worker's queue, and nothing else got in",
+    ),
 ];
 
 #[test]

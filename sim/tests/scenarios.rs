@@ -300,6 +300,23 @@ fn graphs_within_graphs_end_on_one_slot_with_memory_for_hardly_one_task() {
 }
 
 #[test]
+fn what_a_waiting_task_holds_up_makes_room_for_what_it_waits_for() {
+    let outcome = run(|scenario| {
+        scenario.workers = 2;
+        scenario.slots_per_worker = (1, 1);
+        scenario.fetch_fails_per_mille = 400;
+        scenario.fetch_attempts = 1;
+        scenario.task_waits_per_mille = 700;
+        scenario.task_submits_per_mille = 700;
+        scenario.graphs_within_tasks = 4;
+        scenario.gang_per_mille = 200;
+        scenario.layer_kept_per_mille = 1_000;
+    });
+    assert!(outcome.of("tasks held up") > 0, "{:?}", outcome.0);
+    assert!(outcome.of("graphs finished") > 2 * SEEDS);
+}
+
+#[test]
 fn workers_that_die_with_waiting_tasks_take_their_graphs_with_them_and_no_other() {
     let outcome = run(|scenario| {
         scenario.kills = 4;

@@ -57,37 +57,6 @@ impl Worker {
         self.give_slots_to_those_ahead(now);
     }
 
-    /// Queued members that cannot start before a running task has gone on give up what they occupy, one after another: where that
-    /// task wants its slot back, or waits for something that may have to run here.
-    pub(crate) fn make_way(&mut self, now: Time) {
-        while self.members_queued > 0 && (self.is_any_slot_awaited() || !self.is_working()) {
-            let mut queue = self.queue.iter();
-            let held_up = queue
-                .find(|(place, queued)| queued.is_reserved && self.is_held_up(**place, queued));
-            let Some(place) = held_up.map(|(place, _)| *place) else {
-                return;
-            };
-            if let Some(queued) = self.queue.get_mut(&place) {
-                queued.is_reserved = false;
-                let resources = &queued.layer.resources;
-                self.free.give_back(resources);
-            }
-            self.hand_on_slots(now);
-        }
-    }
-
-    /// Whether the first that wants its slot back does not get it.
-    fn is_any_slot_awaited(&self) -> bool {
-        let first = self.rejoining.values().next();
-        first
-            .and_then(|first| self.running.get(first))
-            .is_some_and(|running| {
-                let mut free = self.free.clone();
-                self.set_aside_for_members(&mut free);
-                !free.covers(&running.layer.resources)
-            })
-    }
-
     /// Nobody else starts on what members wait for who run without.
     pub(crate) fn set_aside_for_members(&self, free: &mut Resources) {
         let running = self.running.values();

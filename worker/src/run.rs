@@ -24,6 +24,7 @@ enum Permission {
 impl Worker {
     /// Brings decisions up to date: evict what is too much, start what can start, ask for what is missing.
     pub(crate) fn plan(&mut self, turn: &mut Turn<'_>) {
+        self.give_back_held_up(turn);
         loop {
             self.spill_excess(turn);
             self.start_tasks(turn);
@@ -65,20 +66,17 @@ impl Worker {
     /// It waits for a running task: for its output, or for it to have read what is to be replaced, of this task or of one
     /// that both read.
     pub(crate) fn is_held_up(&self, place: Place, queued: &Queued) -> bool {
-        let is_awaited = |input: &InputLocation| {
-            let record = self.store.get(input.partition);
-            self.running.contains_key(&input.partition.task)
-                || record.is_some_and(|record| {
-                    record.claim == Claim::Released
-                        && matches!(record.state, State::Host { pins: 1.. })
-                })
-        };
         self.is_output_in_the_way(place.task)
-            || !self.store.is_ready(place)
-                && queued
-                    .inputs
-                    .iter()
-                    .any(|input| has_bytes(input) && is_awaited(input))
+            || !self.store.is_ready(place) && queued.inputs.iter().any(|it| self.is_awaited(it))
+    }
+
+    /// An input cannot be had before a running task has made it anew, or has read what is to be replaced.
+    pub(crate) fn is_awaited(&self, input: &InputLocation) -> bool {
+        let record = self.store.get(input.partition);
+        let is_read = record.is_some_and(|record| {
+            record.claim == Claim::Released && matches!(record.state, State::Host { pins: 1.. })
+        });
+        has_bytes(input) && (is_read || self.running.contains_key(&input.partition.task))
     }
 
     fn start_tasks(&mut self, turn: &mut Turn<'_>) {

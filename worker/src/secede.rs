@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use transload_protocol::{Attempt, Resources, TaskId, Time, WorkerMessage};
+use transload_protocol::{Attempt, PartitionId, Resources, TaskId, Time, WorkerMessage};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
-use crate::tasks::{Phase, Running, Slot};
+use crate::tasks::{Phase, Place, Queued, Running, Slot};
 
 impl Worker {
     pub(crate) fn on_secede(&mut self, task: TaskId, attempt: Attempt, turn: &mut Turn<'_>) {
@@ -61,7 +61,6 @@ impl Worker {
 
     /// Lets tasks go on that wait for their slot, first come, first served, and returns what new tasks may take.
     pub(crate) fn resume_tasks(&mut self, turn: &mut Turn<'_>) -> Resources {
-        self.make_way(turn.now);
         let mut free = self.free.clone();
         self.set_aside_for_members(&mut free);
         let waiting: Vec<TaskId> = self.rejoining.values().copied().collect();
@@ -118,6 +117,52 @@ impl Worker {
         running.any(|running| {
             running.is_working() && !(are_members_awaited && running.is_awaiting_members())
         })
+    }
+
+    /// Queued tasks that cannot begin before one without its slot has ended go back to the scheduler: what that one waits for may
+    /// need the room that they occupy in the scheduler's books, here, or elsewhere for the rest of their gangs.
+    pub(crate) fn give_back_held_up(&mut self, turn: &mut Turn<'_>) {
+        if self.queue.is_empty() || !self.is_standing_still() {
+            return;
+        }
+        let queue = self.queue.iter();
+        let held_up = queue.filter_map(|(place, queued)| {
+            let by = self.held_up_by(*place, queued)?;
+            Some((*place, queued.attempt, by))
+        });
+        let held_up: Vec<(Place, Attempt, TaskId)> = held_up.collect();
+        for (place, attempt, by) in held_up {
+            let task = place.task;
+            self.tell(WorkerMessage::HeldUp { task, attempt, by }, turn);
+            self.unqueue(place, turn);
+        }
+    }
+
+    /// The running task that has to end before a queued one can begin, if there is one.
+    fn held_up_by(&self, place: Place, queued: &Queued) -> Option<TaskId> {
+        let reader = |partition: PartitionId| {
+            let mut running = self.running.iter();
+            let reader = running.find(|(_, running)| running.inputs.contains(&partition));
+            reader.map(|(task, _)| *task)
+        };
+        let own = self.store.of_task(place.task).into_iter().find_map(reader);
+        if own.is_some() || self.store.is_ready(place) {
+            return own;
+        }
+        let awaited = queued.inputs.iter().find(|input| self.is_awaited(input))?;
+        let maker = awaited.partition.task;
+        let is_made_here = self.running.contains_key(&maker);
+        is_made_here
+            .then_some(maker)
+            .or_else(|| reader(awaited.partition))
+    }
+
+    /// Whether tasks run here and all of them wait: without their slots, or for others of their gangs.
+    fn is_standing_still(&self) -> bool {
+        let mut running = self.running.values();
+        !self.running.is_empty()
+            && !self.store.usage().is_in_flight()
+            && running.all(|running| !running.is_working() || running.is_awaiting_members())
     }
 
     /// Those that wait are listed, and none waits for what is free.

@@ -241,7 +241,8 @@ impl World {
         let answered = match message {
             WorkerMessage::Finished { task, attempt, .. }
             | WorkerMessage::MissingInputs { task, attempt, .. }
-            | WorkerMessage::Cancelled { task, attempt } => (task, attempt),
+            | WorkerMessage::Cancelled { task, attempt }
+            | WorkerMessage::HeldUp { task, attempt, .. } => (task, attempt),
             WorkerMessage::Failed { attempt, error } => (error.task, attempt),
             WorkerMessage::Started { .. }
             | WorkerMessage::Lost { .. }

@@ -9,7 +9,8 @@
 mod common;
 
 use common::{
-    Bench, FIRST, PEER, fetches, from, messages, part, says_cancelled, small, starts, stops, task,
+    Bench, FIRST, PEER, SELF, fetches, from, messages, part, says_cancelled, small, starts, stops,
+    task,
 };
 use transload_protocol::{Attempt, Resources, WorkerMessage};
 use transload_worker::{Action, Config, Input};
@@ -143,4 +144,49 @@ fn a_waiting_tasks_inputs_do_not_keep_others_out_of_memory_for_good() {
     rejoin(&mut bench, 0);
     assert!(resumes(&bench.done(1, &[5]), 0));
     bench.done(0, &[5]);
+}
+
+/// A task without its slot reads the output of another, which is to run again meanwhile.
+fn holding_up(config: Config) -> Bench {
+    let mut bench = Bench::new(config);
+    bench.make(5, &[10]);
+    let reader = bench.assign(0, &[from(SELF, part(5), 10)]);
+    assert!(starts(&reader, 0), "{reader:?}");
+    secede(&mut bench, 0);
+    bench
+}
+
+fn says_held_up(actions: &[Action], index: u32, attempt: Attempt) -> bool {
+    let (task, by) = (task(index), task(0));
+    messages(actions).contains(&&WorkerMessage::HeldUp { task, attempt, by })
+}
+
+#[test]
+fn what_a_task_without_its_slot_holds_up_is_given_back() {
+    let mut bench = holding_up(small());
+    let again = bench.assign_as(5, Attempt(2), 0, &[]);
+    assert!(says_held_up(&again, 5, Attempt(2)), "{again:?}");
+    // It is gone from here, and comes again when there is nothing in its way.
+    assert!(resumes(&rejoin(&mut bench, 0), 0));
+    let done = bench.done(0, &[]);
+    assert!(!starts(&done, 5), "{done:?}");
+    assert!(starts(&bench.assign_as(5, Attempt(3), 0, &[]), 5));
+}
+
+#[test]
+fn what_is_held_up_stays_as_long_as_something_works_beside_it() {
+    let mut bench = holding_up(Config::new(Resources::slots(2), 100));
+    bench.assign(1, &[]);
+    let again = bench.assign_as(5, Attempt(2), 0, &[]);
+    assert!(!says_held_up(&again, 5, Attempt(2)), "{again:?}");
+    let done = bench.done(1, &[]);
+    assert!(says_held_up(&done, 5, Attempt(2)), "{done:?}");
+}
+
+#[test]
+fn a_task_whose_input_was_made_anew_while_another_reads_the_old_one_is_given_back() {
+    let mut bench = holding_up(small());
+    bench.release(5);
+    let again = bench.assign_as(6, FIRST, 0, &[from(PEER, part(5), 10)]);
+    assert!(says_held_up(&again, 6, FIRST), "{again:?}");
 }

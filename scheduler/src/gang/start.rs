@@ -49,7 +49,8 @@ impl Scheduler {
             } else {
                 tried += 1;
                 let may_wait = (is_first || self.is_kept_for(&rank) && !self.gives_way(&rank))
-                    && !self.is_waited_for_beside(&rank);
+                    && !self.is_waited_for_beside(&rank)
+                    && !self.is_gang_held_up(&rank, None);
                 waits = waits.or(Some(rank).filter(|_| may_wait));
             }
             if tried == TRIED {
@@ -135,7 +136,8 @@ impl Scheduler {
             let first = record.preferred.first();
             let is_taken = reach == Reach::Slot
                 && first.is_some_and(|(first, _)| self.ready.shares.goes_before(first, rank));
-            if is_taken && !own || Some(worker) == avoided {
+            let is_held_up = self.is_gang_held_up(rank, Some(worker));
+            if is_taken && !own || Some(worker) == avoided || is_held_up {
                 continue;
             }
             let beside = if own {

@@ -77,7 +77,13 @@ impl Cluster {
                 },
             );
         } else if !fake.assigned[&task].fetched {
-            self.fetch(worker, task, rng, trouble);
+            if rng.random_bool(0.02) {
+                let others = self.workers[&worker].assigned.keys();
+                let by = *others.choose(rng).expect("this one at least");
+                self.hold_up(task, by);
+            } else {
+                self.fetch(worker, task, rng, trouble);
+            }
         } else if !self.has_met_its_gang(task) {
             if trouble.deaths && rng.random_bool(0.3) {
                 self.start(task);

@@ -56,6 +56,7 @@ impl Process {
         let key = match message {
             WorkerMessage::Finished { task, attempt, .. }
             | WorkerMessage::Cancelled { task, attempt }
+            | WorkerMessage::HeldUp { task, attempt, .. }
             | WorkerMessage::MissingInputs { task, attempt, .. } => (*task, *attempt),
             WorkerMessage::Failed { attempt, error } => (error.task, *attempt),
             WorkerMessage::Started { .. }

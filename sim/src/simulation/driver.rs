@@ -278,6 +278,10 @@ impl Simulation {
             WorkerMessage::Finished { task, .. } | WorkerMessage::Cancelled { task, .. } => {
                 Some(*task)
             }
+            WorkerMessage::HeldUp { task, .. } => {
+                self.world.count("tasks held up");
+                Some(*task)
+            }
             WorkerMessage::MissingInputs { task, missing, .. } => {
                 self.world.count("missing inputs");
                 for (partition, _) in missing {

@@ -6,6 +6,7 @@ mod ending;
 mod failing;
 mod fair;
 mod gangs;
+mod held_up;
 mod inside;
 mod limits;
 mod lineage;
