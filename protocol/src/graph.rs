@@ -531,7 +531,7 @@ impl CompiledGraph {
         let listed: Vec<ListedInputs> = graph
             .layers
             .iter_mut()
-            .map(ListedInputs::take_from)
+            .map(|layer| ListedInputs::take_from(layer, &first_task))
             .collect();
         let listed_readers = if listed_edges > 0 {
             ListedReaders::of_graph(&graph, &first_task, &listed)
@@ -657,6 +657,12 @@ impl CompiledGraph {
         self.visit_inputs(layer, position, |edges| !edges.reads_all(), visit);
     }
 
+    /// The tasks of which [`CompiledGraph::for_each_direct_input`] tells, in that order, where all of these edges are listed one by one.
+    #[inline]
+    pub fn listed_sources(&self, layer: LayerIndex, position: u32) -> Option<&[u32]> {
+        self.listed.get(layer.0 as usize)?.all_of(position)
+    }
+
     /// Whether what the tasks of a layer read, or who reads them, is listed one by one.
     pub fn has_listed_edges(&self, layer: LayerIndex) -> bool {
         let readers = self.listed_readers.get(layer.0 as usize);
@@ -717,7 +723,6 @@ impl CompiledGraph {
                 continue;
             }
             let Source::Layer(source) = input.source;
-            let range = self.tasks_of(source);
             let mut emit = |task: u32, output: u32| {
                 visit(InputRef {
                     input: input_index,
@@ -726,19 +731,18 @@ impl CompiledGraph {
                 })
             };
             match &input.edges {
-                Edges::OneToOne => emit(range.start + position, 0),
-                Edges::Shuffle => range.for_each(|task| emit(task, position)),
-                Edges::Broadcast => range.for_each(|task| emit(task, 0)),
+                Edges::OneToOne => emit(self.first_task(source) + position, 0),
+                Edges::Shuffle => self.tasks_of(source).for_each(|task| emit(task, position)),
+                Edges::Broadcast => self.tasks_of(source).for_each(|task| emit(task, 0)),
                 Edges::Tree { arity } => {
+                    let range = self.tasks_of(source);
                     let start = range.start + position * arity;
                     (start..range.end.min(start.saturating_add(*arity)))
                         .for_each(|task| emit(task, 0));
                 }
                 Edges::Explicit(_) => {
                     if let Some((listed, list)) = listed.zip(lists.next()) {
-                        for (source, output) in listed.of(position, list) {
-                            emit(range.start + source, output);
-                        }
+                        listed.for_each(position, list, emit);
                     }
                 }
             }
@@ -1155,6 +1159,20 @@ mod tests {
             forward.sort_unstable();
             backward.sort_unstable();
             prop_assert_eq!(forward, backward);
+        }
+
+        #[test]
+        fn listed_sources_are_what_is_read_one_by_one(graph in any_graph()) {
+            let graph = graph.compile().expect("built to be valid");
+            for task in 0..graph.task_count() {
+                let (layer, position) = graph.locate(task).expect("in range");
+                let mut read = Vec::new();
+                graph.for_each_direct_input(layer, position, |input| read.push(input.task));
+                let inputs = &graph.layers()[layer.0 as usize].inputs;
+                let all_listed = inputs.iter().all(|it| matches!(it.edges, Edges::Explicit(_)));
+                let expected = (all_listed && !inputs.is_empty()).then_some(read.as_slice());
+                prop_assert_eq!(graph.listed_sources(layer, position), expected);
+            }
         }
     }
 }

@@ -10,11 +10,13 @@ use crate::{Edges, ExplicitEdges, Layer, LayerInput, Source, TaskGraph};
 /// What the tasks of one layer read through those of its inputs that list their edges.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ListedInputs {
-    /// How many such inputs.
-    inputs: usize,
-    /// Where the list of task `i` for input `k` begins: at `i * inputs + k`. One entry more than there are lists.
+    /// Of each such input, the first task of the layer that is read.
+    first_tasks: Vec<u32>,
+    /// Other inputs of the layer than these.
+    others: usize,
+    /// Where the list of task `i` for input `k` begins: at `i * inputs + k`, there being so many. One entry more than there are lists.
     offsets: Vec<u32>,
-    /// Producing tasks, by their position in the source layer.
+    /// Producing tasks, by their index in the graph.
     sources: Vec<u32>,
     /// Of each, which output; empty when all are 0.
     outputs: Vec<u32>,
@@ -30,10 +32,15 @@ pub(crate) struct ListedReaders {
 }
 
 impl ListedInputs {
-    /// Takes the lists out of a layer, whose inputs stay without them.
-    pub(crate) fn take_from(layer: &mut Layer) -> Self {
-        let inputs = layer.inputs.iter_mut().filter_map(list_of);
-        let lists: Vec<ExplicitEdges> = inputs.map(std::mem::take).collect();
+    /// Takes the lists out of a layer, whose inputs stay without them. `first_tasks` says where each layer of the graph begins.
+    pub(crate) fn take_from(layer: &mut Layer, first_tasks: &[u32]) -> Self {
+        let all = layer.inputs.len();
+        let inputs = layer.inputs.iter_mut().filter_map(|input| {
+            let Source::Layer(source) = input.source;
+            let first = first_tasks.get(source.0 as usize).copied();
+            list_of(input).map(|edges| (first.unwrap_or(0), std::mem::take(edges)))
+        });
+        let (first_tasks, lists): (Vec<u32>, Vec<ExplicitEdges>) = inputs.unzip();
         if lists.is_empty() {
             return Self::default();
         }
@@ -43,18 +50,19 @@ impl ListedInputs {
             .flat_map(|edges| &edges.partitions)
             .any(|(_, output)| *output != 0);
         let mut listed = Self {
-            inputs: lists.len(),
+            first_tasks: Vec::new(),
+            others: all - lists.len(),
             offsets: Vec::with_capacity(layer.tasks as usize * lists.len() + 1),
             sources: Vec::with_capacity(count),
             outputs: Vec::with_capacity(if has_outputs { count } else { 0 }),
         };
         for position in 0..layer.tasks {
-            for edges in &lists {
+            for (edges, first) in lists.iter().zip(&first_tasks) {
                 listed.end_list();
                 let list = edges.of(position);
                 listed
                     .sources
-                    .extend(list.iter().map(|(source, _)| *source));
+                    .extend(list.iter().map(|(source, _)| first + *source));
                 if has_outputs {
                     listed
                         .outputs
@@ -63,6 +71,7 @@ impl ListedInputs {
             }
         }
         listed.end_list();
+        listed.first_tasks = first_tasks;
         listed
     }
 
@@ -76,28 +85,40 @@ impl ListedInputs {
         self.sources.len()
     }
 
+    /// Where the lists of a task stand, from one of them up to another.
     #[inline]
-    fn range(&self, position: u32, input: usize) -> Range<usize> {
-        let at = position as usize * self.inputs + input;
+    fn range(&self, position: u32, inputs: Range<usize>) -> Range<usize> {
+        let first = position as usize * self.first_tasks.len();
         let offset = |at: usize| self.offsets.get(at).map_or(0, |offset| *offset as usize);
-        offset(at)..offset(at + 1)
+        offset(first + inputs.start)..offset(first + inputs.end)
     }
 
     /// How many partitions a task reads through one such input.
     #[inline]
     pub(crate) fn count_of(&self, position: u32, input: usize) -> usize {
-        self.range(position, input).len()
+        self.range(position, input..input + 1).len()
     }
 
-    /// What a task reads through one such input, counted among its like: positions in the source layer, and outputs.
+    /// What a task reads through one such input, counted among its like: producing tasks, and outputs.
     #[inline]
-    pub(crate) fn of(&self, position: u32, input: usize) -> impl Iterator<Item = (u32, u32)> {
-        let range = self.range(position, input);
-        let outputs = self.outputs.get(range.clone()).unwrap_or_default();
-        let sources = self.sources.get(range).unwrap_or_default();
-        let with_output =
-            |(at, source): (usize, &u32)| (*source, outputs.get(at).copied().unwrap_or(0));
-        sources.iter().enumerate().map(with_output)
+    pub(crate) fn for_each(&self, position: u32, input: usize, mut visit: impl FnMut(u32, u32)) {
+        let range = self.range(position, input..input + 1);
+        let sources = self.sources.get(range.clone()).unwrap_or_default();
+        if self.outputs.is_empty() {
+            sources.iter().for_each(|source| visit(*source, 0));
+        } else {
+            let outputs = self.outputs.get(range).unwrap_or_default();
+            let read = sources.iter().zip(outputs);
+            read.for_each(|(source, output)| visit(*source, *output));
+        }
+    }
+
+    /// The tasks that a task reads, one entry for each partition; `None` where some are not listed.
+    #[inline]
+    pub(crate) fn all_of(&self, position: u32) -> Option<&[u32]> {
+        let all = self.range(position, 0..self.first_tasks.len());
+        (self.others == 0 && !self.first_tasks.is_empty())
+            .then(|| self.sources.get(all).unwrap_or_default())
     }
 
     /// Reads where a task's lists begin, and their first entry; see [`CompiledGraph::touch_inputs`](crate::CompiledGraph::touch_inputs).
@@ -106,16 +127,19 @@ impl ListedInputs {
         touch(
             &self.offsets,
             &self.sources,
-            position as usize * self.inputs,
+            position as usize * self.first_tasks.len(),
         )
     }
 
     /// Puts the lists back.
     pub(crate) fn give_back(&self, layer: &mut Layer) {
-        for (input, edges) in layer.inputs.iter_mut().filter_map(list_of).enumerate() {
+        let lists = layer.inputs.iter_mut().filter_map(list_of);
+        for (input, (edges, first)) in lists.zip(&self.first_tasks).enumerate() {
             edges.offsets.push(0);
             for position in 0..layer.tasks {
-                edges.partitions.extend(self.of(position, input));
+                self.for_each(position, input, |source, output| {
+                    edges.partitions.push((source - first, output));
+                });
                 let end = u32::try_from(edges.partitions.len()).unwrap_or(u32::MAX);
                 edges.offsets.push(end);
             }
@@ -216,7 +240,7 @@ fn for_each_edge(
     mut visit: impl FnMut(usize, u32, u32),
 ) {
     for ((layer, first), listed) in graph.layers.iter().zip(first_task).zip(listed) {
-        if listed.inputs == 0 {
+        if listed.first_tasks.is_empty() {
             continue;
         }
         let sources: Vec<usize> = layer
@@ -230,9 +254,10 @@ fn for_each_edge(
             .collect();
         for position in 0..layer.tasks {
             for (input, source_layer) in sources.iter().enumerate() {
-                for (source, _) in listed.of(position, input) {
-                    visit(*source_layer, source, first + position);
-                }
+                let begin = first_task.get(*source_layer).copied().unwrap_or(0);
+                listed.for_each(position, input, |source, _| {
+                    visit(*source_layer, source - begin, first + position);
+                });
             }
         }
     }

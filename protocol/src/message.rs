@@ -4,6 +4,7 @@
 //! frame is one of the four message enums. Messages on one connection arrive in the order in which they were sent.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -371,7 +372,7 @@ pub enum SchedulerToWorker {
         /// Its position there.
         layer: LayerIndex,
         /// What the worker needs to know of it.
-        spec: Box<LayerSpec>,
+        spec: Arc<LayerSpec>,
     },
     /// Where the partitions of a whole layer are, for the tasks of another layer that read all of it. Precedes the first
     /// of them, and is sent anew when something moved.

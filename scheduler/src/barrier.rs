@@ -18,6 +18,8 @@ use crate::worker::Workers;
 
 /// So many of the largest holders of a layer are considered for those who read all of it.
 const HOLDERS_WEIGHED: usize = 8;
+/// But none that holds less than such a part of it: where a layer is spread over many workers, all are as good.
+const LEAST_PART: u64 = 16;
 
 /// One such input of a layer. It is open when every task that it reads is done.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ pub(crate) struct Summary {
     pub(crate) peers: Option<PeerTable>,
     /// What one reader of it would have to fetch, in bytes, costs of the fetches included.
     pub(crate) total: u64,
-    /// How much of that the largest holders have.
+    /// How much of that the largest holders have, where that is a part worth going for.
     pub(crate) largest: Vec<(WorkerSlot, u64)>,
 }
 
@@ -146,6 +148,7 @@ impl Graph {
         let mut largest: Vec<(WorkerSlot, u64)> = holders
             .iter()
             .map(|slot| (WorkerSlot(slot), weights[slot as usize]))
+            .filter(|(_, weight)| *weight >= total / LEAST_PART)
             .collect();
         largest.sort_unstable_by_key(|(slot, weight)| (Reverse(*weight), *slot));
         largest.truncate(HOLDERS_WEIGHED);

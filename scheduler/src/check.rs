@@ -516,7 +516,7 @@ impl Scheduler {
             )?;
             open.extend(self.workers.listing(slot).map(|fullness| (fullness, slot)));
         }
-        ensure(open == self.workers.open, || {
+        ensure(self.workers.open.iter().eq(open.iter().copied()), || {
             format!(
                 "workers with room are {open:?}, not {:?}",
                 self.workers.open

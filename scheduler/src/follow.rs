@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::mem;
 
-use transload_protocol::WorkerMessage;
+use transload_protocol::{GraphId, WorkerMessage};
 
 use crate::api::{Action, Input};
 use crate::graph::{Graph, LayerRecord};
@@ -77,7 +77,11 @@ impl Graph {
     fn list_inputs(&self, index: u32, sources: &mut Vec<u32>) {
         let (layer, position) = self.locate(index);
         let compiled = &self.compiled;
-        compiled.for_each_direct_input(layer, position, |input| sources.push(input.task));
+        if let Some(listed) = compiled.listed_sources(layer, position) {
+            sources.extend_from_slice(listed);
+        } else {
+            compiled.for_each_direct_input(layer, position, |input| sources.push(input.task));
+        }
     }
 
     /// Takes note of what the readers of some tasks miss no more, and of what those tasks read no more.
@@ -124,6 +128,35 @@ impl Graph {
         }
         self.touch(sources);
         sources.clear();
+    }
+}
+
+impl Scheduler {
+    /// Reads the records of tasks that workers say have ended, before any of these messages is taken in: the processor then waits for
+    /// all of them together. Changes nothing.
+    pub fn touch_ended(&self, messages: &[WorkerMessage]) {
+        let mut known: Option<(GraphId, &Graph)> = None;
+        let mut sum = 0;
+        for message in messages {
+            let WorkerMessage::Finished { task, .. } = message else {
+                continue;
+            };
+            let graph = match known {
+                Some((id, graph)) if id == task.graph => graph,
+                Some(_) | None => {
+                    let Some(slot) = self.graphs.by_id.get(&task.graph) else {
+                        continue;
+                    };
+                    &self.graphs.slab[*slot]
+                }
+            };
+            known = Some((task.graph, graph));
+            sum ^= graph
+                .tasks
+                .get(task.index as usize)
+                .map_or(0, |task| task.readers);
+        }
+        black_box(sum);
     }
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct LayerRecord {
     pub(crate) broadcast: bool,
     /// Its tasks read something.
     pub(crate) reads: bool,
+    /// They read something beside whole layers and other graphs.
+    pub(crate) reads_direct: bool,
     /// Its edges are listed one by one: what follows from its tasks is done for many of them at once.
     pub(crate) is_scattered: bool,
     /// Positions of ready tasks that are handed out next, and whose inputs were looked at lately; see `follow`.
@@ -129,6 +131,8 @@ pub(crate) struct LayerRecord {
     pub(crate) ready: BitSet,
     /// Which of its tasks belong together.
     pub(crate) families: Option<Box<Families>>,
+    /// What workers are told of it, the same for all; made when the first is told.
+    spec: Option<Arc<LayerSpec>>,
     /// Worker slots that were sent the layer.
     pub(crate) told: BitSet,
     /// The first position of each range of tasks of other graphs that it hands on; none in an ordinary layer.
@@ -291,17 +295,16 @@ impl Graph {
     pub(crate) fn stop_reading(&mut self, index: u32, unneeded: &mut Vec<u32>) {
         let (layer, position) = self.locate(index);
         let (tasks, layers) = (&mut self.tasks, &self.layers);
-        if !layers[layer.0 as usize].reads {
-            return;
-        }
-        self.compiled
-            .for_each_direct_input(layer, position, |input| {
+        if layers[layer.0 as usize].reads_direct {
+            let compiled = &self.compiled;
+            compiled.for_each_direct_input(layer, position, |input| {
                 let source = &mut tasks[input.task as usize];
                 source.readers -= 1;
                 if source.readers == 0 && !source.is_held() {
                     unneeded.push(input.task);
                 }
             });
+        }
         let record = &layers[layer.0 as usize];
         if record.to_do > 0 {
             return;
@@ -354,19 +357,23 @@ impl Graph {
     }
 
     /// What a worker needs to know of a layer.
-    pub(crate) fn layer_spec(&self, layer: u32) -> LayerSpec {
+    pub(crate) fn layer_spec(&mut self, layer: u32) -> Arc<LayerSpec> {
+        let record = &mut self.layers[layer as usize];
         let submitted = &self.compiled.layers()[layer as usize];
-        LayerSpec {
-            name: submitted.name.clone(),
-            operator: submitted.operator.clone(),
-            arguments: submitted.arguments.clone(),
-            first_task: self.layers[layer as usize].first_task,
-            outputs: submitted.outputs,
-            inputs: input_specs(&self.compiled, layer),
-            resources: submitted.resources.clone(),
-            fused: submitted.fused.clone(),
-            gang: submitted.gang,
-        }
+        let spec = record.spec.get_or_insert_with(|| {
+            Arc::new(LayerSpec {
+                name: submitted.name.clone(),
+                operator: submitted.operator.clone(),
+                arguments: submitted.arguments.clone(),
+                first_task: record.first_task,
+                outputs: submitted.outputs,
+                inputs: input_specs(&self.compiled, layer),
+                resources: submitted.resources.clone(),
+                fused: submitted.fused.clone(),
+                gang: submitted.gang,
+            })
+        });
+        Arc::clone(spec)
     }
 
     /// Slots of all workers that know any of its layers.
@@ -439,6 +446,7 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
                     && !layer.inputs.iter().any(|input| input.edges.reads_all()),
                 looked_at: 0..0,
                 reads: !layer.inputs.is_empty() || !layer.imports.is_empty(),
+                reads_direct: !layer.inputs.iter().all(|input| input.edges.reads_all()),
                 to_do: 0,
                 barriers: Barrier::of_layer(compiled, LayerIndex(index)),
                 feeds: std::mem::take(&mut feeds[index as usize]),
@@ -446,6 +454,7 @@ fn layer_records(compiled: &CompiledGraph, line: &Line, slot: GraphSlot) -> Vec<
                 counts: LayerProgress::default(),
                 ready: BitSet::default(),
                 families: families.filter(|_| !layer.gang).map(Box::new),
+                spec: None,
                 told: BitSet::default(),
                 imports: starts_of(&layer.imports),
                 gang: layer.gang.then(|| Box::new(Gang::of(layer.tasks))),

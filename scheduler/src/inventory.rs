@@ -115,7 +115,8 @@ impl Scheduler {
     }
 
     /// Whoever has something of a graph knows its layers, so that it is told when the graph is forgotten.
-    fn tell_layer(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
+    #[inline]
+    pub(crate) fn tell_layer(&mut self, at: TaskAt, worker: WorkerSlot, out: &mut Vec<Action>) {
         let graph = &mut self.graphs.slab[at.graph];
         let layer = graph.tasks[at.index as usize].layer();
         if graph.layers[layer as usize].told.insert(worker.0) {
@@ -124,7 +125,7 @@ impl Scheduler {
                 message: SchedulerToWorker::Layer {
                     graph: graph.id,
                     layer: LayerIndex(layer),
-                    spec: Box::new(graph.layer_spec(layer)),
+                    spec: graph.layer_spec(layer),
                 },
             });
         }

@@ -27,6 +27,7 @@ mod limits;
 mod lineage;
 mod machine;
 mod members;
+mod open;
 mod pace;
 mod place;
 mod ready;

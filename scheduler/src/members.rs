@@ -43,7 +43,7 @@ impl Scheduler {
         message: WorkerMessage,
         out: &mut Vec<Action>,
     ) {
-        let Some(worker) = self.workers.by_id.get(&id).copied() else {
+        let Some(worker) = self.workers.find(id) else {
             return;
         };
         self.workers.slab[worker].last_seen = self.now;

@@ -243,9 +243,9 @@ impl Scheduler {
                 return;
             }
             self.workers.relist(self.now);
-            let next = self.workers.open.range(cursor..).next();
+            let next = self.workers.open.first_from(cursor);
             let next = next.filter(|(fullness, _)| *fullness < limit(reach));
-            let Some(&(fullness, worker)) = next else {
+            let Some((fullness, worker)) = next else {
                 if can_steal {
                     self.steals
                         .end_pass(refused, WorkerSlot::from_index(0), self.now);
@@ -500,7 +500,7 @@ impl Scheduler {
         self.gathered.clear();
         let graph = &self.graphs.slab[at.graph];
         let (layer, position) = graph.locate(at.index);
-        if !graph.layers[layer.0 as usize].reads {
+        if !graph.layers[layer.0 as usize].reads_direct {
             return;
         }
         let gathered = &mut self.gathered;
@@ -585,16 +585,7 @@ impl Scheduler {
         let task = &mut graph.tasks[at.index as usize];
         task.attempt = task.attempt.max(base) + 1;
         let (attempt, layer) = (Attempt(task.attempt), task.layer());
-        if graph.layers[layer as usize].told.insert(worker.0) {
-            out.push(Action::ToWorker {
-                worker: to,
-                message: SchedulerToWorker::Layer {
-                    graph: graph.id,
-                    layer: LayerIndex(layer),
-                    spec: Box::new(graph.layer_spec(layer)),
-                },
-            });
-        }
+        self.tell_layer(at, worker, out);
         self.tell_sources(at.graph, layer, worker, out);
         let inputs = self.input_locations(at, worker);
         let graph = &mut self.graphs.slab[at.graph];

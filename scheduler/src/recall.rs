@@ -43,12 +43,11 @@ impl Scheduler {
         if self.now < self.recalls.after || self.recovery.is_some() {
             return;
         }
-        let is_idle = |entry: &&(u32, WorkerSlot)| entry.0 < FULL;
-        let mut thieves = self.workers.open.iter().take_while(is_idle).peekable();
+        let mut thieves = self.workers.open.below(FULL).peekable();
         if thieves.peek().is_none() {
             return;
         }
-        let mut thieves: Vec<WorkerSlot> = thieves.map(|(_, slot)| *slot).take(AT_ONCE).collect();
+        let mut thieves: Vec<WorkerSlot> = thieves.take(AT_ONCE).collect();
         self.recalls.after = self.now.after_micros(PAUSE_MICROS);
         self.drop_answered_recalls();
         thieves.retain(|thief| !self.recalls.open.values().any(|target| target == thief));

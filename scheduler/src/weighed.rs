@@ -34,8 +34,8 @@ impl Scheduler {
             words::duration(self.wait_micros(worker, before)),
             words::duration(self.wait_micros(worker, queue.len().saturating_sub(1)))
         ));
-        let idle = self.workers.open.iter().take_while(|entry| entry.0 < FULL);
-        let idle = idle.map(|(_, slot)| *slot).filter(|slot| *slot != worker);
+        let idle = self.workers.open.below(FULL);
+        let idle = idle.filter(|slot| *slot != worker);
         details.extend(idle.take(NAMED).map(|slot| {
             let other = self.worker_name(slot);
             if self.may_take(at, slot) {

@@ -11,6 +11,7 @@ use transload_protocol::{
 
 use crate::bits::BitSet;
 use crate::graph::LayerRecord;
+use crate::open::Open;
 use crate::pace::{Pace, QueueLimits};
 use crate::ready::Rank;
 use crate::slab::{Slab, TaskAt, WorkerSlot};
@@ -113,7 +114,7 @@ pub(crate) struct Workers {
     /// Names need not be unique.
     pub(crate) by_name: BTreeMap<String, BTreeSet<WorkerSlot>>,
     /// Workers with room for at least one small task, emptiest first, as far as `relist` has brought it up to date.
-    pub(crate) open: BTreeSet<(u32, WorkerSlot)>,
+    pub(crate) open: Open,
     /// Workers whose fullness or own queue may have changed since. Most give up a task and get another in the same step.
     changed: Vec<WorkerSlot>,
     /// Hosts by name: the number of each, and how many workers it has.
@@ -121,6 +122,8 @@ pub(crate) struct Workers {
     next_host: u32,
     /// Tasks that these gave back, and the tasks there that have to end before; see `held_up`.
     pub(crate) held_up: BTreeMap<(WorkerSlot, TaskAt), TaskId>,
+    /// Where the worker was when it was last looked for, by the last bits of its id. Ids are given out in order, so that few share these.
+    found: Vec<WorkerSlot>,
     /// How long a worker's queue may be.
     pub(crate) queue: QueueLimits,
 }
@@ -292,13 +295,26 @@ impl Workers {
             slab: Slab::new(),
             by_id: BTreeMap::new(),
             by_name: BTreeMap::new(),
-            open: BTreeSet::new(),
+            open: Open::default(),
             changed: Vec::new(),
             hosts: BTreeMap::new(),
             next_host: 0,
             held_up: BTreeMap::new(),
+            found: Vec::new(),
             queue,
         }
+    }
+
+    /// The worker with this id, if it is in the cluster.
+    #[inline]
+    pub(crate) fn find(&mut self, id: WorkerId) -> Option<WorkerSlot> {
+        let at = id.0 as usize & self.found.len().wrapping_sub(1);
+        let found = self.found.get_mut(at)?;
+        let worker = self.slab.get(*found);
+        if worker.is_none_or(|worker| worker.id != id) {
+            *found = *self.by_id.get(&id)?;
+        }
+        Some(*found)
     }
 
     /// Takes in what a worker says of itself.
@@ -316,6 +332,10 @@ impl Workers {
         worker.host = self.enter_host(&worker.hello.host);
         let slot = self.slab.insert(worker);
         self.by_id.insert(id, slot);
+        let size = self.by_id.len().next_power_of_two();
+        if self.found.len() < size {
+            self.found.resize(size, slot);
+        }
         self.by_name.entry(name).or_default().insert(slot);
         self.change(slot);
         slot
@@ -460,7 +480,7 @@ impl Workers {
     pub(crate) fn is_emptiest(&self, slot: WorkerSlot, fullness: u32) -> bool {
         self.open
             .first()
-            .is_none_or(|(least, other)| *other == slot || *least >= fullness)
+            .is_none_or(|(least, other)| other == slot || least >= fullness)
     }
 
     /// Brings `open` up to date, and the length of queues with it.
@@ -481,9 +501,11 @@ impl Workers {
         let worker = &mut self.slab[slot];
         if worker.listed != listing {
             if let Some(old) = std::mem::replace(&mut worker.listed, listing) {
-                self.open.remove(&(old, slot));
+                self.open.remove(old, slot);
             }
-            self.open.extend(listing.map(|fullness| (fullness, slot)));
+            if let Some(fullness) = listing {
+                self.open.insert(fullness, slot);
+            }
         }
     }
 

@@ -211,7 +211,7 @@ impl Worker {
                 }
             }
             SchedulerToWorker::PeerLost { worker } => self.on_peer_lost(worker, turn),
-            SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, *spec),
+            SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, &spec),
             SchedulerToWorker::Sources {
                 graph,
                 layer,
@@ -241,18 +241,17 @@ impl Worker {
         }
     }
 
-    fn on_layer(&mut self, graph: GraphId, index: LayerIndex, spec: LayerSpec) {
-        let steps = spec.fused.map(|fused| fused.steps).unwrap_or_default();
+    fn on_layer(&mut self, graph: GraphId, index: LayerIndex, spec: &LayerSpec) {
+        let steps = spec.fused.iter().flat_map(|fused| &fused.steps);
         let layer = Layer {
             steps: steps
-                .into_iter()
-                .map(|step| (step.layer, step.operator))
+                .map(|step| (step.layer.clone(), step.operator.clone()))
                 .collect(),
-            name: spec.name,
-            operator: spec.operator,
+            name: spec.name.clone(),
+            operator: spec.operator.clone(),
             first_task: spec.first_task,
-            inputs: spec.inputs,
-            resources: spec.resources,
+            inputs: spec.inputs.clone(),
+            resources: spec.resources.clone(),
             gang: spec.gang,
         };
         self.layers.insert((graph, index), Arc::new(layer));

@@ -114,7 +114,7 @@ fn a_failing_step_of_a_fused_layer_is_named_as_the_layer_that_it_was() {
     bench.send(SchedulerToWorker::Layer {
         graph: GRAPH,
         layer: LayerIndex(0),
-        spec: Box::new(spec),
+        spec: spec.into(),
     });
     for (index, step, expected) in [(1, Some(0), ("parse", "csv")), (2, None, ("total", "sum"))] {
         bench.assign(index, &[]);

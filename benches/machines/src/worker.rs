@@ -86,7 +86,7 @@ impl Run {
             run.feed(Input::FromScheduler(SchedulerToWorker::Layer {
                 graph: GRAPH,
                 layer: LayerIndex(inputs),
-                spec: Box::new(spec),
+                spec: spec.into(),
             }));
         }
         run

@@ -110,6 +110,9 @@ impl Run {
     fn talk_to_the_end(&mut self) {
         while !self.answers.is_empty() {
             let now = self.now();
+            for (_, messages) in self.answers.iter().take(BATCH) {
+                self.scheduler.touch_ended(messages);
+            }
             for _ in 0..BATCH {
                 let Some((worker, messages)) = self.answers.pop_front() else {
                     break;

@@ -187,6 +187,11 @@ impl Core {
             }
             // What has arrived together has happened now, as far as anyone can tell.
             self.now = self.clock.now();
+            for arrival in &batch {
+                if let Arrival::FromWorker(_, messages) = arrival {
+                    self.scheduler.touch_ended(messages);
+                }
+            }
             for arrival in batch.drain(..) {
                 self.take(arrival);
             }

@@ -123,10 +123,9 @@ impl Scheduler {
     pub(super) fn room_now(&self, rank: &Rank, reach: Reach) -> Room {
         let layer = self.gang_layer(rank);
         let own = self.is_kept_for(rank);
-        let with_slots = self.workers.open.range(..(FULL, WorkerSlot(0)));
         let kept = self.gangs.kept.iter().filter(|_| own);
         let kept = kept.flat_map(|(_, shares)| shares.keys().copied());
-        let candidates = with_slots.map(|(_, worker)| *worker).chain(kept);
+        let candidates = self.workers.open.below(FULL).chain(kept);
         let avoided = self.avoided_by(rank);
         let mut room = Room::new();
         for worker in candidates {

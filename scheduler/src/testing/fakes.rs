@@ -1,6 +1,7 @@
 //! What a fake worker and a fake client remember, and the rules that every message to them must keep.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use transload_protocol::{
     Attempt, ClusterInfo, CoordinationAnswer, EventRecord, Explanation, GangMember, GraphError,
@@ -54,7 +55,9 @@ impl FakeWorker {
                 assert!(self.peers.remove(&worker), "{worker} was never announced");
             }
             SchedulerToWorker::Layer { graph, layer, spec } => {
-                let old = self.layers.insert((graph, layer), *spec);
+                let old = self
+                    .layers
+                    .insert((graph, layer), Arc::unwrap_or_clone(spec));
                 assert!(old.is_none(), "layer {layer} of {graph} was sent twice");
             }
             SchedulerToWorker::Sources {

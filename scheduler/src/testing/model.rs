@@ -4,6 +4,7 @@
 //! some speed, run what is ready in the scheduler's order, and tell of it. Nothing fails here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -300,7 +301,9 @@ impl Model {
         let worker = &mut self.workers[at];
         match message {
             SchedulerToWorker::Layer { graph, layer, spec } => {
-                worker.layers.insert((graph, layer), *spec);
+                worker
+                    .layers
+                    .insert((graph, layer), Arc::unwrap_or_clone(spec));
             }
             SchedulerToWorker::Sources {
                 graph,
