@@ -1,35 +1,37 @@
 //! Workers with room, emptiest first.
 //!
 //! Kept by `worker`, read by whoever hands tasks out. Few workers of a busy cluster differ in fullness, so that they stand together by
-//! it: one that changes moves from one set of bits to another.
+//! it: one that changes moves from one set of bits to another. No set is empty.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::bits::BitSet;
 use crate::slab::WorkerSlot;
-
-/// So many sets may be kept although nobody is in them; somebody will be again soon.
-const SETS_KEPT: usize = 4;
 
 /// Workers by fullness.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
     by_fullness: BTreeMap<u32, BitSet>,
+    /// Empty sets, to be used again.
+    spare: Vec<BitSet>,
 }
 
 impl Open {
     /// Adds a worker.
     pub(crate) fn insert(&mut self, fullness: u32, worker: WorkerSlot) {
-        let alike = self.by_fullness.entry(fullness).or_default();
+        let spare = &mut self.spare;
+        let alike = self.by_fullness.entry(fullness);
+        let alike = alike.or_insert_with(|| spare.pop().unwrap_or_default());
         alike.insert(worker.0);
     }
 
     /// Takes a worker out.
     pub(crate) fn remove(&mut self, fullness: u32, worker: WorkerSlot) {
-        if let Some(alike) = self.by_fullness.get_mut(&fullness) {
-            alike.remove(worker.0);
-            if alike.is_empty() && self.by_fullness.len() > SETS_KEPT {
-                self.by_fullness.remove(&fullness);
+        if let Entry::Occupied(mut alike) = self.by_fullness.entry(fullness) {
+            alike.get_mut().remove(worker.0);
+            if alike.get().is_empty() {
+                self.spare.push(alike.remove());
             }
         }
     }
