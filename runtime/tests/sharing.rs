@@ -15,7 +15,9 @@ use common::{cluster, kill, left_in, number, until};
 use futures::StreamExt;
 use tokio::time::timeout;
 use transload_gpu::Partition;
-use transload_protocol::{Edges, Layer, LayerIndex, SharingRefusal, TaskGraph};
+use transload_protocol::{
+    Address, Edges, Layer, LayerIndex, Placement, SharingRefusal, TaskGraph, WorkerId, WorkerRef,
+};
 use transload_runtime::{
     Client, ClientError, GraphHandle, LayerHandle, ScatterOptions, Waited, as_completed, wait_all,
 };
@@ -259,6 +261,56 @@ async fn what_is_scattered_lies_on_all_workers_and_survives_the_loss_of_one() {
         all.into_iter()
             .all(|(it, number)| it.buffers()[0][..] == vec![number; 300_000][..])
     );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_scattered_goes_to_the_workers_that_are_named() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let cluster = cluster(2, spill.path(), |_| {}).await;
+    let client = cluster.client().await.expect("connects");
+    let info = client.info().await.expect("answered");
+    let ids: Vec<_> = info.workers.iter().map(|worker| worker.worker).collect();
+    let wanted = [ids[1], ids[0], ids[1], ids[1]];
+    let options = |workers: &[WorkerId]| ScatterOptions {
+        placement: Some(Placement::Each(
+            workers.iter().copied().map(WorkerRef::from).collect(),
+        )),
+        ..ScatterOptions::default()
+    };
+    let data: Vec<Partition> = (0..4).map(|number| bytes_of(number, 100)).collect();
+    let scattered = client.scatter(data.clone(), options(&wanted)).await;
+    let scattered = scattered.expect("accepted");
+    in_time(scattered.wait()).await.expect("scattered");
+    let tasks = scattered.tasks().expect("kept");
+    let holders = in_time(client.who_has(tasks)).await.expect("known");
+    let there: Vec<_> = holders.iter().flatten().map(|it| it.worker).collect();
+    assert_eq!(there, wanted);
+    let too_few = in_time(client.scatter(data, options(&wanted[..3]))).await;
+    let error = too_few.err().expect("four partitions").to_string();
+    assert!(error.contains("3 workers for 4 tasks"), "{error}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_cannot_reach_a_client_say_so() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let cluster = cluster(1, spill.path(), |_| {}).await;
+    let client = cluster.client().await.expect("connects");
+    // What a scatter submits whose client is behind a wall: nobody listens at this address.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    drop(taken);
+    let mut graph = TaskGraph::new("scattered");
+    let offer = format!("0\n{}", Address::new("tcp", address.to_string()));
+    let layer = Layer::new("scattered", "transload-scatter", 1).with_common(offer.into_bytes());
+    let layer = graph.push(layer);
+    graph.keep(layer);
+    let handle = in_time(client.submit(graph)).await.expect("accepted");
+    let error = in_time(handle.wait()).await.expect_err("nobody is there");
+    let message = error.to_string();
+    assert!(message.contains("cannot be reached"), "{message}");
+    assert!(message.contains("ScatterOptions::host"), "{message}");
     cluster.shutdown().await;
 }
 

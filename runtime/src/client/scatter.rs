@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::net::UdpSocket;
 use transload_gpu::Partition;
-use transload_protocol::{Layer, LayerIndex, TaskGraph, TaskRange};
+use transload_protocol::{Layer, LayerIndex, Placement, TaskGraph, TaskRange};
 use transload_transport::{Listener, PartitionSource};
 
 use super::{Client, ClientError, GraphHandle};
@@ -26,6 +26,8 @@ pub struct ScatterOptions {
     /// Address of this machine under which workers reach it; counts for the first scatter of a client. Default: the one from which it
     /// reaches the scheduler.
     pub host: Option<String>,
+    /// Which workers are to hold them; [`Placement::Each`] names one for each partition. Default: whichever have room.
+    pub placement: Option<Placement>,
 }
 
 /// Where a client serves what it scatters.
@@ -58,7 +60,7 @@ impl Client {
     /// to hold it. Returns as soon as that is accepted: the handle can be imported at once, and waited for.
     ///
     /// # Errors
-    /// [`ClientError::Listen`]; [`ClientError::Rejected`] when there are none; [`ClientError::ConnectionLost`]. Where workers cannot reach
+    /// [`ClientError::Listen`]; [`ClientError::Rejected`] when there are none, or not as many as workers are named for; [`ClientError::ConnectionLost`]. Where workers cannot reach
     /// this process, waiting ends with an error that says so.
     pub async fn scatter(
         &self,
@@ -81,7 +83,9 @@ impl Client {
         let name = options.name.unwrap_or_else(|| "scattered".to_owned());
         let mut graph = TaskGraph::new(name.clone());
         let layer = Layer::new(name, SCATTER_OPERATOR, count);
-        graph.push(layer.with_common(argument(number, &addresses).to_vec()));
+        let mut layer = layer.with_common(argument(number, &addresses).to_vec());
+        layer.placement = options.placement.map(Box::new);
+        graph.push(layer);
         graph.keep(SCATTERED);
         let graph = self.submit(graph).await?;
         Ok(Scattered {
