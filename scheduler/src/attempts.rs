@@ -141,27 +141,19 @@ impl Scheduler {
             self.take_back_failed(at, out);
         } else {
             let attempts = history.failed_attempts().saturating_add(1);
-            let layer = graph.submitted_layer_of(at.index);
+            let what = (error.kind, error.message);
+            let mut told = self.error_of(at, Some(worker), what, attempts);
+            let graph = &self.graphs.slab[at.graph];
             // In a fused layer it is one step that fails, and the worker knows which.
-            let is_step = layer.fused.as_ref().is_some_and(|fused| {
+            let fused = graph.submitted_layer_of(at.index).fused.as_ref();
+            let is_step = fused.is_some_and(|fused| {
                 let mut steps = fused.steps.iter();
                 steps.any(|step| step.layer == error.layer && step.operator == error.operator)
             });
-            let (layer, operator) = if is_step {
-                (error.layer, error.operator)
-            } else {
-                (layer.name.clone(), layer.operator.clone())
-            };
-            let error = TaskError {
-                task: error.task,
-                layer,
-                operator,
-                worker: Some(id),
-                kind: error.kind,
-                message: error.message,
-                place: self.workers.slab[worker].place(),
-                attempts,
-            };
+            if is_step {
+                (told.layer, told.operator) = (error.layer, error.operator);
+            }
+            let error = told;
             if self.graphs.slab[at.graph].is_of_gang(at.index) {
                 self.on_member_failed(at, error, out);
             } else {

@@ -55,10 +55,24 @@ impl Scheduler {
         out: &mut Vec<Action>,
     ) {
         let graph = &self.graphs.slab[at.graph];
-        let layer = graph.submitted_layer_of(at.index);
         let history = graph.history.get(&graph.history_key(at.index));
+        let attempts = history.map_or(0, History::failed_attempts);
+        let error = self.error_of(at, worker, (kind, message), attempts);
+        self.fail_with(at, error, out);
+    }
+
+    /// What a client is told of a task that has failed so many times, last on this worker.
+    pub(crate) fn error_of(
+        &self,
+        at: TaskAt,
+        worker: Option<WorkerSlot>,
+        (kind, message): (TaskErrorKind, String),
+        attempts: u32,
+    ) -> TaskError {
+        let graph = &self.graphs.slab[at.graph];
+        let layer = graph.submitted_layer_of(at.index);
         let worker = worker.map(|worker| &self.workers.slab[worker]);
-        let error = TaskError {
+        TaskError {
             task: graph.task_id(at.index),
             layer: layer.name.clone(),
             operator: layer.operator.clone(),
@@ -66,9 +80,8 @@ impl Scheduler {
             kind,
             message,
             place: worker.map(Worker::place).unwrap_or_default(),
-            attempts: history.map_or(0, History::failed_attempts),
-        };
-        self.fail_with(at, error, out);
+            attempts,
+        }
     }
 
     /// As [`Scheduler::fail_task`], with an error whose words are there already.

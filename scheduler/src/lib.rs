@@ -48,6 +48,7 @@ mod stuck;
 mod task;
 #[cfg(test)]
 mod testing;
+mod timers;
 mod transition;
 mod weighed;
 mod worker;

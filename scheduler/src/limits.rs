@@ -2,70 +2,12 @@
 //!
 //! Told by `clients` and `transition` what begins and ends, and asked by the clock. What has no limit costs nothing here.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use transload_protocol::{
-    Event, GraphOutcome, LayerProgress, TaskError, TaskErrorKind, Time, words,
-};
+use transload_protocol::{Event, GraphOutcome, LayerProgress, TaskErrorKind, words};
 
 use crate::api::Action;
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, TaskAt};
 use crate::task::TaskState;
-
-/// What has a limit, and when that is over.
-#[derive(Debug)]
-pub(crate) struct Limits<T> {
-    until: BTreeMap<T, Time>,
-    /// The same, by time.
-    due: BTreeSet<(Time, T)>,
-}
-
-impl<T> Default for Limits<T> {
-    fn default() -> Self {
-        Self {
-            until: BTreeMap::new(),
-            due: BTreeSet::new(),
-        }
-    }
-}
-
-impl<T: Copy + Ord> Limits<T> {
-    pub(crate) fn begin(&mut self, what: T, until: Time) {
-        self.end(what);
-        self.until.insert(what, until);
-        self.due.insert((until, what));
-    }
-
-    pub(crate) fn end(&mut self, what: T) {
-        if let Some(until) = self.until.remove(&what) {
-            self.due.remove(&(until, what));
-        }
-    }
-
-    pub(crate) fn next_due(&self) -> Option<Time> {
-        self.due.first().map(|(until, _)| *until)
-    }
-
-    /// When the limit of something is over.
-    pub(crate) fn until(&self, what: T) -> Option<Time> {
-        self.until.get(&what).copied()
-    }
-
-    /// What has a limit.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = T> {
-        self.until.keys().copied()
-    }
-
-    fn pop_due(&mut self, now: Time) -> Option<T> {
-        let (until, what) = self.due.first().copied()?;
-        if until > now {
-            return None;
-        }
-        self.end(what);
-        Some(what)
-    }
-}
 
 impl Scheduler {
     /// A graph was accepted, or taken over from an earlier scheduler: its time begins.
@@ -121,40 +63,31 @@ impl Scheduler {
             "it ran longer than {}; give its layer a longer time limit, or make its tasks smaller",
             words::duration(u64::from(limit) * 1_000)
         );
-        let layer = graph.submitted_layer_of(at.index);
-        let mut error = TaskError {
-            task,
-            layer: layer.name.clone(),
-            operator: layer.operator.clone(),
-            worker: Some(id),
-            kind: TaskErrorKind::TimeLimit,
-            message: message.clone(),
-            place: self.workers.slab[worker].place(),
-            attempts: 1,
-        };
-        let retries = layer.retries;
+        let retries = graph.submitted_layer_of(at.index).retries;
         let key = graph.history_key(at.index);
         let history = graph.history.entry(key).or_default();
         history.last = format!("on worker {id} {message}");
         history.avoid = Some(id);
-        error.attempts = history.failed_attempts().saturating_add(1);
+        let attempts = history.failed_attempts().saturating_add(1);
         let may_retry = history.failures < retries;
         history.failures += u32::from(may_retry);
         let event = Event::TaskFailed {
             task,
             worker: id,
-            message,
+            message: message.clone(),
         };
         self.emit(event, out);
         if may_retry {
-            self.put_off(at);
             if self.graphs.slab[at.graph].is_of_gang(at.index) {
+                self.put_off(at);
                 self.disband(at, None, out);
             } else {
                 self.cancel_assignment(at, out);
-                self.take_back(at);
+                self.take_back_for_later(at);
             }
         } else {
+            let kind = TaskErrorKind::TimeLimit;
+            let error = self.error_of(at, Some(worker), (kind, message), attempts);
             // It still runs, so ending the graph cancels it.
             self.end_early(at.graph, Some(GraphOutcome::Failed(error)), out);
         }
@@ -178,6 +111,9 @@ impl Scheduler {
                     ));
                 }
             }
+        }
+        if !(self.graph_limits.are_consistent() && self.attempt_limits.are_consistent()) {
+            return Err("a time limit will not end when it should".to_owned());
         }
         let alive = |at: TaskAt| self.graphs.slab.get(at.graph).is_some();
         match self.attempt_limits.iter().find(|at| !alive(*at)) {

@@ -17,16 +17,15 @@ use crate::follow::Followed;
 use crate::gang::Gangs;
 use crate::graph::Graph;
 use crate::imports::Afterwards;
-use crate::limits::Limits;
 use crate::pace::QueueLimits;
 use crate::place::Gathered;
 use crate::ready::ReadyQueue;
 use crate::recall::Recalls;
 use crate::restore::Recovery;
-use crate::retry::Retries;
 use crate::session::Presence;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
 use crate::steal::Steals;
+use crate::timers::Timers;
 use crate::worker::Workers;
 
 /// Decides where and when each task of each graph runs.
@@ -48,11 +47,11 @@ pub struct Scheduler {
     /// Cancelled attempts that their workers have not answered. They outlive their graphs.
     pub(crate) cancels: BTreeMap<TaskId, OpenCancel>,
     /// Graphs that must end in time.
-    pub(crate) graph_limits: Limits<GraphSlot>,
+    pub(crate) graph_limits: Timers<GraphSlot>,
     /// Running attempts that must.
-    pub(crate) attempt_limits: Limits<TaskAt>,
+    pub(crate) attempt_limits: Timers<TaskAt>,
     /// Tasks that wait before they are tried again.
-    pub(crate) retries: Retries,
+    pub(crate) retries: Timers<TaskAt>,
     pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Traffic>,
     pub(crate) links: Links,
     pub(crate) steals: Steals,
@@ -189,9 +188,9 @@ impl Scheduler {
             ready: ReadyQueue::default(),
             gangs: Gangs::default(),
             cancels: BTreeMap::new(),
-            graph_limits: Limits::default(),
-            attempt_limits: Limits::default(),
-            retries: Retries::default(),
+            graph_limits: Timers::default(),
+            attempt_limits: Timers::default(),
+            retries: Timers::default(),
             transfers: BTreeMap::new(),
             links: Links::default(),
             steals: Steals::default(),

@@ -3,61 +3,10 @@
 //! Called by `attempts` and `members` when an attempt has failed, and by the clock. A task that waits misses one more, whatever
 //! else it misses; what becomes of it meanwhile is nobody's business here.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use transload_protocol::Time;
-
 use crate::api::Config;
 use crate::graph::History;
 use crate::machine::Scheduler;
-use crate::slab::{GraphSlot, TaskAt};
-
-/// When which task may be tried again.
-#[derive(Debug, Default)]
-pub(crate) struct Retries {
-    until: BTreeMap<TaskAt, Time>,
-    /// The same, by time.
-    due: BTreeSet<(Time, TaskAt)>,
-}
-
-impl Retries {
-    /// Until when the task has to wait, if it does.
-    pub(crate) fn until(&self, at: TaskAt) -> Option<Time> {
-        self.until.get(&at).copied()
-    }
-
-    /// When the first of them may be tried again.
-    pub(crate) fn next_due(&self) -> Option<Time> {
-        self.due.first().map(|(until, _)| *until)
-    }
-
-    /// The graph is over.
-    pub(crate) fn forget(&mut self, graph: GraphSlot) {
-        let tasks = |index| TaskAt { graph, index };
-        while let Some((at, until)) = self.until.range(tasks(0)..=tasks(u32::MAX)).next() {
-            let (at, until) = (*at, *until);
-            self.until.remove(&at);
-            self.due.remove(&(until, at));
-        }
-    }
-
-    fn insert(&mut self, at: TaskAt, until: Time) {
-        if let Some(old) = self.until.insert(at, until) {
-            self.due.remove(&(old, at));
-        }
-        self.due.insert((until, at));
-    }
-
-    fn pop_due(&mut self, now: Time) -> Option<TaskAt> {
-        let (until, at) = self.due.first().copied()?;
-        if until > now {
-            return None;
-        }
-        self.due.pop_first();
-        self.until.remove(&at);
-        Some(at)
-    }
-}
+use crate::slab::TaskAt;
 
 /// How long a task waits that has failed, or whose worker died, in microseconds. Losing one worker is rarely the task's doing, so
 /// the first death costs no wait.
@@ -87,7 +36,7 @@ impl Scheduler {
         let micros = history.map_or(0, |history| backoff_micros(&self.config, history));
         if micros > 0 {
             let at = TaskAt { index, ..at };
-            self.retries.insert(at, self.now.after_micros(micros));
+            self.retries.begin(at, self.now.after_micros(micros));
         }
     }
 
@@ -99,19 +48,17 @@ impl Scheduler {
 
     /// Every wait is of a task that there is, and will end.
     pub(crate) fn check_retries(&self) -> Result<(), String> {
-        for (at, until) in &self.retries.until {
+        for at in self.retries.iter() {
             let graph = self.graphs.slab.get(at.graph);
             if graph.is_none_or(|graph| at.index >= graph.compiled.task_count()) {
                 return Err(format!("{at:?} waits for a retry and does not exist"));
             }
-            if !self.retries.due.contains(&(*until, *at)) {
-                return Err(format!("{at:?} waits for a retry and will not get it"));
-            }
         }
-        if self.retries.due.len() != self.retries.until.len() {
-            return Err("a retry is due of a task that does not wait".to_owned());
+        if self.retries.are_consistent() {
+            Ok(())
+        } else {
+            Err("a wait before a retry will not end when it should".to_owned())
         }
-        Ok(())
     }
 }
 
