@@ -10,9 +10,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{cluster, kill, left_in, number, run, tree, tree_sum, until};
+use common::{cluster, failure, kill, left_in, number, run, tree, tree_sum, until};
 use transload_protocol::{Edges, Layer, TaskErrorKind, TaskGraph, Tier};
-use transload_runtime::{Client, ClientError};
 
 /// Bytes of each partition in the tests that need more memory than there is.
 const SIZE: usize = 128 << 10;
@@ -43,17 +42,6 @@ fn checked(tasks: u32, bytes: usize) -> TaskGraph {
     );
     graph.keep(shuffled);
     graph
-}
-
-async fn failure(client: &Client, layer: Layer) -> (TaskErrorKind, String) {
-    let mut graph = TaskGraph::new("failing");
-    let kept = graph.push(layer);
-    graph.keep(kept);
-    let handle = client.submit(graph).await.expect("accepted");
-    match handle.wait().await {
-        Err(ClientError::Task(error)) => (error.kind, error.to_string()),
-        other => panic!("a task error was expected, not {other:?}"),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,23 +9,16 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{cluster, kill, until};
+use common::{Outcome, cluster, failure, kill, until};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use transload_gpu::Partition;
 use transload_protocol::{
     Amount, Layer, Resources, TaskErrorKind, TaskGraph, WorkerId, WorkerInfo, WorkerRef,
 };
-use transload_runtime::builtin::register_builtin;
-use transload_runtime::{
-    Client, ClientError, Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext,
-};
-
-type Outcome = Result<Vec<Partition>, OperatorError>;
+use transload_runtime::{Client, ClientError, OperatorFactory};
 
 #[test]
 fn run_as_worker() {
@@ -33,27 +26,13 @@ fn run_as_worker() {
 }
 
 /// Makes the id of the worker's process.
-struct WhoAmI;
-
-impl Operator for WhoAmI {
-    fn name(&self) -> &'static str {
-        "who-am-i"
-    }
-
-    fn run(&self, _: TaskContext) -> BoxFuture<'static, Outcome> {
-        let id = u64::from(std::process::id()).to_le_bytes();
-        let partition = Partition::new(Bytes::new(), vec![id.to_vec().into()]);
-        async move { Ok(vec![partition]) }.boxed()
-    }
+async fn who_am_i() -> Outcome {
+    let id = u64::from(std::process::id()).to_le_bytes();
+    Ok(vec![Partition::new(Bytes::new(), vec![id.to_vec().into()])])
 }
 
 fn operators() -> OperatorFactory {
-    Arc::new(|_| {
-        let mut registry = OperatorRegistry::new();
-        register_builtin(&mut registry);
-        registry.register(Arc::new(WhoAmI));
-        registry
-    })
+    common::operators_with(&[("who-am-i", |_| who_am_i().boxed())])
 }
 
 fn process_of(partition: &Partition) -> u32 {
@@ -63,17 +42,6 @@ fn process_of(partition: &Partition) -> u32 {
 
 async fn workers(client: &Client) -> Vec<WorkerInfo> {
     client.info().await.expect("connected").workers
-}
-
-async fn failure(client: &Client, layer: Layer) -> (TaskErrorKind, String) {
-    let mut graph = TaskGraph::new("failing");
-    let kept = graph.push(layer);
-    graph.keep(kept);
-    let handle = client.submit(graph).await.expect("accepted");
-    match handle.wait().await {
-        Err(ClientError::Task(error)) => (error.kind, error.to_string()),
-        other => panic!("a task error was expected, not {other:?}"),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

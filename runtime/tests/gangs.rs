@@ -8,23 +8,15 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::{cluster, kill, left_in, until};
+use common::{Outcome, cluster, kill, left_in, until};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use transload_gpu::Partition;
 use transload_protocol::{Layer, LayerIndex, TaskErrorKind, TaskGraph, TaskId};
-use transload_runtime::builtin::register_builtin;
-use transload_runtime::{
-    Client, ClientError, Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext,
-};
-
-type Outcome = Result<Vec<Partition>, OperatorError>;
-type Run = fn(TaskContext) -> BoxFuture<'static, Outcome>;
+use transload_runtime::{Client, ClientError, OperatorError, OperatorFactory, TaskContext};
 
 /// How long any of these may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,35 +26,12 @@ fn run_as_worker() {
     common::worker_entry_with(operators());
 }
 
-struct Own {
-    name: &'static str,
-    run: Run,
-}
-
-impl Operator for Own {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn run(&self, task: TaskContext) -> BoxFuture<'static, Outcome> {
-        (self.run)(task)
-    }
-}
-
 fn operators() -> OperatorFactory {
-    Arc::new(|_| {
-        let mut registry = OperatorRegistry::new();
-        register_builtin(&mut registry);
-        let own: [(&'static str, Run); 3] = [
-            ("ring", |task| ring(task, false).boxed()),
-            ("patient-ring", |task| ring(task, true).boxed()),
-            ("one-fails", |task| one_fails(task).boxed()),
-        ];
-        for (name, run) in own {
-            registry.register(Arc::new(Own { name, run }));
-        }
-        registry
-    })
+    common::operators_with(&[
+        ("ring", |task| ring(task, false).boxed()),
+        ("patient-ring", |task| ring(task, true).boxed()),
+        ("one-fails", |task| one_fails(task).boxed()),
+    ])
 }
 
 fn broken(error: impl ToString) -> OperatorError {

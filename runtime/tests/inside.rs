@@ -8,23 +8,17 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::{cluster, kill, left_in, number, run, until};
+use common::{Outcome, cluster, kill, left_in, number, run, until};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use transload_gpu::Partition;
 use transload_protocol::{Blob, Edges, Layer, LayerIndex, TaskErrorKind, TaskGraph};
-use transload_runtime::builtin::{content_byte, register_builtin};
+use transload_runtime::builtin::content_byte;
 use transload_runtime::coordination::CoordinationError;
 use transload_runtime::{
-    Client, ClientError, LocalCluster, Operator, OperatorError, OperatorFactory, OperatorRegistry,
-    TaskContext,
+    Client, ClientError, LocalCluster, Operator, OperatorFactory, TaskContext,
 };
-
-type Outcome = Result<Vec<Partition>, OperatorError>;
-type Run = fn(TaskContext) -> BoxFuture<'static, Outcome>;
 
 /// Bytes of a partition of which three do not fit in the memory of the test that makes ten.
 const LARGE: u32 = 400 << 10;
@@ -37,41 +31,18 @@ fn run_as_worker() {
     common::worker_entry_with(operators());
 }
 
-struct Own {
-    name: &'static str,
-    run: Run,
-}
-
-impl Operator for Own {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn run(&self, task: TaskContext) -> BoxFuture<'static, Outcome> {
-        (self.run)(task)
-    }
-}
-
 fn operators() -> OperatorFactory {
-    Arc::new(|_| {
-        let mut registry = OperatorRegistry::new();
-        register_builtin(&mut registry);
-        let own: [(&'static str, Run); 9] = [
-            ("fibonacci", |task| fibonacci(task).boxed()),
-            ("nested-sleep", |task| nested_sleep(task).boxed()),
-            ("nested-failure", |task| nested_failure(task).boxed()),
-            ("two-waits", |task| two_waits(task).boxed()),
-            ("count", |task| count(task).boxed()),
-            ("produce", |task| produce(task).boxed()),
-            ("deep-sum", |task| deep_sum(task).boxed()),
-            ("leave-behind", |task| leave_behind(task).boxed()),
-            ("busy-holder", |task| busy_holder(task).boxed()),
-        ];
-        for (name, run) in own {
-            registry.register(Arc::new(Own { name, run }));
-        }
-        registry
-    })
+    common::operators_with(&[
+        ("fibonacci", |task| fibonacci(task).boxed()),
+        ("nested-sleep", |task| nested_sleep(task).boxed()),
+        ("nested-failure", |task| nested_failure(task).boxed()),
+        ("two-waits", |task| two_waits(task).boxed()),
+        ("count", |task| count(task).boxed()),
+        ("produce", |task| produce(task).boxed()),
+        ("deep-sum", |task| deep_sum(task).boxed()),
+        ("leave-behind", |task| leave_behind(task).boxed()),
+        ("busy-holder", |task| busy_holder(task).boxed()),
+    ])
 }
 
 fn argument(task: &TaskContext) -> u32 {

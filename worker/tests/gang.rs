@@ -8,7 +8,10 @@
 
 mod common;
 
-use common::{Bench, FIRST, GRAPH, PEER, SELF, fetches, from, messages, part, small, starts, task};
+use common::{
+    Bench, FIRST, GRAPH, PEER, SELF, fetches, from, messages, part, rejoin, resumes, secede, small,
+    starts, task,
+};
 use transload_protocol::{
     Arguments, Attempt, InputSpec, LayerIndex, LayerSpec, OutputSizes, Resources,
     SchedulerToWorker, WorkerMessage,
@@ -41,27 +44,6 @@ fn bench(config: Config) -> Bench {
 
 fn of_slots(slots: u32) -> Config {
     Config::new(Resources::slots(slots), 100)
-}
-
-fn secede(bench: &mut Bench, index: u32) -> Vec<Action> {
-    bench.input(Input::Secede {
-        task: task(index),
-        attempt: FIRST,
-    })
-}
-
-fn rejoin(bench: &mut Bench, index: u32) -> Vec<Action> {
-    bench.input(Input::Rejoin {
-        task: task(index),
-        attempt: FIRST,
-    })
-}
-
-fn resumes(actions: &[Action], index: u32) -> bool {
-    actions.contains(&Action::Resume {
-        task: task(index),
-        attempt: FIRST,
-    })
 }
 
 #[test]

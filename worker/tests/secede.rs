@@ -9,39 +9,11 @@
 mod common;
 
 use common::{
-    Bench, FIRST, PEER, SELF, fetches, from, messages, part, says_cancelled, small, starts, stops,
-    task,
+    Bench, FIRST, PEER, SELF, fetches, from, messages, part, rejoin, resumes, says_cancelled,
+    secede, small, starts, stops, task,
 };
 use transload_protocol::{Attempt, Resources, WorkerMessage};
 use transload_worker::{Action, Config, Input};
-
-fn secede(bench: &mut Bench, index: u32) -> Vec<Action> {
-    bench.input(Input::Secede {
-        task: task(index),
-        attempt: FIRST,
-    })
-}
-
-fn rejoin(bench: &mut Bench, index: u32) -> Vec<Action> {
-    bench.input(Input::Rejoin {
-        task: task(index),
-        attempt: FIRST,
-    })
-}
-
-fn resumes(actions: &[Action], index: u32) -> bool {
-    let resume = Action::Resume {
-        task: task(index),
-        attempt: FIRST,
-    };
-    let rejoined = WorkerMessage::Rejoined {
-        task: task(index),
-        attempt: FIRST,
-    };
-    let resumed = actions.contains(&resume);
-    assert_eq!(resumed, messages(actions).contains(&&rejoined));
-    resumed
-}
 
 #[test]
 fn what_waits_without_its_slot_goes_on_before_what_has_not_started() {

@@ -8,21 +8,68 @@
 )]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use transload_gpu::Partition;
-use transload_protocol::{ClusterInfo, Edges, Layer, LayerIndex, TaskGraph};
-use transload_runtime::builtin::content_byte;
+use transload_protocol::{ClusterInfo, Edges, Layer, LayerIndex, TaskErrorKind, TaskGraph};
+use transload_runtime::builtin::{content_byte, register_builtin};
 use transload_runtime::config::Sources;
 use transload_runtime::{
-    CancellationToken, Client, Config, LocalCluster, LocalClusterOptions, OperatorFactory,
-    WorkerMode, builtin_operators, run_worker,
+    CancellationToken, Client, ClientError, Config, LocalCluster, LocalClusterOptions, Operator,
+    OperatorError, OperatorFactory, OperatorRegistry, TaskContext, WorkerMode, builtin_operators,
+    run_worker,
 };
 
 /// Name of the test that is a worker when this program is called as one.
 const ENTRY: &str = "run_as_worker";
+
+/// What an operator of a test makes.
+pub(crate) type Outcome = Result<Vec<Partition>, OperatorError>;
+/// What it does.
+pub(crate) type Run = fn(TaskContext) -> BoxFuture<'static, Outcome>;
+
+struct Own {
+    name: &'static str,
+    run: Run,
+}
+
+impl Operator for Own {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn run(&self, task: TaskContext) -> BoxFuture<'static, Outcome> {
+        (self.run)(task)
+    }
+}
+
+/// The operators that every worker has, and some of a test's own.
+pub(crate) fn operators_with(own: &'static [(&'static str, Run)]) -> OperatorFactory {
+    Arc::new(|_| {
+        let mut registry = OperatorRegistry::new();
+        register_builtin(&mut registry);
+        for (name, run) in own.iter().copied() {
+            registry.register(Arc::new(Own { name, run }));
+        }
+        registry
+    })
+}
+
+/// The error with which a graph of one layer ends: its kind, and what people are told.
+pub(crate) async fn failure(client: &Client, layer: Layer) -> (TaskErrorKind, String) {
+    let mut graph = TaskGraph::new("failing");
+    let kept = graph.push(layer);
+    graph.keep(kept);
+    let handle = client.submit(graph).await.expect("accepted");
+    match handle.wait().await {
+        Err(ClientError::Task(error)) => (error.kind, error.to_string()),
+        other => panic!("a task error was expected, not {other:?}"),
+    }
+}
 
 /// The body of the test named [`ENTRY`] in each test program: a worker when the last argument is a scheduler's address.
 pub(crate) fn worker_entry() {

@@ -366,3 +366,34 @@ pub fn failure(actions: &[Action], index: u32) -> Option<(TaskErrorKind, String)
             _ => None,
         })
 }
+
+/// The operator of a task waits for something, without its slots.
+pub fn secede(bench: &mut Bench, index: u32) -> Vec<Action> {
+    bench.input(Input::Secede {
+        task: task(index),
+        attempt: FIRST,
+    })
+}
+
+/// It has what it waited for.
+pub fn rejoin(bench: &mut Bench, index: u32) -> Vec<Action> {
+    bench.input(Input::Rejoin {
+        task: task(index),
+        attempt: FIRST,
+    })
+}
+
+/// Whether it goes on, and the scheduler hears of that.
+pub fn resumes(actions: &[Action], index: u32) -> bool {
+    let resume = Action::Resume {
+        task: task(index),
+        attempt: FIRST,
+    };
+    let rejoined = WorkerMessage::Rejoined {
+        task: task(index),
+        attempt: FIRST,
+    };
+    let resumed = actions.contains(&resume);
+    assert_eq!(resumed, messages(actions).contains(&&rejoined));
+    resumed
+}
