@@ -16,9 +16,7 @@ use transload_gpu::Partition;
 use transload_protocol::{Blob, Edges, Layer, LayerIndex, TaskErrorKind, TaskGraph};
 use transload_runtime::builtin::content_byte;
 use transload_runtime::coordination::CoordinationError;
-use transload_runtime::{
-    Client, ClientError, LocalCluster, Operator, OperatorFactory, TaskContext,
-};
+use transload_runtime::{Client, ClientError, LocalCluster, OperatorFactory, TaskContext};
 
 /// Bytes of a partition of which three do not fit in the memory of the test that makes ten.
 const LARGE: u32 = 400 << 10;
