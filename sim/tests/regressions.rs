@@ -109,6 +109,10 @@ const SEEDS: &[(u64, &str)] = &[
         72_590,
         "five queued tasks that two without their slots held up filled a worker's queue, and nothing else got in",
     ),
+    (
+        208_865,
+        "the slot of a queued member that failed for lack of disk went to nobody, though a task waited to have its own back",
+    ),
 ];
 
 #[test]

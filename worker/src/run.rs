@@ -27,7 +27,7 @@ impl Worker {
         self.give_back_held_up(turn);
         loop {
             self.spill_excess(turn);
-            self.start_tasks(turn);
+            while self.start_tasks(turn) {}
             let before = self.pressure;
             self.pressure = self.request_inputs(turn);
             let is_over = before != Pressure::Calm && self.pressure == Pressure::Calm;
@@ -79,9 +79,10 @@ impl Worker {
         has_bytes(input) && (is_read || self.running.contains_key(&input.partition.task))
     }
 
-    fn start_tasks(&mut self, turn: &mut Turn<'_>) {
+    /// Whether a task has failed instead: others may be waiting for what it occupied.
+    fn start_tasks(&mut self, turn: &mut Turn<'_>) -> bool {
         if self.queue.is_empty() && self.rejoining.is_empty() {
-            return;
+            return false;
         }
         let mut free = self.resume_tasks(turn);
         let mut ahead = self.room_ahead();
@@ -89,7 +90,7 @@ impl Worker {
         while let Some(place) = self.place_after(cursor) {
             if free.slots == 0 && self.slotless == 0 && ahead == 0 {
                 // A long queue behind busy slots costs nothing.
-                return;
+                return false;
             }
             cursor = Some(place);
             if !self.store.is_ready(place) {
@@ -97,7 +98,7 @@ impl Worker {
                     Pressure::Starved { head, .. } | Pressure::Overcommitted { head }
                         if head == place =>
                     {
-                        return;
+                        return false;
                     }
                     Pressure::Starved { .. } | Pressure::Overcommitted { .. } | Pressure::Calm => {
                         continue;
@@ -134,10 +135,14 @@ impl Worker {
             let is_source = queued.inputs.is_empty();
             match self.permission(is_source) {
                 Permission::Start => self.start(place, slot, turn),
-                Permission::Wait => return,
-                Permission::Refuse => self.fail_for_lack_of_disk(place, turn),
+                Permission::Wait => return false,
+                Permission::Refuse => {
+                    self.fail_for_lack_of_disk(place, turn);
+                    return true;
+                }
             }
         }
+        false
     }
 
     /// An earlier attempt of the task runs, or something of its outputs is not gone yet.

@@ -9,8 +9,8 @@
 mod common;
 
 use common::{
-    Bench, FIRST, GRAPH, PEER, SELF, fetches, from, messages, part, rejoin, resumes, secede, small,
-    starts, task,
+    Bench, FIRST, GRAPH, PEER, SELF, failure, fetches, from, messages, part, rejoin, resumes,
+    secede, small, spills, starts, task,
 };
 use transload_protocol::{
     Arguments, Attempt, InputSpec, LayerIndex, LayerSpec, OutputSizes, Resources,
@@ -195,4 +195,17 @@ fn what_a_member_made_is_told_with_its_incarnation_after_a_broken_connection() {
     let sizes = OutputSizes::of(&[10]);
     assert_eq!(inventory.stored, [(task(1), sizes), (task(2), sizes)]);
     assert_eq!(inventory.of_gangs, [(task(1), FIRST)]);
+}
+
+#[test]
+fn a_member_that_fails_for_lack_of_disk_leaves_its_slot_to_the_task_that_waits_for_it() {
+    let mut bench = bench(small());
+    bench.assign(2, &[]);
+    secede(&mut bench, 2);
+    assert!(spills(&bench.make(5, &[120]), part(5)), "too much");
+    assert!(!starts(&bench.assign_as(1, FIRST, GANG, &[]), 1));
+    assert!(!resumes(&rejoin(&mut bench, 2), 2), "its slot is taken");
+    let refused = bench.spill_failed(part(5));
+    assert!(failure(&refused, 1).is_some(), "{refused:?}");
+    assert!(resumes(&refused, 2), "{refused:?}");
 }
