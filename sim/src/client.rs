@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    ClientId, ClientMessage, GraphId, GraphOutcome, OutputLocation, PartitionId, TaskGraph, TaskId,
-    Time, WorkerId,
+    ClientId, ClientMessage, GraphId, GraphOutcome, OutputLocation, PartitionId, RequestId,
+    TaskGraph, TaskId, Time, WorkerId,
 };
 
 use crate::graphs::GraphPlan;
@@ -15,16 +15,43 @@ use crate::world::{Step, World};
 mod messages;
 mod reading;
 mod script;
+mod sharing;
+
+use sharing::Shares;
 
 /// What a client does by its script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Connect,
-    Submit { graph: usize },
-    Cancel { graph: usize },
-    ReleaseEarly { graph: usize },
-    Read { graph: usize },
-    Release { graph: usize },
+    Submit {
+        graph: usize,
+    },
+    Cancel {
+        graph: usize,
+    },
+    ReleaseEarly {
+        graph: usize,
+    },
+    Read {
+        graph: usize,
+    },
+    Release {
+        graph: usize,
+    },
+    /// Its handle of a graph is dropped.
+    Leave {
+        graph: usize,
+    },
+    /// What was scattered is not offered any more.
+    KeepNoCopy {
+        graph: usize,
+    },
+    Share,
+    LetGo {
+        request: RequestId,
+    },
+    /// All names are taken away.
+    Sweep,
     Chatter,
     Vanish,
     Shutdown,
@@ -73,6 +100,8 @@ struct Submission {
     reading: bool,
     cancelled: bool,
     released_early: bool,
+    /// Its handle is dropped: nothing more is said of it that counts.
+    left: bool,
     /// It imports what may be gone.
     may_be_refused: bool,
 }
@@ -98,6 +127,7 @@ pub(crate) struct Client {
     peers: BTreeMap<WorkerId, usize>,
     submissions: Vec<Submission>,
     fetching: BTreeMap<PartitionId, u64>,
+    shares: Shares,
     leaves_when_done: bool,
     shuts_down: bool,
     /// Its connection is broken; it will come back.
@@ -112,7 +142,9 @@ impl Client {
     /// Whether the client waits for nothing and holds nothing.
     pub(crate) fn is_done(&self) -> bool {
         self.presence == Presence::Gone
-            || (self.id.is_some() && self.submissions.iter().all(|it| it.status == Status::Over))
+            || (self.id.is_some()
+                && self.submissions.iter().all(|it| it.status == Status::Over)
+                && self.shares.are_over())
     }
 
     /// Tasks that this client still waits for, for the message of a hang.
@@ -128,6 +160,7 @@ impl Client {
                     .filter(|index| !it.located.contains_key(index) && !it.read.contains(index))
                     .map(move |index| TaskId { graph, index })
             })
+            .chain(self.shares.waits_for())
             .collect()
     }
 
@@ -188,6 +221,7 @@ impl Client {
                 partitions.extend(outputs.map(|output| PartitionId { task, output }));
             }
         }
+        partitions.extend(self.shared_on(worker));
         partitions
     }
 
@@ -206,6 +240,7 @@ impl Client {
                 it.read
             ));
         }
+        text.push_str(&self.shares.describe());
         text
     }
 
@@ -263,12 +298,14 @@ impl Client {
                 rest.push(ClientMessage::Release { tasks });
             }
         }
+        let (holds, shared) = self.share_again();
+        rest.extend(shared);
         self.send(
             world,
             ClientMessage::Resume {
                 accepted,
                 submitted,
-                holds: Vec::new(),
+                holds,
             },
         );
         for message in rest {
@@ -290,6 +327,7 @@ impl Client {
         let is_over = submission.held.is_empty() && submission.status == Status::Held;
         if is_over {
             submission.status = Status::Over;
+            world.no_longer_wanted(id);
         }
         let task = |index: &u32| TaskId {
             graph: id,
@@ -330,6 +368,7 @@ impl Client {
         submission.located.clear();
         submission.partly_read.clear();
         if let Some(id) = submission.id {
+            world.no_longer_wanted(id);
             self.fetching.retain(|partition, fetch| {
                 let stays = partition.task.graph != id;
                 if !stays {
@@ -374,6 +413,9 @@ impl Client {
             return;
         }
         self.presence = Presence::Gone;
+        self.shares.end();
+        world.wanted.retain(|graph| Some(graph.client) != self.id);
+        world.offered.retain(|graph| Some(graph.client) != self.id);
         self.up_until = if orderly {
             self.up.last()
         } else {

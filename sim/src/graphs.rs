@@ -40,6 +40,8 @@ pub(crate) struct GraphPlan {
     /// Bytes of the largest partition.
     partition_bytes: u64,
     pub(crate) sizes_vary: bool,
+    /// Its tasks fetch what they make from their client, as long as that offers it.
+    pub(crate) is_scattered: bool,
 }
 
 impl GraphPlan {
@@ -220,6 +222,24 @@ pub(crate) fn importing_graph(
     Some(plan_of(graph, scenario, random, values))
 }
 
+/// A client's own partitions, to be spread among the workers.
+pub(crate) fn scattered_graph(
+    scenario: &Scenario,
+    random: &mut Random,
+) -> Result<GraphPlan, String> {
+    let mut graph = TaskGraph::new(format!("scattered {:x}", random.next()));
+    let tasks = random.small(1, scenario.tasks_per_layer);
+    let mut layer = Layer::new("scattered", "op-0", tasks);
+    layer.retries = random.small(0, scenario.retries);
+    let layer = graph.push(layer);
+    graph.keep(layer);
+    let plan = plan_of(graph, scenario, random, |_| None)?;
+    Ok(GraphPlan {
+        is_scattered: true,
+        ..plan
+    })
+}
+
 fn plan_of(
     graph: TaskGraph,
     scenario: &Scenario,
@@ -236,6 +256,7 @@ fn plan_of(
         fates,
         partition_bytes: scenario.partition_bytes,
         sizes_vary: scenario.sizes_vary,
+        is_scattered: false,
     })
 }
 

@@ -135,6 +135,10 @@ pub struct Scenario {
 
     /// Chance that a graph imports results of another one.
     pub import_per_mille: u32,
+    /// Chance that a client holds results of others, gives them names, and drops handles of its own graphs.
+    pub share_per_mille: u32,
+    /// Chance that a graph is something that its client scatters.
+    pub scatter_per_mille: u32,
     /// Chance that a client cancels a graph.
     pub cancel_per_mille: u32,
     /// Chance that a client releases some of what it holds without having read it.
@@ -217,6 +221,8 @@ impl Scenario {
             respawn_per_mille: 1_000,
             calm_after_micros: 1_000_000,
             import_per_mille: 0,
+            share_per_mille: 0,
+            scatter_per_mille: 0,
             cancel_per_mille: 0,
             release_early_per_mille: 0,
             stream_per_mille: 300,
@@ -248,6 +254,10 @@ impl Scenario {
         scenario.unschedulable_grace_ms = random.pick(&[0, 100, 2_000], 0);
         scenario.gang_per_mille = random.pick(&[0, 0, 200, 500], 0);
         scenario.held_per_mille = random.pick(&[0, 0, 200], 0);
+        scenario.share_per_mille = random.pick(&[0, 0, 500, 1_000], 0);
+        if scenario.share_per_mille > 0 {
+            scenario.scatter_per_mille = random.pick(&[0, 300], 0);
+        }
         scenario
     }
 

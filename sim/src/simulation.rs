@@ -47,6 +47,8 @@ pub struct Simulation {
     /// What each process was told to run and has not answered, as the scheduler's connection sees it.
     assigned: BTreeMap<usize, BTreeSet<TaskId>>,
     stopped: bool,
+    /// Somebody came to take all names away.
+    is_swept: bool,
     /// While nothing is on its way: until when to wait for something to come of it.
     rest_until: Option<Time>,
     /// Until when the scheduler does nothing.
@@ -148,6 +150,7 @@ impl Simulation {
             workers: BTreeMap::new(),
             assigned: BTreeMap::new(),
             stopped: false,
+            is_swept: false,
             rest_until: None,
             stalled_until: Time::default(),
             steps: 0,

@@ -1,6 +1,6 @@
 //! What all parts of a simulation share: the clock, chance, the agenda, fetches under way, and what was done to whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{GraphId, LayerIndex, PartitionId, TaskErrorKind, TaskId, Time, WorkerId};
@@ -86,6 +86,14 @@ pub(crate) struct World {
     pub(crate) injected: BTreeMap<TaskId, Injected>,
     pub(crate) fetches: BTreeMap<u64, Fetch>,
     pub(crate) gangs: Gangs,
+    /// Graphs that their owners have submitted and still need.
+    pub(crate) wanted: BTreeSet<GraphId>,
+    /// Graphs that were cancelled by their owners.
+    pub(crate) cancelled: BTreeSet<GraphId>,
+    /// Graphs of which something may have a name.
+    pub(crate) named: BTreeSet<GraphId>,
+    /// What was scattered and its client still offers.
+    pub(crate) offered: BTreeSet<GraphId>,
     pub(crate) report: Report,
     /// Graphs that tasks may still submit.
     graphs_within_tasks: u32,
@@ -104,6 +112,10 @@ impl World {
             injected: BTreeMap::new(),
             fetches: BTreeMap::new(),
             gangs: Gangs::default(),
+            wanted: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
+            named: BTreeSet::new(),
+            offered: BTreeSet::new(),
             report: Report {
                 seed: scenario.seed,
                 ..Report::default()
@@ -176,6 +188,18 @@ impl World {
     /// Whether a graph that is submitted now imports something. No chance is taken where none ever does.
     pub(crate) const fn imports(&mut self) -> bool {
         let per_mille = self.scenario.import_per_mille;
+        per_mille > 0 && self.random.chance(per_mille)
+    }
+
+    /// The owner of a graph needs nothing of it any more, and offers nothing for it.
+    pub(crate) fn no_longer_wanted(&mut self, graph: GraphId) {
+        self.wanted.remove(&graph);
+        self.offered.remove(&graph);
+    }
+
+    /// Whether a client scatters something instead of having it made. No chance is taken where none ever does.
+    pub(crate) const fn scatters(&mut self) -> bool {
+        let per_mille = self.scenario.scatter_per_mille;
         per_mille > 0 && self.random.chance(per_mille)
     }
 

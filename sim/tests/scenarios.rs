@@ -349,3 +349,53 @@ fn tasks_that_take_longer_than_their_siblings_are_told_of_while_workers_die() {
         outcome.of("graphs submitted")
     );
 }
+
+#[test]
+fn what_others_hold_of_a_graph_outlives_its_owner_and_nothing_is_left_in_the_end() {
+    let outcome = run(|scenario| {
+        scenario.clients = 3;
+        scenario.graphs_per_client = 3;
+        scenario.share_per_mille = 1_000;
+        scenario.import_per_mille = 300;
+        scenario.vanish_per_mille = 300;
+        scenario.layer_kept_per_mille = 1_000;
+        scenario.hold_micros = 300_000;
+        scenario.kills = 2;
+        scenario.worker_deaths_per_task = 100;
+    });
+    assert!(
+        outcome.of("outputs of others read") > SEEDS,
+        "{:?}",
+        outcome.0
+    );
+    assert!(outcome.of("graphs left") > SEEDS / 2, "{:?}", outcome.0);
+    assert_eq!(outcome.of("graphs failed"), 0);
+}
+
+#[test]
+fn names_and_holds_outlive_their_scheduler() {
+    let outcome = run(|scenario| {
+        scenario.clients = 3;
+        scenario.share_per_mille = 1_000;
+        scenario.scheduler_crashes = 3;
+        scenario.layer_kept_per_mille = 1_000;
+    });
+    assert!(outcome.of("scheduler crashes") > SEEDS);
+    assert!(outcome.of("names given") > SEEDS);
+    assert!(outcome.of("outputs of others read") > SEEDS / 2);
+}
+
+#[test]
+fn what_was_scattered_is_lost_with_its_worker_once_its_client_keeps_no_copy() {
+    let outcome = run(|scenario| {
+        scenario.clients = 3;
+        scenario.share_per_mille = 1_000;
+        scenario.scatter_per_mille = 1_000;
+        scenario.kills = 4;
+        scenario.hold_micros = 1_000_000;
+        scenario.worker_deaths_per_task = 100;
+    });
+    assert!(outcome.of("graphs scattered") > SEEDS);
+    assert!(outcome.of("copies given up") > 0);
+    assert!(outcome.of("graphs failed") + outcome.of("holds ended") > 0);
+}

@@ -3,10 +3,38 @@
 use transload_protocol::{GraphId, GraphOutcome, OutputLocation, OutputSizes, SchedulerToClient};
 
 use super::{Act, Client, Presence, Status};
+use crate::graphs::GraphPlan;
 use crate::judge;
 use crate::network::Happening;
 use crate::process::process_at;
 use crate::world::{Step, World};
+
+/// Whether what is said of an output is true of what its task makes.
+pub(super) fn check_output(plan: &GraphPlan, output: &OutputLocation) -> Step {
+    let task = output.task;
+    let is_kept = plan
+        .compiled
+        .locate(task.index)
+        .is_some_and(|(layer, _)| plan.compiled.is_kept(layer));
+    if !is_kept {
+        return Err(format!("output {task} is ready, but nobody keeps it"));
+    }
+    let sizes: Vec<u64> = plan
+        .values_of(task.index)
+        .iter()
+        .map(|value| plan.bytes_of(*value, 0))
+        .collect();
+    let sizes = OutputSizes::of(&sizes);
+    let are_alike = plan.sizes_vary && sizes.outputs == output.sizes.outputs;
+    if sizes == output.sizes || are_alike {
+        Ok(())
+    } else {
+        Err(format!(
+            "output {task} has sizes {:?}, not {sizes:?}",
+            output.sizes
+        ))
+    }
+}
 
 impl Client {
     pub(crate) fn on_message(&mut self, world: &mut World, message: SchedulerToClient) -> Step {
@@ -21,9 +49,9 @@ impl Client {
                 Ok(())
             }
             SchedulerToClient::Accepted { graph } => {
-                let submission = self.position(graph)?;
-                self.expect(submission, Status::Submitted, "Accepted")?;
-                if let Some(submission) = self.submissions.get_mut(submission) {
+                let position = self.position(graph)?;
+                self.expect(position, Status::Submitted, "Accepted")?;
+                if let Some(submission) = self.submissions.get_mut(position) {
                     if submission.plan.is_none() {
                         return Err(format!(
                             "graph {graph} was accepted though it breaks a rule"
@@ -31,6 +59,7 @@ impl Client {
                     }
                     submission.status = Status::Running;
                 }
+                self.plan_to_leave(world, position);
                 Ok(())
             }
             SchedulerToClient::Rejected { graph, error } => {
@@ -48,9 +77,13 @@ impl Client {
             }
             SchedulerToClient::OutputReady { output } => self.on_ready(world, output),
             SchedulerToClient::OutputLost { task } => {
-                let submission = self.position(task.graph)?;
                 world.count("outputs lost");
                 self.forget_fetches(world, task);
+                self.forget_shared(task);
+                if Some(task.graph.client) != self.id {
+                    return Ok(());
+                }
+                let submission = self.position(task.graph)?;
                 if let Some(submission) = self.submissions.get_mut(submission) {
                     submission.located.remove(&task.index);
                 }
@@ -68,9 +101,7 @@ impl Client {
             | SchedulerToClient::Info { .. }
             | SchedulerToClient::Events { .. }
             | SchedulerToClient::Coordinated { .. } => Ok(()),
-            SchedulerToClient::Shared { request, .. } => {
-                Err(format!("client {} never asked {request}", self.index))
-            }
+            SchedulerToClient::Shared { request, answer } => self.on_shared(world, request, answer),
             SchedulerToClient::ShuttingDown => {
                 self.close(world, true);
                 Ok(())
@@ -98,6 +129,9 @@ impl Client {
 
     fn on_ready(&mut self, world: &mut World, output: OutputLocation) -> Step {
         let task = output.task;
+        if Some(task.graph.client) != self.id {
+            return self.on_shared_output(world, output);
+        }
         let graph = self.position(task.graph)?;
         let Some(submission) = self.submissions.get_mut(graph) else {
             return Ok(());
@@ -113,26 +147,7 @@ impl Client {
         let Some(plan) = &submission.plan else {
             return Err(format!("output {task} of a refused graph"));
         };
-        let is_kept = plan
-            .compiled
-            .locate(task.index)
-            .is_some_and(|(layer, _)| plan.compiled.is_kept(layer));
-        if !is_kept {
-            return Err(format!("output {task} is ready, but nobody keeps it"));
-        }
-        let sizes: Vec<u64> = plan
-            .values_of(task.index)
-            .iter()
-            .map(|value| plan.bytes_of(*value, 0))
-            .collect();
-        let sizes = OutputSizes::of(&sizes);
-        let are_alike = plan.sizes_vary && sizes.outputs == output.sizes.outputs;
-        if !(sizes == output.sizes || are_alike) {
-            return Err(format!(
-                "output {task} has sizes {:?}, not {sizes:?}",
-                output.sizes
-            ));
-        }
+        check_output(plan, &output)?;
         if submission.held.contains(&task.index) {
             submission.located.insert(task.index, output);
             if submission.streams || submission.reading {
@@ -147,6 +162,9 @@ impl Client {
         // A finished graph may still fail, when an output is lost and cannot be made again: the client may hold it, or may
         // have let go of it while the news was on its way.
         let it = self.submissions.get(graph);
+        if it.is_some_and(|it| it.left) {
+            return Ok(());
+        }
         let has_finished = it.is_some_and(|it| it.outcome == Some(GraphOutcome::Finished));
         if has_finished && !matches!(outcome, GraphOutcome::Failed(_)) {
             // It was told again after a broken connection; or it was cancelled while some of it had to be made again.

@@ -4,7 +4,7 @@ use transload_protocol::{ClientMessage, PartitionId, TaskId};
 
 use super::{Act, Client, Status};
 use crate::network::{FetchAnswer, Happening};
-use crate::world::{Reader, Step, World};
+use crate::world::{Fetch, Reader, Step, World};
 
 impl Client {
     /// Reads all that a graph has ready, and from now on whatever becomes ready.
@@ -72,7 +72,7 @@ impl Client {
             .iter()
             .position(|it| it.id == Some(partition.task.graph))
         else {
-            return Ok(());
+            return self.fetched_shared(world, &ended, answer);
         };
         let reason = match answer {
             FetchAnswer::Arrived { value, bytes } => {
@@ -82,18 +82,38 @@ impl Client {
             FetchAnswer::TimedOut => "timed out",
             FetchAnswer::Failed(reason) => reason,
         };
-        self.forget_fetches(world, partition.task);
         if let Some(submission) = self.submissions.get_mut(graph) {
             submission.located.remove(&partition.task.index);
         }
+        self.tell_unreachable(world, &ended, reason);
+        Ok(())
+    }
+
+    /// The answer to a fetch of what another's graph made is here.
+    fn fetched_shared(&mut self, world: &mut World, ended: &Fetch, answer: &FetchAnswer) -> Step {
+        let reason = match answer {
+            FetchAnswer::Arrived { value, bytes } => {
+                return self.receive_shared(world, ended.partition, (*value, *bytes));
+            }
+            FetchAnswer::Gone => "not here",
+            FetchAnswer::TimedOut => "timed out",
+            FetchAnswer::Failed(reason) => reason,
+        };
+        self.tell_unreachable(world, ended, reason);
+        Ok(())
+    }
+
+    fn tell_unreachable(&mut self, world: &mut World, ended: &Fetch, reason: &str) {
+        let task = ended.partition.task;
+        self.forget_fetches(world, task);
+        self.forget_shared(task);
         world.count("outputs unreachable");
         let message = ClientMessage::Unreachable {
-            task: partition.task,
+            task,
             worker: ended.from,
             reason: reason.to_owned(),
         };
         self.send(world, message);
-        Ok(())
     }
 
     fn receive(

@@ -7,8 +7,8 @@ use transload_protocol::{
     ClientId, ClientMessage, GraphId, Layer, LayerIndex, TaskGraph, TaskId, Time, WorkerId,
 };
 
-use super::{Act, Client, Presence, Status, Submission};
-use crate::graphs::{importing_graph, random_graph};
+use super::{Act, Client, Presence, Shares, Status, Submission};
+use crate::graphs::{importing_graph, random_graph, scattered_graph};
 use crate::network::Happening;
 use crate::world::{Step, World};
 
@@ -33,6 +33,7 @@ impl Client {
                 plan.push((submits + later, Act::ReleaseEarly { graph }));
             }
         }
+        plan.extend(plan_to_share(graphs, (connects, horizon), world));
         for _ in 0..world.random.small(0, world.scenario.chatter) {
             plan.push((connects + world.random.below(horizon + 1), Act::Chatter));
         }
@@ -53,6 +54,7 @@ impl Client {
             up_until: Time::from_micros(u64::MAX),
             submissions,
             fetching: BTreeMap::new(),
+            shares: Shares::default(),
             leaves_when_done: world.random.chance(500),
             is_cut_off: false,
             shuts_down: index == 0 && world.random.chance(world.scenario.shutdown_per_mille),
@@ -84,10 +86,35 @@ impl Client {
             submissions: vec![submission],
             fetching: BTreeMap::new(),
             peers: BTreeMap::new(),
+            shares: Shares::default(),
             leaves_when_done: true,
             shuts_down: false,
             is_cut_off: false,
         })
+    }
+
+    /// A client that comes when all others have what they want, and takes all names away.
+    pub(crate) fn sweeper(index: usize, world: &mut World) -> Self {
+        for act in [Act::Connect, Act::Sweep] {
+            let happening = Happening::ClientActs { client: index, act };
+            let later = if act == Act::Sweep { 1_000_000 } else { 0 };
+            world.agenda.push(world.now.after_micros(later), happening);
+        }
+        Self {
+            index,
+            id: None,
+            presence: Presence::Planned,
+            up: world.link(),
+            down: world.link(),
+            up_until: Time::from_micros(u64::MAX),
+            submissions: Vec::new(),
+            fetching: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            shares: Shares::default(),
+            leaves_when_done: true,
+            shuts_down: false,
+            is_cut_off: false,
+        }
     }
 
     /// The scheduler's welcome is here.
@@ -132,6 +159,16 @@ impl Client {
                 let held: Vec<u32> = held.into_iter().flatten().collect();
                 self.release(world, graph, &held)?;
             }
+            Act::Leave { graph } => self.leave(world, graph),
+            Act::KeepNoCopy { graph } => {
+                let id = self.submissions.get(graph).and_then(|it| it.id);
+                if id.is_some_and(|id| world.offered.remove(&id)) {
+                    world.count("copies given up");
+                }
+            }
+            Act::Share => self.share(world),
+            Act::LetGo { request } => self.let_go(world, request),
+            Act::Sweep => self.sweep(world),
             Act::Chatter => self.chatter(world),
             Act::Vanish => {
                 world.count("clients vanished");
@@ -162,6 +199,11 @@ impl Client {
         submission.status = Status::Submitted;
         if let Some(plan) = &submission.plan {
             world.plans.insert(id, Arc::clone(plan));
+            world.wanted.insert(id);
+            if plan.is_scattered {
+                world.count("graphs scattered");
+                world.offered.insert(id);
+            }
         }
         let tasks = submission.tasks.clone();
         world.count("graphs submitted");
@@ -179,6 +221,7 @@ impl Client {
             return;
         }
         submission.cancelled = true;
+        world.cancelled.insert(id);
         world.count("graphs cancelled");
         self.send(world, ClientMessage::Cancel { graph: id });
         if world.random.chance(200) {
@@ -191,6 +234,33 @@ impl Client {
         {
             self.end(world, graph);
         }
+    }
+
+    /// Now and then the handle of a graph is dropped some time after the graph was accepted.
+    pub(super) fn plan_to_leave(&self, world: &mut World, graph: usize) {
+        let is_own = (self.submissions.get(graph)).is_some_and(|it| it.tasks.parent.is_none());
+        if world.scenario.share_per_mille > 0 && is_own && world.random.chance(200) {
+            let client = self.index;
+            let act = Act::Leave { graph };
+            world.soon(
+                world.scenario.hold_micros,
+                Happening::ClientActs { client, act },
+            );
+        }
+    }
+
+    /// Drops its handle of a graph: it goes on as far as others need it.
+    fn leave(&mut self, world: &mut World, graph: usize) {
+        let Some(submission) = self.submissions.get_mut(graph) else {
+            return;
+        };
+        let (Some(id), Status::Running | Status::Held) = (submission.id, &submission.status) else {
+            return;
+        };
+        submission.left = true;
+        world.count("graphs left");
+        self.send(world, ClientMessage::Leave { graph: id });
+        self.end(world, graph);
     }
 
     fn release_early(&mut self, world: &mut World, graph: usize) -> Step {
@@ -237,11 +307,34 @@ impl Client {
             2 if !self.submissions.iter().any(is_live) => {
                 ClientMessage::Release { tasks: vec![task] }
             }
-            3 if !self.submissions.iter().any(is_live) => ClientMessage::Cancel { graph },
+            3 if !self.submissions.iter().any(is_live) => {
+                // Others may still hold something of it.
+                world.cancelled.insert(graph);
+                ClientMessage::Cancel { graph }
+            }
             _ => ClientMessage::Explain { task },
         };
         self.send(world, message);
     }
+}
+
+/// What a client with so many graphs does with others, if it does. No chance is taken where none ever does.
+fn plan_to_share(graphs: u32, (from, horizon): (u64, u64), world: &mut World) -> Vec<(u64, Act)> {
+    let per_mille = world.scenario.share_per_mille;
+    if per_mille == 0 || !world.random.chance(per_mille) {
+        return Vec::new();
+    }
+    let mut plan = Vec::new();
+    for _ in 0..world.random.small(1, 8) {
+        plan.push((from + world.random.below(horizon + 1), Act::Share));
+    }
+    for graph in 0..graphs as usize {
+        if world.random.chance(300) {
+            let at = from + world.random.below(horizon + 1);
+            plan.push((at, Act::KeepNoCopy { graph }));
+        }
+    }
+    plan
 }
 
 impl Submission {
@@ -266,7 +359,11 @@ impl Submission {
     fn random(world: &mut World) -> Result<Self, String> {
         let is_bad = world.random.chance(world.scenario.bad_graph_per_mille);
         let scenario = world.scenario.clone();
-        let plan = random_graph(&scenario, &mut world.random)?;
+        let plan = if world.scatters() && !is_bad {
+            scattered_graph(&scenario, &mut world.random)?
+        } else {
+            random_graph(&scenario, &mut world.random)?
+        };
         let mut tasks = plan.compiled.to_graph();
         if is_bad {
             let past_the_end = LayerIndex(u32::try_from(tasks.layers.len()).unwrap_or(u32::MAX));
@@ -303,6 +400,7 @@ impl Submission {
             reading: false,
             cancelled: false,
             released_early: false,
+            left: false,
             may_be_refused: false,
         }
     }

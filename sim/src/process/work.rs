@@ -59,7 +59,9 @@ impl Process {
         let injected = world.injected(task);
         injected.runs += 1;
         let runs = injected.runs;
+        let is_offered = !plan.is_scattered || world.offered.contains(&task.graph);
         let outcome = match plan.fate(task.index) {
+            _ if !is_offered => Outcome::Fails(TaskErrorKind::Operator),
             Fate::Fails(kind) => Outcome::Fails(kind),
             Fate::Flaky { kind, times } if runs <= times => Outcome::Fails(kind),
             Fate::Deadly { times } if runs <= times => Outcome::KillsTheProcess,

@@ -15,6 +15,7 @@ const REST_MICROS: u64 = 1_500_000;
 impl Simulation {
     /// Whether the run is over: every client is content, nothing is on its way, and nothing came of waiting a while.
     pub(super) fn has_ended(&mut self) -> Result<bool, String> {
+        self.sweep_names();
         if self.world.agenda.has_work() || !self.world.calm {
             self.rest_until = None;
             return Ok(false);
@@ -35,6 +36,17 @@ impl Simulation {
         } else {
             Err(self.picture("hang: nobody does anything any more"))
         }
+    }
+
+    /// Has all names taken away as soon as nobody else wants anything: they outlive their clients.
+    fn sweep_names(&mut self) {
+        let is_swept = self.is_swept || self.world.scenario.share_per_mille == 0;
+        if is_swept || !self.world.calm || !self.clients.iter().all(Client::is_done) {
+            return;
+        }
+        self.is_swept = true;
+        let client = Client::sweeper(self.clients.len(), &mut self.world);
+        self.clients.push(client);
     }
 
     /// What is stuck, and why, in the scheduler's own words.
@@ -86,7 +98,8 @@ impl Simulation {
                 // What is found of gangs is settled when all workers are back.
                 let is_unsettled =
                     self.scheduler.is_recovering() && self.world.gang_of(task).is_some();
-                let is_needed = owner.may_hold(task, worker) || self.is_imported(task.graph);
+                let is_needed =
+                    owner.may_hold(task, worker) || self.is_needed_by_others(task.graph);
                 if !is_needed && !is_unsettled {
                     return Err(format!(
                         "process {} holds {partition}, which nobody needs there\n{}",
@@ -111,12 +124,13 @@ impl Simulation {
         Ok(())
     }
 
-    /// Whether a graph that is not over may read results of that one, be it through others that are.
-    fn is_imported(&self, graph: GraphId) -> bool {
+    /// Whether a graph that is not over may read results of that one, be it through others that are, or somebody may hold some.
+    fn is_needed_by_others(&self, graph: GraphId) -> bool {
         let mut seen = BTreeSet::from([graph]);
         let mut sources = vec![graph];
         while let Some(source) = sources.pop() {
-            if self.clients.iter().any(|it| it.imports_from(source)) {
+            let needs = |it: &Client| it.imports_from(source) || it.shares(source);
+            if self.world.named.contains(&source) || self.clients.iter().any(needs) {
                 return true;
             }
             let plans = self.world.plans.iter();
