@@ -113,6 +113,10 @@ const SEEDS: &[(u64, &str)] = &[
         208_865,
         "the slot of a queued member that failed for lack of disk went to nobody, though a task waited to have its own back",
     ),
+    (
+        1_036_286,
+        "a task took the last slot in the step in which a member of a gang had begun on less than it asks for",
+    ),
 ];
 
 #[test]

@@ -112,11 +112,11 @@ impl Worker {
                 continue;
             };
             let slot = if queued.layer.gang {
-                let slot = self.slot_of_member(queued);
-                if slot == Slot::Held && !queued.is_reserved {
+                if !queued.is_reserved {
+                    // Also where it is less than the member asks for, which waits for it then.
                     free.set_aside(&queued.layer.resources);
                 }
-                Some(slot)
+                Some(self.slot_of_member(queued))
             } else if free.take(&queued.layer.resources) {
                 Some(Slot::Held)
             } else if ahead > 0 && may_go_ahead(&queued.layer.resources) {

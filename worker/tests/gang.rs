@@ -14,7 +14,7 @@ use common::{
 };
 use transload_protocol::{
     Arguments, Attempt, InputSpec, LayerIndex, LayerSpec, OutputSizes, Resources,
-    SchedulerToWorker, WorkerMessage,
+    SchedulerToWorker, TaskAssignment, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input};
 
@@ -22,6 +22,10 @@ use transload_worker::{Action, Config, Input};
 const GANG: u32 = 7;
 
 fn bench(config: Config) -> Bench {
+    with_members_of(1, config)
+}
+
+fn with_members_of(slots: u32, config: Config) -> Bench {
     let mut bench = Bench::new(config);
     let spec = LayerSpec {
         name: "gang".to_owned(),
@@ -30,7 +34,7 @@ fn bench(config: Config) -> Bench {
         first_task: 0,
         outputs: 1,
         inputs: vec![InputSpec::Listed],
-        resources: Resources::slots(1),
+        resources: Resources::slots(slots),
         fused: None,
         gang: true,
     };
@@ -208,4 +212,23 @@ fn a_member_that_fails_for_lack_of_disk_leaves_its_slot_to_the_task_that_waits_f
     let refused = bench.spill_failed(part(5));
     assert!(failure(&refused, 1).is_some(), "{refused:?}");
     assert!(resumes(&refused, 2), "{refused:?}");
+}
+
+#[test]
+fn nobody_else_starts_on_what_a_member_lacks_that_starts_in_the_same_step() {
+    let mut bench = with_members_of(2, of_slots(3));
+    bench.assign_as(0, FIRST, 2, &[]);
+    let given = |index, layer| TaskAssignment {
+        task: task(index),
+        attempt: FIRST,
+        layer: LayerIndex(layer),
+        order: u64::from(index),
+        inputs: Vec::new(),
+    };
+    let both = bench.send(SchedulerToWorker::Assign {
+        tasks: vec![given(1, GANG), given(2, 0)],
+    });
+    assert!(starts(&both, 1), "on two slots, of which one is free");
+    assert!(!starts(&both, 2), "that one is the member's");
+    assert!(starts(&bench.done(0, &[]), 2));
 }
