@@ -80,9 +80,10 @@ impl Gangs {
     }
 
     /// A member was told to stop, or has answered. Who has ended well may still be lost with its worker.
-    pub(crate) fn let_go(&mut self, task: TaskId, process: usize) {
+    pub(crate) fn let_go(&mut self, (task, attempt): (TaskId, Attempt), process: usize) {
         let member = self.handed_out.get_mut(&task);
-        if let Some(member) = member.filter(|member| member.process == process) {
+        let is_it = |member: &&mut Member| member.process == process && member.attempt == attempt;
+        if let Some(member) = member.filter(is_it) {
             member.is_wanted = false;
         }
     }

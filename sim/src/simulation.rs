@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 
-use transload_protocol::{ClientMessage, JournalEntry, TaskId, Time, WorkerId};
+use transload_protocol::{Attempt, ClientMessage, JournalEntry, TaskId, Time, WorkerId};
 use transload_scheduler::{Config, Input, Scheduler};
 use transload_worker::Input as WorkerInput;
 
@@ -45,7 +45,7 @@ pub struct Simulation {
     inside: Vec<(TaskRun, usize)>,
     workers: BTreeMap<WorkerId, usize>,
     /// What each process was told to run and has not answered, as the scheduler's connection sees it.
-    assigned: BTreeMap<usize, BTreeSet<TaskId>>,
+    assigned: BTreeMap<usize, BTreeSet<(TaskId, Attempt)>>,
     stopped: bool,
     /// Somebody came to take all names away.
     is_swept: bool,

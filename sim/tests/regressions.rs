@@ -117,6 +117,10 @@ const SEEDS: &[(u64, &str)] = &[
         1_036_286,
         "a task took the last slot in the step in which a member of a gang had begun on less than it asks for",
     ),
+    (
+        1_131_166,
+        "the end of a disowned attempt hid from the simulation that its worker had the next one when it died",
+    ),
 ];
 
 #[test]

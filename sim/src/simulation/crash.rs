@@ -114,7 +114,7 @@ impl Simulation {
                 self.world.gangs.hand_out((task, layer), attempt, index);
             }
         }
-        let running = inventory.running.iter().map(|(task, _)| *task);
+        let running = inventory.running.iter().copied();
         self.assigned.insert(index, running.collect());
         self.decide(Input::WorkerReturned {
             worker,

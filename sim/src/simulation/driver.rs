@@ -1,8 +1,10 @@
 //! The driver of the scheduler's machine: turns what arrives into inputs, and carries out its actions. Strict: an action that
 //! names somebody who never was, or who is lost, ends the simulation.
 
+use std::collections::BTreeSet;
+
 use transload_protocol::{
-    ClientHello, ClientId, Event, EventRecord, SchedulerToWorker, SessionToken, WorkerId,
+    ClientHello, ClientId, Event, EventRecord, SchedulerToWorker, SessionToken, TaskId, WorkerId,
     WorkerMessage,
 };
 use transload_scheduler::{Action, Input};
@@ -110,7 +112,7 @@ impl Simulation {
                 };
                 if let SchedulerToWorker::Assign { tasks } = &message {
                     let assigned = self.assigned.entry(process.index).or_default();
-                    assigned.extend(tasks.iter().map(|task| task.task));
+                    assigned.extend(tasks.iter().map(|task| (task.task, task.attempt)));
                     for task in tasks {
                         if let Some((layer, _)) = world.gang_of(task.task) {
                             let member = (task.task, layer);
@@ -128,10 +130,10 @@ impl Simulation {
                 {
                     world.count("gangs run again");
                 }
-                if let SchedulerToWorker::Cancel { task, .. }
-                | SchedulerToWorker::Disown { task, .. } = &message
+                if let SchedulerToWorker::Cancel { task, attempt }
+                | SchedulerToWorker::Disown { task, attempt } = &message
                 {
-                    world.gangs.let_go(*task, process.index);
+                    world.gangs.let_go((*task, *attempt), process.index);
                 }
                 if let SchedulerToWorker::Recall { .. } = &message {
                     world.count("tasks asked back");
@@ -271,23 +273,26 @@ impl Simulation {
             }
         }
         let ended = match &message {
-            WorkerMessage::Failed { error, .. } => {
+            WorkerMessage::Failed { attempt, error } => {
                 self.world.injected(error.task).reported += 1;
-                Some(error.task)
+                Some((error.task, *attempt))
             }
-            WorkerMessage::Finished { task, .. } | WorkerMessage::Cancelled { task, .. } => {
-                Some(*task)
-            }
-            WorkerMessage::HeldUp { task, .. } => {
+            WorkerMessage::Finished { task, attempt, .. }
+            | WorkerMessage::Cancelled { task, attempt } => Some((*task, *attempt)),
+            WorkerMessage::HeldUp { task, attempt, .. } => {
                 self.world.count("tasks held up");
-                Some(*task)
+                Some((*task, *attempt))
             }
-            WorkerMessage::MissingInputs { task, missing, .. } => {
+            WorkerMessage::MissingInputs {
+                task,
+                attempt,
+                missing,
+            } => {
                 self.world.count("missing inputs");
                 for (partition, _) in missing {
                     self.world.injected(partition.task).losses += 1;
                 }
-                Some(*task)
+                Some((*task, *attempt))
             }
             WorkerMessage::Lost { tasks } => {
                 for task in tasks {
@@ -297,11 +302,12 @@ impl Simulation {
             }
             _ => None,
         };
-        if let Some(task) = ended {
-            self.world.gangs.let_go(task, process);
+        if let Some(ended) = ended {
+            self.world.gangs.let_go(ended, process);
         }
-        if let (Some(task), Some(tasks)) = (ended, self.assigned.get_mut(&process)) {
-            tasks.remove(&task);
+        // An older attempt may end when a newer one is on its way.
+        if let (Some(ended), Some(attempts)) = (ended, self.assigned.get_mut(&process)) {
+            attempts.remove(&ended);
         }
         self.decide(Input::FromWorker { worker, message })
     }
@@ -325,7 +331,8 @@ impl Simulation {
         if let Some(process) = self.processes.get_mut(process) {
             process.counted_in = None;
         }
-        let mut tasks = self.assigned.remove(&process).unwrap_or_default();
+        let attempts = self.assigned.remove(&process).unwrap_or_default();
+        let mut tasks: BTreeSet<TaskId> = attempts.into_iter().map(|(task, _)| task).collect();
         tasks.extend(self.world.gangs.leave(process));
         for task in tasks {
             self.world.injected(task).deaths += 1;
