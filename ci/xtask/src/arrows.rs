@@ -47,6 +47,11 @@ const ARROWS: &[Arrows] = &[
         reason: "a backend knows the trait it implements and no other backend",
     },
     Arrows {
+        from: "ucx-sys",
+        to: &[],
+        reason: "bindings name what UCX has and know nothing of ours",
+    },
+    Arrows {
         from: "runtime",
         to: &[
             "scheduler",
