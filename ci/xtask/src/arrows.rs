@@ -37,6 +37,11 @@ const ARROWS: &[Arrows] = &[
         reason: "gpu holds bytes and knows neither tasks nor the network",
     },
     Arrows {
+        from: "gpu-conformance",
+        to: &[],
+        reason: "it asks the driver alone, so that it judges the emulator and hardware by the same words",
+    },
+    Arrows {
         from: "transport",
         to: &["gpu", "protocol"],
         reason: "transport moves what gpu holds and knows no backend",
@@ -127,8 +132,8 @@ const OUTSIDE: &[Outside] = &[
     },
     Outside {
         name: "cudarc",
-        users: &["gpu"],
-        reason: "CUDA is reached through gpu alone",
+        users: &["gpu", "gpu-conformance"],
+        reason: "CUDA is reached through gpu alone, and asked by its conformance suite",
     },
 ];
 
