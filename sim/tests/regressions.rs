@@ -121,6 +121,10 @@ const SEEDS: &[(u64, &str)] = &[
         1_131_166,
         "the end of a disowned attempt hid from the simulation that its worker had the next one when it died",
     ),
+    (
+        3_071_537,
+        "a task that got the turn of one that was stopped on the way to its slot could not wait without it",
+    ),
 ];
 
 #[test]

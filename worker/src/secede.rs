@@ -16,24 +16,28 @@ impl Worker {
             return;
         };
         let is_wanted = running.phase == Phase::Wanted;
-        match std::mem::replace(&mut running.slot, Slot::Given) {
-            slot @ (Slot::Held | Slot::Beyond) => {
-                let layer = running.layer.clone();
-                if slot == Slot::Held {
-                    self.free.give_back(&layer.resources);
-                    self.hand_on_slots(turn.now);
-                }
-                // Of an attempt that it has cancelled the scheduler waits for the end alone.
-                if is_wanted {
-                    self.tell(WorkerMessage::Seceded { task, attempt }, turn);
-                }
+        let resources = running.layer.resources.clone();
+        let is_news = match std::mem::replace(&mut running.slot, Slot::Given) {
+            Slot::Held => {
+                self.free.give_back(&resources);
+                self.hand_on_slots(turn.now);
+                true
+            }
+            Slot::Beyond => true,
+            // It has begun all the same: the executor passed over one that was stopped, which has the slot here until it answers.
+            Slot::Ahead => {
+                self.ahead.remove(task);
+                true
             }
             Slot::Awaited { ticket } => {
                 self.rejoining.remove(&ticket);
+                false
             }
-            // It cannot have begun to wait before it has begun.
-            Slot::Ahead => running.slot = Slot::Ahead,
-            Slot::Given => {}
+            Slot::Given => false,
+        };
+        // Of an attempt that it has cancelled the scheduler waits for the end alone.
+        if is_news && is_wanted {
+            self.tell(WorkerMessage::Seceded { task, attempt }, turn);
         }
     }
 

@@ -8,7 +8,9 @@
 
 mod common;
 
-use common::{Bench, FIRST, messages, says_cancelled, small, starts, stops, task};
+use common::{
+    Bench, FIRST, messages, rejoin, resumes, says_cancelled, secede, small, starts, stops, task,
+};
 use transload_protocol::{Resources, Time, WorkerMessage};
 use transload_worker::{Action, Config, Input};
 
@@ -126,4 +128,25 @@ fn none_goes_ahead_while_memory_is_short() {
     bench.done(1, &[90]);
     assert!(starts(&bench.assign(2, &[]), 2), "its slot is free");
     assert!(!starts(&bench.assign(3, &[]), 3));
+}
+
+#[test]
+fn a_task_that_got_the_turn_of_one_that_was_stopped_can_wait_without_its_slot() {
+    let mut bench = after_a_task_of(100, small());
+    for index in 1..5 {
+        assert!(starts(&bench.assign(index, &[]), index));
+    }
+    assert!(stops(&bench.cancel(2), 2));
+    bench.done(1, &[]);
+    // The executor has passed over the one that was to be next, and its answer is still on its way.
+    let waits = secede(&mut bench, 3);
+    let seceded = WorkerMessage::Seceded {
+        task: task(3),
+        attempt: FIRST,
+    };
+    assert!(messages(&waits).contains(&&seceded), "{waits:?}");
+    assert!(says_cancelled(&bench.failed(2), 2));
+    // The next one occupies the slot now.
+    assert!(!resumes(&rejoin(&mut bench, 3), 3));
+    assert!(resumes(&bench.done(4, &[]), 3));
 }
