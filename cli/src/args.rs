@@ -11,7 +11,9 @@ use transload_runtime::config::{SchedulerFlags, SqlFlags, WorkerFlags};
 use crate::data::{DataFormat, Table};
 use crate::output::Format;
 
-pub(crate) use bench::{BenchArgs, BenchCommand, SchedulerBenchArgs, TasksBenchArgs};
+pub(crate) use bench::{
+    BenchArgs, BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransportBenchArgs,
+};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,12 +3,15 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use transload_runtime::Config;
 use transload_runtime::bench::{
-    BenchError, Measured, MeasuredTasks, PerTask, Program, SchedulerBench, run_part,
+    BenchError, BenchServer, Measured, MeasuredTasks, MeasuredTransport, PerTask, Program,
+    SchedulerBench, run_part,
 };
+use transload_runtime::config::Sources;
 
-use crate::args::{BenchCommand, SchedulerBenchArgs, TasksBenchArgs};
-use crate::cluster::with_hint;
+use crate::args::{BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransportBenchArgs};
+use crate::cluster::{config_failure, with_hint};
 use crate::failure::{Exit, Failure, io_failure};
 use crate::progress;
 use crate::show;
@@ -21,6 +24,7 @@ pub(crate) async fn run(command: BenchCommand, signals: &Signals) -> Result<(), 
             match command {
                 BenchCommand::Scheduler(args) => scheduler(&args).await,
                 BenchCommand::Tasks(args) => tasks(&args).await,
+                BenchCommand::Transport(args) => transport(&args).await,
                 BenchCommand::Part { part } => {
                     run_part(&part).await.map_err(|error| bench_failure(&error))
                 }
@@ -95,6 +99,75 @@ async fn tasks(args: &TasksBenchArgs) -> Result<(), Failure> {
     } else {
         print(&as_text(&measured))
     }
+}
+
+async fn transport(args: &TransportBenchArgs) -> Result<(), Failure> {
+    if let Some(bind) = &args.serve {
+        return serve(bind).await;
+    }
+    let bench = args.bench();
+    let bar = progress::counting_bar("measuring", progress::is_shown(false));
+    bar.set_length(bench.sizes.len() as u64);
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let mut told = Ok(());
+    let done = |measured: &MeasuredTransport| {
+        bar.inc(1);
+        if args.json && told.is_ok() {
+            told = bar.suspend(|| print(&as_json(serde_json::to_string(measured))));
+        }
+    };
+    let measured = match &args.peer {
+        Some(peer) => bench.measure_at(peer, config()?.worker.tcp, done).await,
+        None => {
+            let program = this_program(&["bench", "part"])?;
+            bench.measure(&program, done).await
+        }
+    };
+    bar.finish_and_clear();
+    let measured = measured.map_err(|error| bench_failure(&error))?;
+    told?;
+    if args.json {
+        Ok(())
+    } else {
+        print(&transport_table(&measured))
+    }
+}
+
+/// Settings that this machine's workers would have, too.
+fn config() -> Result<Config, Failure> {
+    let config = Sources::of_process().load();
+    config.map_err(|error| config_failure(&error))
+}
+
+async fn serve(bind: &str) -> Result<(), Failure> {
+    let server = BenchServer::start(bind, config()?.worker.tcp).await;
+    let server = server.map_err(|error| bench_failure(&error))?;
+    print(&format!(
+        "serving at {}; measure with `transload bench transport --peer HOST:PORT`; Ctrl-C ends it\n",
+        server.address().endpoint
+    ))?;
+    std::future::pending().await
+}
+
+fn transport_table(all: &[MeasuredTransport]) -> String {
+    let head = ["size", "transport", "p50 us", "p99 us", "bandwidth/s"];
+    let rows = all.iter().map(|measured| {
+        vec![
+            show::bytes(measured.size_bytes),
+            measured.transport.clone(),
+            format!("{:.1}", measured.latency_us.p50),
+            format!("{:.1}", measured.latency_us.p99),
+            show::bytes(measured.bandwidth_bytes_per_s as u64),
+        ]
+    });
+    let head = std::iter::once(head.map(str::to_owned).to_vec());
+    let rows: Vec<Vec<String>> = head.chain(rows).collect();
+    let in_flight = all.first().map_or(0, |measured| measured.in_flight);
+    format!(
+        "{}bandwidth with {in_flight} fetches under way at once{}\n",
+        show::columns(&rows),
+        warning()
+    )
 }
 
 fn as_text(measured: &MeasuredTasks) -> String {

@@ -1,7 +1,8 @@
 //! The command line of `transload bench`. Knows nothing of how it is measured.
 
 use clap::{Args, Subcommand, ValueEnum};
-use transload_runtime::bench::{Mode, Shape, TaskBench};
+use transload_runtime::bench::{LARGEST_PARTITION_BYTES, Mode, Shape, TaskBench, TransportBench};
+use transload_runtime::config::parse_bytes;
 
 /// Arguments of `transload bench`.
 #[derive(Debug, Args)]
@@ -12,14 +13,14 @@ pub(crate) struct BenchArgs {
 }
 
 const SCHEDULER_HELP: &str = "\
-Measures what the scheduler itself costs for each task: its workers are simulated, answer every assignment at once, do no work and
+Measures what the scheduler itself costs for each task: its workers are simulated, answer every assignment at once, do no work and \
 move no bytes. Every run takes place in new processes.
 
-With --mode machine (the default) the scheduler's state machine runs alone, without sockets: the CPU time is that of the one thread on
-which machine and workers take turns. With --mode sockets a scheduler process has a TCP connection to each of the workers, all of
+With --mode machine (the default) the scheduler's state machine runs alone, without sockets: the CPU time is that of the one thread on \
+which machine and workers take turns. With --mode sockets a scheduler process has a TCP connection to each of the workers, all of \
 which live in another process: the CPU time is that of all threads of the scheduler process.
 
-bytes/task is the growth of the scheduler's resident memory from before the submission to its peak, and holds the submitted graph.
+bytes/task is the growth of the scheduler's resident memory from before the submission to its peak, and holds the submitted graph. \
 messages counts what goes between the scheduler and its workers and client, both ways.";
 
 const SCHEDULER_EXAMPLES: &str = "\
@@ -36,11 +37,11 @@ Examples:
   transload bench scheduler --graph tree --json | jq .scheduler_cpu_us_per_task";
 
 const TASKS_HELP: &str = "\
-Measures no-op tasks end to end: submitted by a client, placed by a scheduler, run by workers that are processes of their own, results
+Measures no-op tasks end to end: submitted by a client, placed by a scheduler, run by workers that are processes of their own, results \
 back at the client. All times are wall time seen by the client.
 
-merge are independent tasks that one more task reads; chain are tasks each of which reads the one before, a tenth as many; single is one
-task alone, from submission to its result. CPU us/task is the CPU time of all worker processes together, and of this process, which is
+merge are independent tasks that one more task reads; chain are tasks each of which reads the one before, a tenth as many; single is one \
+task alone, from submission to its result. CPU us/task is the CPU time of all worker processes together, and of this process, which is \
 client and scheduler.";
 
 const TASKS_EXAMPLES: &str = "\
@@ -48,6 +49,21 @@ Examples:
   transload bench tasks
   transload bench tasks --workers 2 --slots 1 --tasks 100000 --repeats 5
   transload bench tasks --connect localhost:8470 --json | jq .single.p50";
+
+const TRANSPORT_HELP: &str = "\
+Measures how fast partitions come from another process, over the path by which workers fetch them from each other: the same connections, \
+headers, budgets and buffers. Between workers this is the most that a fetch can reach.
+
+latency is the time from asking to having one partition, with nothing else under way; bandwidth is that of several fetches at once. \
+Without --peer the other process is started on this machine. To measure a network, run `transload bench transport --serve` on one \
+machine and `--peer` on another.";
+
+const TRANSPORT_EXAMPLES: &str = "\
+Examples:
+  transload bench transport
+  transload bench transport --sizes 8,64KiB,1MiB,64MiB --in-flight 8
+  transload bench transport --serve 0.0.0.0:8475            # there
+  transload bench transport --peer node1:8475 --json        # here";
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -58,6 +74,9 @@ pub(crate) enum BenchCommand {
     /// What a task costs end to end, and how long one takes, with worker processes.
     #[command(long_about = TASKS_HELP, after_help = TASKS_EXAMPLES)]
     Tasks(TasksBenchArgs),
+    /// How fast partitions come from another process, on this machine or another.
+    #[command(long_about = TRANSPORT_HELP, after_help = TRANSPORT_EXAMPLES)]
+    Transport(TransportBenchArgs),
     /// One process of a measurement.
     #[command(hide = true)]
     Part {
@@ -124,6 +143,55 @@ pub(crate) struct TasksBenchArgs {
     /// One JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `transload bench transport`.
+#[derive(Debug, Args)]
+pub(crate) struct TransportBenchArgs {
+    /// Sizes of partitions, up to 4GiB, separated by commas.
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', default_value = "8,64KiB,1MiB,8MiB,64MiB", value_parser = partition_size)]
+    pub(crate) sizes: Vec<u64>,
+    /// At most so many fetches of each size for its latency, and ten times as many for its bandwidth.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) fetches: u32,
+    /// But no more than so many bytes, with three fetches at least.
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub(crate) bytes: u64,
+    /// Fetches under way at once, for the bandwidth.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) in_flight: u32,
+    /// Fetch from the process that serves there, instead of starting one.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "serve")]
+    pub(crate) peer: Option<String>,
+    /// Serve others that measure, until Ctrl-C.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["sizes", "fetches", "bytes", "in_flight", "json"])]
+    pub(crate) serve: Option<String>,
+    /// One JSON object for each size, on a line of its own.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|expected| format!("not {expected}"))
+}
+
+fn partition_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes <= LARGEST_PARTITION_BYTES => Ok(bytes),
+        _ => Err("more than 4GiB".to_owned()),
+    }
+}
+
+impl TransportBenchArgs {
+    /// What is to be measured.
+    pub(crate) fn bench(&self) -> TransportBench {
+        TransportBench {
+            sizes: self.sizes.clone(),
+            fetches: self.fetches,
+            bytes: self.bytes,
+            in_flight: self.in_flight,
+        }
+    }
 }
 
 impl TasksBenchArgs {

@@ -1,5 +1,5 @@
 //! Measures the scheduler with *instant workers*: simulated ones that answer each assignment at once, do no work and move no
-//! bytes, so that what is left is the scheduler's own cost. Called by `transload bench scheduler`.
+//! bytes, so that what is left is the scheduler's own cost; tasks end to end; and transports. Called by `transload bench`.
 //!
 //! Every run takes place in processes of its own, started from this very program ([`Program`], [`run_part`]): a process that has
 //! run a graph before would find memory already there and hide what the next one needs. Needs Linux, whose `/proc` says what a
@@ -11,6 +11,7 @@ mod machine;
 mod part;
 mod sockets;
 mod tasks;
+mod transport;
 mod usage;
 
 use std::io;
@@ -24,6 +25,7 @@ use crate::{ClientError, ControlError, RuntimeError};
 pub use graphs::{Shape, edge_count};
 pub use part::run_part;
 pub use tasks::{MeasuredTasks, PerTask, Spread, TaskBench};
+pub use transport::{BenchServer, LARGEST_PARTITION_BYTES, MeasuredTransport, TransportBench};
 
 /// What stands around the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +137,22 @@ pub enum BenchError {
         workers: u32,
         /// The limit.
         files: u64,
+    },
+    /// Nothing can be fetched from the other side.
+    #[error(
+        "cannot fetch from {peer}: {reason}; `transload bench transport --serve` must run there"
+    )]
+    Fetch {
+        /// Its address.
+        peer: String,
+        /// What went wrong, in words.
+        reason: String,
+    },
+    /// Partitions cannot be served.
+    #[error("cannot serve partitions: {reason}")]
+    Serve {
+        /// What went wrong, in words.
+        reason: String,
     },
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
-use super::{BenchError, Measured, Program, SchedulerBench, instant, machine};
+use super::{BenchError, Measured, Program, SchedulerBench, instant, machine, transport};
 use crate::SchedulerServer;
 use crate::config::SchedulerConfig;
 
@@ -35,9 +35,11 @@ pub(super) enum Part {
         /// Slots of each.
         slots: u32,
     },
+    /// Serves partitions of any size; answers with [`Listening`] and ends when its standard input does.
+    Holder,
 }
 
-/// A scheduler is there.
+/// Someone is there: a scheduler, or who serves partitions.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Listening {
     pub(super) address: String,
@@ -77,6 +79,7 @@ pub async fn run_part(text: &str) -> Result<(), BenchError> {
             let messages = instant::run(&address, workers, slots, joined).await?;
             say(&Served { messages })
         }
+        Part::Holder => transport::serve(say).await,
     }
 }
 
@@ -92,18 +95,23 @@ async fn scheduler(connections: u32) -> Result<(), BenchError> {
     say(&Listening {
         address: server.address().to_string(),
     })?;
-    // Whoever measures holds the other end of standard input, and so cannot leave this process behind. A thread that is dropped,
-    // not a task, because nothing else ends its waiting.
+    tokio::select! {
+        () = server.ended() => {}
+        () = orphaned() => {}
+    }
+    Ok(())
+}
+
+/// Waits until whoever measures is gone: it holds the other end of standard input, and so cannot leave this process behind.
+pub(super) async fn orphaned() {
+    // A thread that is dropped, not a task, because nothing else ends its waiting.
     let (sender, orphaned) = oneshot::channel::<()>();
     thread::spawn(move || {
         let _sender = sender;
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
     });
-    tokio::select! {
-        () = server.ended() => {}
-        _ = orphaned => {}
-    }
-    Ok(())
+    // The sender is dropped, never used.
+    let _ = orphaned.await;
 }
 
 fn say<T: Serialize>(value: &T) -> Result<(), BenchError> {
@@ -132,6 +140,7 @@ impl Playing {
             Part::Machine(_) => "the process of the machine",
             Part::Scheduler { .. } => "the scheduler process",
             Part::Workers { .. } => "the process of the workers",
+            Part::Holder => "the process that serves partitions",
         };
         let text = serde_json::to_string(part).map_err(|error| BenchError::Output(error.into()))?;
         let spawn = |source| BenchError::Spawn {

@@ -163,7 +163,7 @@ impl TaskBench {
 }
 
 impl Spread {
-    fn of(mut all: Vec<f64>) -> Self {
+    pub(super) fn of(mut all: Vec<f64>) -> Self {
         all.sort_by(f64::total_cmp);
         Self {
             p50: rank(&all, 0.5),
