@@ -1,10 +1,24 @@
 //! How a client reads the outputs that it keeps, and checks every value.
 
-use transload_protocol::{ClientMessage, PartitionId, TaskId};
+use std::collections::BTreeSet;
+
+use transload_protocol::{ClientMessage, OutputLocation, PartitionId};
 
 use super::{Act, Client, Status};
+use crate::graphs::GraphPlan;
 use crate::network::{FetchAnswer, Happening};
 use crate::world::{Fetch, Reader, Step, World};
+
+/// Whether that is what the graph makes in this partition.
+pub(super) fn is_right(
+    plan: &GraphPlan,
+    partition: PartitionId,
+    (value, bytes): (u64, u64),
+) -> bool {
+    let values = plan.values_of(partition.task.index);
+    values.get(partition.output as usize) == Some(&value)
+        && (plan.sizes_vary || plan.bytes_of(value, 0) == bytes)
+}
 
 impl Client {
     /// Reads all that a graph has ready, and from now on whatever becomes ready.
@@ -26,28 +40,33 @@ impl Client {
         let Some(submission) = self.submissions.get(graph) else {
             return Ok(());
         };
-        let (Some(id), Some(location)) = (submission.id, submission.located.get(&index)) else {
+        let Some(location) = submission.located.get(&index).cloned() else {
             return Ok(());
         };
         if !submission.held.contains(&index) || submission.read.contains(&index) {
             return Ok(());
         }
-        let Some(holder) = self.peers.get(&location.worker).copied() else {
+        let read = submission.partly_read.get(&index).cloned();
+        self.fetch_outputs(world, &location, &read.unwrap_or_default())
+    }
+
+    /// Fetches what a task has made from where it is, but those outputs that were read before.
+    pub(super) fn fetch_outputs(
+        &mut self,
+        world: &mut World,
+        location: &OutputLocation,
+        read: &BTreeSet<u32>,
+    ) -> Step {
+        let (task, from) = (location.task, location.worker);
+        let Some(holder) = self.peers.get(&from).copied() else {
             return Err(format!(
-                "client {}: an output on {}, whose address it was not told",
-                self.index, location.worker
+                "client {}: an output on {from}, whose address it was not told",
+                self.index
             ));
         };
-        let task = TaskId { graph: id, index };
-        let from = location.worker;
-        let outputs = location.sizes.outputs;
-        let read = submission
-            .partly_read
-            .get(&index)
-            .cloned()
-            .unwrap_or_default();
         self.forget_fetches(world, task);
-        for output in (0..outputs).filter(|output| !read.contains(output)) {
+        let outputs = 0..location.sizes.outputs;
+        for output in outputs.filter(|output| !read.contains(output)) {
             let partition = PartitionId { task, output };
             let fetch = world.send_fetch(Reader::Client(self.index), holder, from, partition);
             self.fetching.insert(partition, fetch);
@@ -131,9 +150,7 @@ impl Client {
         let Some(plan) = &submission.plan else {
             return Err(format!("an output of {partition}, whose graph was refused"));
         };
-        let right = plan.values_of(index).get(partition.output as usize);
-        let is_of_right_size = plan.sizes_vary || plan.bytes_of(value, 0) == bytes;
-        if right != Some(&value) || !is_of_right_size {
+        if !is_right(plan, partition, (value, bytes)) {
             return Err(format!(
                 "client {} read a wrong value in {partition}",
                 self.index

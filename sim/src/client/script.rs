@@ -44,8 +44,17 @@ impl Client {
             let happening = Happening::ClientActs { client: index, act };
             world.agenda.push(Time::from_micros(at), happening);
         }
+        let client = Self::planned(index, submissions, world);
         Ok(Self {
-            peers: BTreeMap::new(),
+            leaves_when_done: world.random.chance(500),
+            shuts_down: index == 0 && world.random.chance(world.scenario.shutdown_per_mille),
+            ..client
+        })
+    }
+
+    /// A client that has not connected, and leaves when it is done.
+    fn planned(index: usize, submissions: Vec<Submission>, world: &mut World) -> Self {
+        Self {
             index,
             id: None,
             presence: Presence::Planned,
@@ -54,11 +63,12 @@ impl Client {
             up_until: Time::from_micros(u64::MAX),
             submissions,
             fetching: BTreeMap::new(),
+            peers: BTreeMap::new(),
             shares: Shares::default(),
-            leaves_when_done: world.random.chance(500),
+            leaves_when_done: true,
+            shuts_down: false,
             is_cut_off: false,
-            shuts_down: index == 0 && world.random.chance(world.scenario.shutdown_per_mille),
-        })
+        }
     }
 
     /// A client of a task's own, which submits one graph at once, reads all of it, and leaves.
@@ -76,21 +86,7 @@ impl Client {
             let happening = Happening::ClientActs { client: index, act };
             world.agenda.push(world.now, happening);
         }
-        Ok(Self {
-            index,
-            id: None,
-            presence: Presence::Planned,
-            up: world.link(),
-            down: world.link(),
-            up_until: Time::from_micros(u64::MAX),
-            submissions: vec![submission],
-            fetching: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            shares: Shares::default(),
-            leaves_when_done: true,
-            shuts_down: false,
-            is_cut_off: false,
-        })
+        Ok(Self::planned(index, vec![submission], world))
     }
 
     /// A client that comes when all others have what they want, and takes all names away.
@@ -100,21 +96,7 @@ impl Client {
             let later = if act == Act::Sweep { 1_000_000 } else { 0 };
             world.agenda.push(world.now.after_micros(later), happening);
         }
-        Self {
-            index,
-            id: None,
-            presence: Presence::Planned,
-            up: world.link(),
-            down: world.link(),
-            up_until: Time::from_micros(u64::MAX),
-            submissions: Vec::new(),
-            fetching: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            shares: Shares::default(),
-            leaves_when_done: true,
-            shuts_down: false,
-            is_cut_off: false,
-        }
+        Self::planned(index, Vec::new(), world)
     }
 
     /// The scheduler's welcome is here.

@@ -4,7 +4,8 @@ use transload_protocol::{OutputLocation, PartitionId, RequestId, TaskId};
 
 use crate::client::Client;
 use crate::client::messages::check_output;
-use crate::world::{Reader, Step, World};
+use crate::client::reading::is_right;
+use crate::world::{Step, World};
 
 impl Client {
     /// An output of another's graph is there.
@@ -59,24 +60,7 @@ impl Client {
             return Ok(());
         }
         let read = hold.partly_read.get(&task.index).cloned();
-        let read = read.unwrap_or_default();
-        let Some(holder) = self.peers.get(&output.worker).copied() else {
-            return Err(format!(
-                "client {}: an output on {}, whose address it was not told",
-                self.index, output.worker
-            ));
-        };
-        self.forget_fetches(world, task);
-        for output_index in (0..output.sizes.outputs).filter(|index| !read.contains(index)) {
-            let partition = PartitionId {
-                task,
-                output: output_index,
-            };
-            let reader = Reader::Client(self.index);
-            let fetch = world.send_fetch(reader, holder, output.worker, partition);
-            self.fetching.insert(partition, fetch);
-        }
-        Ok(())
+        self.fetch_outputs(world, output, &read.unwrap_or_default())
     }
 
     /// A partition of another's graph is here.
@@ -84,15 +68,13 @@ impl Client {
         &mut self,
         world: &mut World,
         partition: PartitionId,
-        (value, bytes): (u64, u64),
+        what: (u64, u64),
     ) -> Step {
         let task = partition.task;
         let Some(plan) = world.plans.get(&task.graph).cloned() else {
             return Ok(());
         };
-        let values = plan.values_of(task.index);
-        let is_of_right_size = plan.sizes_vary || plan.bytes_of(value, 0) == bytes;
-        if values.get(partition.output as usize) != Some(&value) || !is_of_right_size {
+        if !is_right(&plan, partition, what) {
             return Err(format!(
                 "client {} read a wrong value in {partition}, which it holds",
                 self.index
@@ -106,7 +88,7 @@ impl Client {
         let request = *request;
         let read = hold.partly_read.entry(task.index).or_default();
         read.insert(partition.output);
-        if read.len() == values.len() {
+        if read.len() == plan.values_of(task.index).len() {
             hold.partly_read.remove(&task.index);
             hold.read.insert(task.index);
             world.count("outputs of others read");
