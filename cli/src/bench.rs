@@ -3,15 +3,13 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use transload_runtime::Config;
 use transload_runtime::bench::{
     BenchError, BenchServer, Measured, MeasuredTasks, MeasuredTransport, PerTask, Program,
     SchedulerBench, run_part,
 };
-use transload_runtime::config::Sources;
 
 use crate::args::{BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransportBenchArgs};
-use crate::cluster::{config_failure, with_hint};
+use crate::cluster::{config, with_hint};
 use crate::failure::{Exit, Failure, io_failure};
 use crate::progress;
 use crate::show;
@@ -131,12 +129,6 @@ async fn transport(args: &TransportBenchArgs) -> Result<(), Failure> {
     } else {
         print(&transport_table(&measured))
     }
-}
-
-/// Settings that this machine's workers would have, too.
-fn config() -> Result<Config, Failure> {
-    let config = Sources::of_process().load();
-    config.map_err(|error| config_failure(&error))
 }
 
 async fn serve(bind: &str) -> Result<(), Failure> {

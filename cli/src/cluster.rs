@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
 
-use transload_runtime::config::ConfigError;
+use transload_runtime::config::{ConfigError, Sources};
 use transload_runtime::{
     Client, ClientError, ClientOptions, Config, LocalCluster, LocalClusterOptions, RuntimeError,
     WorkerMode,
@@ -147,6 +147,12 @@ pub(crate) fn runtime_failure(error: &RuntimeError) -> Failure {
         RuntimeError::SchedulerLost { .. } => Failure::new(Exit::Unreachable, error),
         _ => with_hint(Exit::Failed, error),
     }
+}
+
+/// What file and environment say.
+pub(crate) fn config() -> Result<Config, Failure> {
+    let config = Sources::of_process().load();
+    config.map_err(|error| config_failure(&error))
 }
 
 /// A wrong configuration as a failure of the command.

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use transload_protocol::{ClusterInfo, WorkerId};
 use transload_query::{SqlOptions, SqlSession};
-use transload_runtime::config::Sources;
 
-use crate::cluster::{Cluster, Place, client_failure, config_failure};
+use crate::cluster::{self, Cluster, Place, client_failure};
 use crate::data::{DataFormat, MadeTable, Table, TpchRequest};
 use crate::failure::{Failure, io_failure};
 use crate::make;
@@ -78,9 +77,7 @@ async fn show_all(folder: &DemoFolder, signals: &Signals) -> Result<(), Failure>
         show::time(started.elapsed())
     ))?;
 
-    let mut config = Sources::of_process()
-        .load()
-        .map_err(|error| config_failure(&error))?;
+    let mut config = cluster::config()?;
     config.worker.spill_dir = Some(folder.path().join("spill"));
     let place = Place::Local {
         workers: Some(WORKERS),

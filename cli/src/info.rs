@@ -6,10 +6,9 @@ use serde_json::{Number, Value, json};
 use transload_protocol::{
     Amount, ClusterInfo, Resources, Tier, TierUsage, WorkerId, WorkerInfo, words,
 };
-use transload_runtime::config::Sources;
 
 use crate::args::{ClusterAddress, ClusterCommand};
-use crate::cluster::{Cluster, Place, client_failure, config_failure};
+use crate::cluster::{self, Cluster, Place, client_failure};
 use crate::failure::{Failure, io_failure};
 use crate::show;
 use crate::signals::Signals;
@@ -55,9 +54,7 @@ async fn shutdown(address: &ClusterAddress) -> Result<(), Failure> {
 
 /// Connects to the cluster that was named.
 pub(crate) async fn open(address: &ClusterAddress) -> Result<Cluster, Failure> {
-    let config = Sources::of_process()
-        .load()
-        .map_err(|error| config_failure(&error))?;
+    let config = cluster::config()?;
     let place = match (&address.address, &address.scheduler_file) {
         (Some(address), _) => Place::Address(address.clone()),
         (None, Some(file)) => Place::File(file.clone()),
