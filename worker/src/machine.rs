@@ -211,7 +211,9 @@ impl Worker {
                 }
             }
             SchedulerToWorker::PeerLost { worker } => self.on_peer_lost(worker, turn),
-            SchedulerToWorker::Layer { graph, layer, spec } => self.on_layer(graph, layer, &spec),
+            SchedulerToWorker::Layer { graph, layer, spec } => {
+                self.on_layer(graph, layer, Arc::unwrap_or_clone(spec));
+            }
             SchedulerToWorker::Sources {
                 graph,
                 layer,
@@ -241,17 +243,18 @@ impl Worker {
         }
     }
 
-    fn on_layer(&mut self, graph: GraphId, index: LayerIndex, spec: &LayerSpec) {
-        let steps = spec.fused.iter().flat_map(|fused| &fused.steps);
+    fn on_layer(&mut self, graph: GraphId, index: LayerIndex, spec: LayerSpec) {
+        let steps = spec.fused.map(|fused| fused.steps).unwrap_or_default();
         let layer = Layer {
             steps: steps
-                .map(|step| (step.layer.clone(), step.operator.clone()))
+                .into_iter()
+                .map(|step| (step.layer, step.operator))
                 .collect(),
-            name: spec.name.clone(),
-            operator: spec.operator.clone(),
+            name: spec.name,
+            operator: spec.operator,
             first_task: spec.first_task,
-            inputs: spec.inputs.clone(),
-            resources: spec.resources.clone(),
+            inputs: spec.inputs,
+            resources: spec.resources,
             gang: spec.gang,
         };
         self.layers.insert((graph, index), Arc::new(layer));
