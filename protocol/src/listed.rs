@@ -253,8 +253,9 @@ fn for_each_edge(
             })
             .collect();
         for position in 0..layer.tasks {
-            for (input, source_layer) in sources.iter().enumerate() {
-                let begin = first_task.get(*source_layer).copied().unwrap_or(0);
+            for (input, (source_layer, begin)) in
+                sources.iter().zip(&listed.first_tasks).enumerate()
+            {
                 listed.for_each(position, input, |source, _| {
                     visit(*source_layer, source - begin, first + position);
                 });

@@ -38,8 +38,10 @@ impl Open {
 
     /// The emptiest.
     pub(crate) fn first(&self) -> Option<(u32, WorkerSlot)> {
-        let mut sets = self.by_fullness.iter();
-        sets.find_map(|(fullness, alike)| Some((*fullness, WorkerSlot(alike.first_from(0)?))))
+        let (fullness, alike) = self.by_fullness.first_key_value()?;
+        alike
+            .first_from(0)
+            .map(|first| (*fullness, WorkerSlot(first)))
     }
 
     /// The first at or behind such a place.

@@ -23,6 +23,8 @@ use crate::fetcher::{FetchError, Fetcher};
 pub const LARGEST_PARTITION_BYTES: u64 = 4 << 30;
 /// Fetches of one size that are not counted, in which connections and buffers grow to their size.
 const WARM_UP: u64 = 3;
+/// However large a size is, so many fetches of it are measured.
+const LEAST_FETCHES: u64 = 3;
 /// What every byte of a served partition is.
 const CONTENT: u8 = 0x5a;
 
@@ -190,7 +192,10 @@ impl TransportBench {
     }
 
     async fn measure_size(&self, link: &Link, size: u64) -> Result<MeasuredTransport, BenchError> {
-        let within = |most: u64| (self.bytes / size.max(1)).clamp(WARM_UP, most.max(WARM_UP));
+        let within = |most: u64| {
+            let fitting = self.bytes / size.max(1);
+            fitting.min(most).max(LEAST_FETCHES)
+        };
         let mut transport = String::new();
         for _ in 0..WARM_UP {
             transport = link.fetch(size).await?;
