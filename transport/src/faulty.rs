@@ -308,6 +308,10 @@ impl Connection for FaultyConnection {
         self.inner.peer()
     }
 
+    fn link(&self) -> &str {
+        self.inner.link()
+    }
+
     fn is_closed(&self) -> bool {
         *self.cut.borrow() || self.inner.is_closed()
     }

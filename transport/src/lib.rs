@@ -77,6 +77,10 @@ pub trait Connection: Send + Sync {
     /// Whom it is connected to.
     fn peer(&self) -> &Address;
 
+    /// What carries it, for events, metrics and people: the transport's name and, where that has a choice, what it chose, as in
+    /// `tcp` or `ucx posix/memory`. Stays the same as long as the connection lives.
+    fn link(&self) -> &str;
+
     /// Whether it is of no use any more; every later fetch fails with [`TransportError::Closed`] or what closed it.
     fn is_closed(&self) -> bool;
 

@@ -237,6 +237,10 @@ impl Connection for MemoryConnection {
         &self.peer
     }
 
+    fn link(&self) -> &str {
+        SCHEME
+    }
+
     fn is_closed(&self) -> bool {
         self.served.strong_count() == 0
     }

@@ -252,6 +252,10 @@ impl Connection for TcpConnection {
         &self.shared.peer
     }
 
+    fn link(&self) -> &str {
+        SCHEME
+    }
+
     fn is_closed(&self) -> bool {
         self.shared.places.is_closed()
     }
