@@ -1,6 +1,6 @@
 //! Made by `ci/ucx-bindings`; not to be changed by hand.
 
-use libc::{sockaddr, sockaddr_storage, socklen_t};
+use libc::{FILE, sockaddr, socklen_t};
 
 pub const UCS_ALLOCA_MAX_SIZE: u32 = 1200;
 pub const UCP_API_MAJOR: u32 = 1;
@@ -50,6 +50,8 @@ pub const UCS_ERR_LAST_ENDPOINT_FAILURE: ucs_status_t = -89;
 pub const UCS_ERR_LAST: ucs_status_t = -100;
 pub type ucs_status_t = ::std::os::raw::c_schar;
 pub type ucs_status_ptr_t = *mut ::std::os::raw::c_void;
+pub type __off_t = ::std::os::raw::c_long;
+pub type __off64_t = ::std::os::raw::c_long;
 pub type __socklen_t = ::std::os::raw::c_uint;
 #[repr(C)]
 pub struct ucs_sock_addr {
@@ -713,39 +715,6 @@ impl Default for ucp_am_recv_param {
         }
     }
 }
-pub const UCP_EP_ATTR_FIELD_NAME: ucp_ep_attr_field = 1;
-pub const UCP_EP_ATTR_FIELD_LOCAL_SOCKADDR: ucp_ep_attr_field = 2;
-pub const UCP_EP_ATTR_FIELD_REMOTE_SOCKADDR: ucp_ep_attr_field = 4;
-pub type ucp_ep_attr_field = ::std::os::raw::c_uint;
-#[repr(C)]
-pub struct ucp_ep_attr {
-    pub field_mask: u64,
-    pub name: [::std::os::raw::c_char; 32usize],
-    pub local_sockaddr: sockaddr_storage,
-    pub remote_sockaddr: sockaddr_storage,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of ucp_ep_attr"][::std::mem::size_of::<ucp_ep_attr>() - 296usize];
-    ["Alignment of ucp_ep_attr"][::std::mem::align_of::<ucp_ep_attr>() - 8usize];
-    ["Offset of field: ucp_ep_attr::field_mask"]
-        [::std::mem::offset_of!(ucp_ep_attr, field_mask) - 0usize];
-    ["Offset of field: ucp_ep_attr::name"][::std::mem::offset_of!(ucp_ep_attr, name) - 8usize];
-    ["Offset of field: ucp_ep_attr::local_sockaddr"]
-        [::std::mem::offset_of!(ucp_ep_attr, local_sockaddr) - 40usize];
-    ["Offset of field: ucp_ep_attr::remote_sockaddr"]
-        [::std::mem::offset_of!(ucp_ep_attr, remote_sockaddr) - 168usize];
-};
-impl Default for ucp_ep_attr {
-    fn default() -> Self {
-        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
-pub type ucp_ep_attr_t = ucp_ep_attr;
 pub struct Ucp {
     __library: ::libloading::Library,
     pub ucs_status_string:
@@ -802,6 +771,7 @@ pub struct Ucp {
     ) -> ucs_status_t,
     pub ucp_ep_close_nbx:
         unsafe extern "C" fn(ep: ucp_ep_h, param: *const ucp_request_param_t) -> ucs_status_ptr_t,
+    pub ucp_ep_print_info: unsafe extern "C" fn(ep: ucp_ep_h, stream: *mut FILE),
     pub ucp_mem_map: unsafe extern "C" fn(
         context: ucp_context_h,
         params: *const ucp_mem_map_params_t,
@@ -834,7 +804,6 @@ pub struct Ucp {
     pub ucp_request_check_status:
         unsafe extern "C" fn(request: *mut ::std::os::raw::c_void) -> ucs_status_t,
     pub ucp_request_free: unsafe extern "C" fn(request: *mut ::std::os::raw::c_void),
-    pub ucp_ep_query: unsafe extern "C" fn(ep: ucp_ep_h, attr: *mut ucp_ep_attr_t) -> ucs_status_t,
 }
 impl Ucp {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -870,6 +839,7 @@ impl Ucp {
         let ucp_worker_signal = __library.get(b"ucp_worker_signal\0").map(|sym| *sym)?;
         let ucp_ep_create = __library.get(b"ucp_ep_create\0").map(|sym| *sym)?;
         let ucp_ep_close_nbx = __library.get(b"ucp_ep_close_nbx\0").map(|sym| *sym)?;
+        let ucp_ep_print_info = __library.get(b"ucp_ep_print_info\0").map(|sym| *sym)?;
         let ucp_mem_map = __library.get(b"ucp_mem_map\0").map(|sym| *sym)?;
         let ucp_mem_unmap = __library.get(b"ucp_mem_unmap\0").map(|sym| *sym)?;
         let ucp_worker_set_am_recv_handler = __library
@@ -882,7 +852,6 @@ impl Ucp {
             .get(b"ucp_request_check_status\0")
             .map(|sym| *sym)?;
         let ucp_request_free = __library.get(b"ucp_request_free\0").map(|sym| *sym)?;
-        let ucp_ep_query = __library.get(b"ucp_ep_query\0").map(|sym| *sym)?;
         Ok(Ucp {
             __library,
             ucs_status_string,
@@ -904,6 +873,7 @@ impl Ucp {
             ucp_worker_signal,
             ucp_ep_create,
             ucp_ep_close_nbx,
+            ucp_ep_print_info,
             ucp_mem_map,
             ucp_mem_unmap,
             ucp_worker_set_am_recv_handler,
@@ -912,7 +882,6 @@ impl Ucp {
             ucp_am_data_release,
             ucp_request_check_status,
             ucp_request_free,
-            ucp_ep_query,
         })
     }
     pub unsafe fn ucs_status_string(&self, status: ucs_status_t) -> *const ::std::os::raw::c_char {
@@ -1031,6 +1000,9 @@ impl Ucp {
     ) -> ucs_status_ptr_t {
         (self.ucp_ep_close_nbx)(ep, param)
     }
+    pub unsafe fn ucp_ep_print_info(&self, ep: ucp_ep_h, stream: *mut FILE) {
+        (self.ucp_ep_print_info)(ep, stream)
+    }
     pub unsafe fn ucp_mem_map(
         &self,
         context: ucp_context_h,
@@ -1086,8 +1058,5 @@ impl Ucp {
     }
     pub unsafe fn ucp_request_free(&self, request: *mut ::std::os::raw::c_void) {
         (self.ucp_request_free)(request)
-    }
-    pub unsafe fn ucp_ep_query(&self, ep: ucp_ep_h, attr: *mut ucp_ep_attr_t) -> ucs_status_t {
-        (self.ucp_ep_query)(ep, attr)
     }
 }
