@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Number, Value, json};
 use transload_protocol::{
-    Amount, ClusterInfo, Resources, Tier, TierUsage, WorkerId, WorkerInfo, words,
+    Amount, ClusterInfo, Resources, Tier, TierUsage, Transfer, WorkerId, WorkerInfo, words,
 };
 
 use crate::args::{ClusterAddress, ClusterCommand};
@@ -149,8 +149,30 @@ fn as_text(info: &ClusterInfo) -> String {
     if !info.transfers.is_empty() {
         let matrix = show::transfers(&info.transfers, |worker: WorkerId| worker.to_string());
         text.push_str(&format!("\nmoved between workers so far\n{matrix}"));
+        text.push_str(&format!("\n{}", links(&info.transfers)));
     }
     text
+}
+
+/// What carries the partitions of each pair, how fast, and why not something better.
+fn links(transfers: &[Transfer]) -> String {
+    let head = ["from", "to", "link", "measured", "instead of"];
+    let head = std::iter::once(head.map(str::to_owned).to_vec());
+    let rows = transfers.iter().map(|transfer| {
+        let measured = match transfer.bytes_per_s {
+            0 => "-".to_owned(),
+            bytes_per_s => format!("{}/s", show::bytes(bytes_per_s)),
+        };
+        let demotion = transfer.demotion.as_ref();
+        vec![
+            transfer.from.to_string(),
+            transfer.to.to_string(),
+            transfer.transport.clone(),
+            measured,
+            demotion.map_or(String::new(), |it| format!("{}: {}", it.wanted, it.reason)),
+        ]
+    });
+    show::columns(&head.chain(rows).collect::<Vec<_>>())
 }
 
 fn tier_row(worker: &WorkerInfo, usage: &TierUsage) -> Vec<String> {
@@ -218,6 +240,11 @@ fn as_value(info: &ClusterInfo) -> Value {
             "partitions": transfer.partitions,
             "bytes": transfer.bytes,
             "transport": transfer.transport,
+            "bytes_per_s": (transfer.bytes_per_s > 0).then_some(transfer.bytes_per_s),
+            "instead_of": transfer.demotion.as_ref().map(|demotion| json!({
+                "transport": demotion.wanted,
+                "reason": demotion.reason,
+            })),
         })
     });
     json!({
@@ -240,4 +267,50 @@ fn amounts(resources: &Resources) -> Value {
 
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {
     values.iter().map(T::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use transload_protocol::Demotion;
+
+    use super::*;
+
+    #[test]
+    fn every_pair_says_what_carries_it_how_fast_and_why_not_something_better() {
+        let transfer = Transfer {
+            from: WorkerId(0),
+            to: WorkerId(1),
+            partitions: 3,
+            bytes: 4096,
+            transport: "ucx posix/memory".to_owned(),
+            bytes_per_s: 3 << 30,
+            demotion: None,
+        };
+        let demoted = Transfer {
+            from: WorkerId(1),
+            to: WorkerId(0),
+            transport: "tcp".to_owned(),
+            bytes_per_s: 0,
+            demotion: Some(Demotion {
+                wanted: "ucx".to_owned(),
+                reason: "UCX 1.13.1 here, 1.22.0 there".to_owned(),
+            }),
+            ..transfer.clone()
+        };
+        let info = ClusterInfo {
+            transfers: vec![transfer, demoted],
+            ..ClusterInfo::default()
+        };
+        assert_eq!(
+            links(&info.transfers),
+            "from  to  link              measured   instead of\n\
+             w0    w1  ucx posix/memory  3.0 GiB/s\n\
+             w1    w0  tcp               -          ucx: UCX 1.13.1 here, 1.22.0 there\n"
+        );
+        let value = as_value(&info);
+        assert_eq!(value["transfers"][0]["bytes_per_s"], 3_u64 << 30);
+        assert_eq!(value["transfers"][0]["instead_of"], Value::Null);
+        assert_eq!(value["transfers"][1]["bytes_per_s"], Value::Null);
+        assert_eq!(value["transfers"][1]["instead_of"]["transport"], "ucx");
+    }
 }

@@ -142,6 +142,8 @@ mod tests {
             partitions: 2,
             bytes: 2048,
             transport: "tcp".to_owned(),
+            bytes_per_s: 0,
+            demotion: None,
         };
         assert_eq!(
             transfers(&[moved], |worker| worker.to_string()),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
+use crate::{Attempt, Demotion, GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
 
 /// Something that happened somewhere in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub enum Event {
         to: WorkerId,
         /// Payload bytes.
         bytes: u64,
-        /// Name of the transport that moved it.
+        /// What moved it: the name of a transport and what that chose, as in `tcp` or `ucx posix/memory`.
         transport: String,
         /// From request to last byte.
         micros: u64,
@@ -109,6 +109,18 @@ pub enum Event {
         running_ms: u64,
         /// How long the others took on average, in milliseconds.
         typical_ms: u64,
+    },
+    /// A transport between two workers failed, and their partitions come over another one for a while. Told with the first that
+    /// came so.
+    LinkDemoted {
+        /// Who holds the partitions.
+        from: WorkerId,
+        /// Who reads them.
+        to: WorkerId,
+        /// Which transport failed, and why.
+        demotion: Demotion,
+        /// What carries them instead: the name of a transport and what that chose.
+        used: String,
     },
 }
 

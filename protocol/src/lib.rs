@@ -46,8 +46,8 @@ pub use ids::{
 };
 pub use journal::JournalEntry;
 pub use message::{
-    ClientHello, ClientMessage, ClusterInfo, Explanation, GraphOutcome, Hello, InputLocation,
-    InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient,
+    ClientHello, ClientMessage, ClusterInfo, Demotion, Explanation, GraphOutcome, Hello,
+    InputLocation, InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient,
     ReturningWorker, Role, RunningTask, SchedulerToClient, SchedulerToWorker, Session, Straggler,
     TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad,
     WorkerMessage,

@@ -700,6 +700,19 @@ pub struct Transfer {
     pub partitions: u64,
     /// Payload bytes moved.
     pub bytes: u64,
-    /// Name of the transport used last.
+    /// What carried the last of them: the name of a transport and what that chose, as in `tcp` or `ucx posix/memory`.
     pub transport: String,
+    /// Payload bytes in each second in which large ones were under way, since that transport is used. 0 as long as none came.
+    pub bytes_per_s: u64,
+    /// Why a better transport is not used, where one failed.
+    pub demotion: Option<Demotion>,
+}
+
+/// A transport that is not used between two workers for a while, although both have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demotion {
+    /// Name of the transport: the scheme of its addresses.
+    pub wanted: String,
+    /// Why it is not used, in words.
+    pub reason: String,
 }

@@ -1,23 +1,31 @@
 //! Fetches partitions from whoever holds them, over the best transport that both sides have.
 //!
-//! Called by worker processes and by clients. Keeps one connection per peer and transport; knows neither tasks nor who decides
-//! what to fetch.
+//! Called by worker processes and by clients. Keeps one connection per peer and transport, and does without a transport that has
+//! failed for a while. Knows neither tasks nor who decides what to fetch.
+
+mod demoted;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use transload_gpu::Partition;
-use transload_protocol::{Address, PartitionId};
+use transload_protocol::{Address, Demotion, PartitionId};
 use transload_transport::{Connection, Destination, Transport, TransportError};
 
+use self::demoted::Demoted;
 use crate::process;
+
+/// See [`Fetcher::retrying_links_after`].
+pub(crate) const LINK_RETRY: Duration = Duration::from_secs(60);
 
 /// Opens, keeps and shares connections to peers. Cheap to share behind an `Arc`.
 pub struct Fetcher {
     /// Best first.
     transports: Vec<Arc<dyn Transport>>,
     pool: Mutex<HashMap<Address, Slot>>,
+    demoted: Demoted,
 }
 
 /// One connection, or the right to open it; the lock keeps many fetchers from opening it many times.
@@ -28,9 +36,14 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<dyn Connection>>>>;
 pub struct Fetched {
     /// The partition.
     pub partition: Partition,
-    /// Name of the transport that moved it: [`process::SCHEME`] when it was handed over within this process.
+    /// What carried it: the connection's [`Connection::link`], or [`process::SCHEME`] when it was handed over within this process.
     pub transport: String,
+    /// Why it did not come over a better transport that both sides have. Told once for each time that one fails.
+    pub demotion: Option<Demotion>,
 }
+
+/// One way to a holder.
+type Way<'a> = (&'a Arc<dyn Transport>, &'a Address);
 
 /// Why a partition could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +88,20 @@ impl Fetcher {
         Self {
             transports,
             pool: Mutex::default(),
+            demoted: Demoted::new(LINK_RETRY),
         }
     }
 
-    /// Fetches one partition from the holder with these addresses into memory that `destination` gives. Dropping the future cancels the fetch.
+    /// A transport to a peer that has failed is not used for so long, while there is another. Default 60 s.
+    #[must_use]
+    pub fn retrying_links_after(mut self, time: Duration) -> Self {
+        self.demoted = Demoted::new(time);
+        self
+    }
+
+    /// Fetches one partition from the holder with these addresses into memory that `destination` gives: over the best transport,
+    /// and over the next when what fails is the link. What the holder answers counts, whatever carries it. Dropping the future
+    /// cancels the fetch.
     ///
     /// # Errors
     /// [`FetchError`]; the last one when several addresses were tried.
@@ -91,68 +114,105 @@ impl Fetcher {
         if let Some(ours) = holder.iter().find(|address| process::is_ours(address)) {
             return hand_over(ours, partition).await;
         }
-        let mut failure = None;
-        for transport in &self.transports {
-            let of_transport = |address: &&Address| address.scheme == transport.scheme();
-            for address in holder.iter().filter(of_transport) {
-                match self
-                    .fetch_over(transport, address, partition, destination)
-                    .await
-                {
-                    Ok(partition) => {
-                        return Ok(Fetched {
-                            partition,
-                            transport: transport.scheme().to_owned(),
-                        });
+        let all = self.ways(holder);
+        let mut ways = self.usable(&all).into_iter().peekable();
+        let chosen = Instant::now();
+        while let Some((transport, address)) = ways.next() {
+            let fetched = self.fetch_over((transport, address), chosen, partition, destination);
+            match fetched.await {
+                Ok((partition, link)) => {
+                    self.demoted.restore(address, chosen);
+                    let better = all.iter().map(|(_, better)| *better);
+                    let demotion = self
+                        .demoted
+                        .tell(better.take_while(|it| *it != address), &link);
+                    return Ok(Fetched {
+                        partition,
+                        transport: link,
+                        demotion,
+                    });
+                }
+                Err(error) if error.is_about_the_link() && ways.peek().is_some() => {
+                    tracing::info!(%address, %error, "this way to a peer has failed; trying the next");
+                    self.demoted.demote(address, error);
+                    self.pool().remove(address);
+                }
+                Err(error) => {
+                    if !error.is_about_the_link() {
+                        self.demoted.restore(address, chosen);
                     }
-                    Err(error @ TransportError::Connect { .. }) => {
-                        tracing::info!(%address, %error, "cannot connect; trying the peer's next address if it has one");
-                        failure = Some(FetchError::Transport(error));
-                    }
-                    Err(error) => return Err(error.into()),
+                    return Err(error.into());
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| self.no_common(holder)))
+        Err(self.no_common(holder))
     }
 
-    /// Closes the connections to a peer; fetches over them fail.
+    /// Closes the connections to a peer; fetches over them fail. What was found out about its links is forgotten.
     pub fn forget(&self, holder: &[Address]) {
         let mut pool = self.pool();
         for address in holder {
             pool.remove(address);
+            self.demoted.forget(address);
         }
     }
 
+    /// All ways to a holder, best first.
+    fn ways<'a>(&'a self, holder: &'a [Address]) -> Vec<Way<'a>> {
+        let of = |transport: &'a Arc<dyn Transport>| {
+            let scheme = transport.scheme();
+            let addresses = holder.iter().filter(move |it| it.scheme == scheme);
+            addresses.map(move |address| (transport, address))
+        };
+        self.transports.iter().flat_map(of).collect()
+    }
+
+    /// Those that have not failed of late. The last one is always among them.
+    fn usable<'a>(&self, all: &[Way<'a>]) -> Vec<Way<'a>> {
+        let Some((last, better)) = all.split_last() else {
+            return Vec::new();
+        };
+        let better = better.iter().filter(|(_, it)| self.demoted.may_try(it));
+        better.chain([last]).copied().collect()
+    }
+
+    /// The partition, and what carried it.
     async fn fetch_over(
         &self,
-        transport: &Arc<dyn Transport>,
-        address: &Address,
+        way: Way<'_>,
+        chosen: Instant,
         partition: PartitionId,
         destination: &Arc<dyn Destination>,
-    ) -> Result<Partition, TransportError> {
-        let (connection, pooled) = self.connection(transport, address).await?;
-        match connection.fetch(partition, Arc::clone(destination)).await {
+    ) -> Result<(Partition, String), TransportError> {
+        let (mut connection, pooled) = self.connection(way, chosen).await?;
+        let mut result = connection.fetch(partition, Arc::clone(destination)).await;
+        if let Err(error) = &result
+            && pooled
+            && connection.is_closed()
+            && error.is_retryable()
+        {
             // A kept connection may have died while nobody looked; that says nothing about the peer now.
-            Err(error) if pooled && connection.is_closed() && error.is_retryable() => {
-                tracing::debug!(%address, %error, "kept connection is closed; opening another");
-                let (connection, _) = self.connection(transport, address).await?;
-                connection.fetch(partition, Arc::clone(destination)).await
-            }
-            result => result,
+            tracing::debug!(address = %way.1, %error, "kept connection is closed; opening another");
+            (connection, _) = self.connection(way, chosen).await?;
+            result = connection.fetch(partition, Arc::clone(destination)).await;
         }
+        Ok((result?, connection.link().to_owned()))
     }
 
     /// A live connection, and whether it was there before.
     async fn connection(
         &self,
-        transport: &Arc<dyn Transport>,
-        address: &Address,
+        (transport, address): Way<'_>,
+        chosen: Instant,
     ) -> Result<(Arc<dyn Connection>, bool), TransportError> {
         let slot = Arc::clone(self.pool().entry(address.clone()).or_default());
         let mut kept = slot.lock().await;
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok((Arc::clone(connection), true));
+        }
+        // Of many that waited here for one that failed, each would find out for itself, one after another.
+        if let Some(error) = self.demoted.since(address, chosen) {
+            return Err(error);
         }
         let connection = transport.connect(address).await?;
         *kept = Some(Arc::clone(&connection));
@@ -212,6 +272,7 @@ async fn hand_over(address: &Address, partition: PartitionId) -> Result<Fetched,
         Ok(Some(partition)) => Ok(Fetched {
             partition,
             transport: process::SCHEME.to_owned(),
+            demotion: None,
         }),
         Ok(None) => Err(failed("it is not there", true)),
         Err(reason) => Err(failed(&reason, false)),

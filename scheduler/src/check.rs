@@ -715,6 +715,14 @@ impl Scheduler {
                 )?;
             }
         }
+        for (pair, traffic) in &self.transfers {
+            ensure(traffic.is_sound(*pair), || {
+                format!(
+                    "what came from {} to {} makes no sense: {traffic:?}",
+                    pair.0, pair.1
+                )
+            })?;
+        }
         ensure(
             self.workers.slab.is_empty() || self.liveness_check.is_some(),
             || "nobody watches whether workers are alive".to_owned(),

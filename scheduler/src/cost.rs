@@ -3,14 +3,12 @@
 //! Learns from what workers tell of their fetches (`reports`) and of the ends of tasks (`pace`). Asked by `place` and `explain`.
 //! Knows nothing of messages.
 
-use transload_protocol::Transfer;
-
 use crate::machine::Scheduler;
 use crate::slab::{TaskAt, WorkerSlot};
 use crate::task::TaskState;
 
 /// Fetches of fewer bytes tell how long a request takes, larger ones how fast bytes flow.
-const SMALL_BYTES: u64 = 64 << 10;
+pub(crate) const SMALL_BYTES: u64 = 64 << 10;
 /// What is known counts for so many times what is told anew, once that much has been told.
 const MOST_KNOWN: u8 = 7;
 /// A disk is taken to read so many bytes in a microsecond.
@@ -63,13 +61,6 @@ impl Link {
             self.bytes_per_milli = mix(self.bytes_per_milli, rate, flows).max(1);
         }
     }
-}
-
-/// What has come from one worker to another.
-#[derive(Debug, Clone)]
-pub(crate) struct Traffic {
-    pub(crate) transfer: Transfer,
-    pub(crate) link: Link,
 }
 
 /// Links between pairs of workers that have not fetched from each other yet.

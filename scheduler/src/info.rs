@@ -4,6 +4,7 @@ use transload_protocol::{ClusterInfo, WorkerInfo};
 
 use crate::graph::Phase;
 use crate::machine::Scheduler;
+use crate::traffic::Traffic;
 
 impl Scheduler {
     /// Workers, clients, graphs, and what has moved between workers so far.
@@ -34,11 +35,7 @@ impl Scheduler {
                     .count(),
             ),
             tasks_ready: self.ready.len() + self.gangs.members_ready,
-            transfers: self
-                .transfers
-                .values()
-                .map(|traffic| traffic.transfer.clone())
-                .collect(),
+            transfers: self.transfers.values().map(Traffic::transfer).collect(),
         }
     }
 }

@@ -49,6 +49,7 @@ mod task;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod traffic;
 mod transition;
 mod weighed;
 mod worker;

@@ -12,7 +12,7 @@ use transload_protocol::{
 use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
-use crate::cost::{Links, Traffic};
+use crate::cost::Links;
 use crate::follow::Followed;
 use crate::gang::Gangs;
 use crate::graph::Graph;
@@ -26,6 +26,7 @@ use crate::session::Presence;
 use crate::slab::{GraphSlot, Slab, TaskAt, WorkerSlot};
 use crate::steal::Steals;
 use crate::timers::Timers;
+use crate::traffic::Traffic;
 use crate::worker::Workers;
 
 /// Decides where and when each task of each graph runs.

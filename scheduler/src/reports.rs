@@ -2,13 +2,13 @@
 //!
 //! Called by all parts of the machine. Decides nothing.
 
-use transload_protocol::{Event, EventRecord, SchedulerToClient, Tier, Transfer, WorkerId};
+use transload_protocol::{Event, EventRecord, SchedulerToClient, Tier, WorkerId};
 
 use crate::api::Action;
-use crate::cost::Traffic;
 use crate::graph::Progress;
 use crate::machine::Scheduler;
 use crate::slab::{GraphSlot, WorkerSlot};
+use crate::traffic::Traffic;
 
 impl Scheduler {
     /// Tells an event of our own.
@@ -44,7 +44,16 @@ impl Scheduler {
                     transport,
                     micros,
                     ..
-                } => self.on_fetched((*from, *to), *bytes, transport, *micros),
+                } => {
+                    let traffic = self.on_fetched((*from, *to), *bytes, *micros);
+                    traffic.on_fetched(*bytes, transport, record.at, *micros);
+                }
+                Event::LinkDemoted {
+                    from,
+                    to,
+                    demotion,
+                    used,
+                } => self.traffic((*from, *to)).on_demoted(demotion, used),
                 Event::PartitionMoved {
                     to: Tier::Disk,
                     bytes,
@@ -72,37 +81,26 @@ impl Scheduler {
         }
     }
 
-    /// Counts what has come from one worker to another, and learns how long it takes.
-    fn on_fetched(
-        &mut self,
-        (from, to): (WorkerId, WorkerId),
-        bytes: u64,
-        transport: &str,
-        micros: u64,
-    ) {
+    /// A partition has come from one worker to another: where it is counted, after all pairs like this one have learnt from it.
+    fn on_fetched(&mut self, pair: (WorkerId, WorkerId), bytes: u64, micros: u64) -> &mut Traffic {
+        let is_near = self.are_near(pair);
+        self.links.between(is_near).learn(bytes, micros);
+        self.traffic(pair)
+    }
+
+    fn traffic(&mut self, (from, to): (WorkerId, WorkerId)) -> &mut Traffic {
+        let is_near = self.are_near((from, to));
+        let link = *self.links.between(is_near);
+        let traffic = self.transfers.entry((from, to));
+        traffic.or_insert_with(|| Traffic::new((from, to), link))
+    }
+
+    fn are_near(&self, (from, to): (WorkerId, WorkerId)) -> bool {
         let host = |id: WorkerId| {
             let slot = self.workers.by_id.get(&id)?;
             Some(self.workers.slab[*slot].host)
         };
-        let common = self.links.between(host(from) == host(to));
-        common.learn(bytes, micros);
-        let traffic = self.transfers.entry((from, to)).or_insert_with(|| Traffic {
-            transfer: Transfer {
-                from,
-                to,
-                partitions: 0,
-                bytes: 0,
-                transport: String::new(),
-            },
-            link: *common,
-        });
-        traffic.link.learn(bytes, micros);
-        let transfer = &mut traffic.transfer;
-        transfer.partitions += 1;
-        transfer.bytes = transfer.bytes.saturating_add(bytes);
-        if transfer.transport != transport {
-            transfer.transport = transport.to_owned();
-        }
+        host(from) == host(to)
     }
 
     /// Sends the events of this step to those who subscribed.

@@ -137,6 +137,24 @@ impl TransportError {
         }
     }
 
+    /// Whether it says something of the way to the peer and nothing of the partition: another transport to the same peer may do.
+    pub const fn is_about_the_link(&self) -> bool {
+        match self {
+            Self::Address { .. }
+            | Self::Connect { .. }
+            | Self::Version { .. }
+            | Self::Refused { .. }
+            | Self::Closed { .. }
+            | Self::TimedOut { .. }
+            | Self::Protocol { .. } => true,
+            Self::Listen { .. }
+            | Self::NotFound { .. }
+            | Self::Source { .. }
+            | Self::NoMemory(_)
+            | Self::WrongBuffer { .. } => false,
+        }
+    }
+
     /// Whether the peer answered that it does not have the partition, so that asking it again is pointless.
     pub const fn is_gone(&self) -> bool {
         matches!(self, Self::NotFound { .. })

@@ -1,8 +1,8 @@
 //! What goes into the worker machine and what comes out of it.
 
 use transload_protocol::{
-    Attempt, LayerIndex, PartitionId, Resources, SchedulerToWorker, TaskErrorKind, TaskId,
-    WorkerId, WorkerMessage,
+    Attempt, Demotion, LayerIndex, PartitionId, Resources, SchedulerToWorker, TaskErrorKind,
+    TaskId, WorkerId, WorkerMessage,
 };
 
 /// Limits of one worker. Every field can be configured.
@@ -148,6 +148,16 @@ pub enum Input {
     Tick,
     /// The connection to the scheduler broke, and may be made again.
     Disconnected,
+    /// A transport to a peer failed, and another one carries its partitions for a while. Comes before the `Fetched` of the first
+    /// of them.
+    LinkDemoted {
+        /// From whom.
+        from: WorkerId,
+        /// Which transport failed, and why.
+        demotion: Demotion,
+        /// What carries partitions instead.
+        used: String,
+    },
 }
 
 /// A partition that a task is given.

@@ -2,7 +2,7 @@
 
 use std::ops::Bound::{Excluded, Unbounded};
 
-use transload_protocol::{Event, PartitionId, WorkerId};
+use transload_protocol::{Demotion, Event, PartitionId, WorkerId};
 
 use crate::Action;
 use crate::index::Source;
@@ -156,6 +156,24 @@ impl Worker {
             self.note(event, turn);
         }
         self.settle(partition, turn);
+    }
+
+    pub(crate) fn on_link_demoted(
+        &mut self,
+        from: WorkerId,
+        demotion: Demotion,
+        used: String,
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(to) = self.own_id() {
+            let event = Event::LinkDemoted {
+                from,
+                to,
+                demotion,
+                used,
+            };
+            self.note(event, turn);
+        }
     }
 
     pub(crate) fn on_fetch_failed(

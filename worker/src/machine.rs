@@ -197,6 +197,11 @@ impl Worker {
             Input::Measured { resident_bytes } => self.resident_bytes = resident_bytes,
             Input::Tick => {}
             Input::Disconnected => self.on_disconnected(turn),
+            Input::LinkDemoted {
+                from,
+                demotion,
+                used,
+            } => self.on_link_demoted(from, demotion, used, turn),
         }
     }
 

@@ -12,8 +12,10 @@ use common::{
     Bench, FIRST, OTHER, PEER, SELF, drops, events, fetches, from, loads, messages, output, part,
     says, says_missing, shared, small, starts, task,
 };
-use transload_protocol::{Attempt, Event, OutputSizes, Resources, WorkerId, WorkerMessage};
-use transload_worker::{Action, Config, Given};
+use transload_protocol::{
+    Attempt, Demotion, Event, OutputSizes, Resources, WorkerId, WorkerMessage,
+};
+use transload_worker::{Action, Config, Given, Input};
 
 #[test]
 fn a_task_starts_once_its_remote_input_has_arrived() {
@@ -306,6 +308,32 @@ fn an_arrival_is_told_before_the_end_of_the_task_that_needed_it() {
     let told = messages(&arrived);
     assert!(matches!(told[0], WorkerMessage::Events { .. }));
     assert!(matches!(told[1], WorkerMessage::Started { .. }));
+}
+
+#[test]
+fn a_transport_that_is_not_used_is_told_with_the_partition_that_came_over_another() {
+    let mut bench = Bench::new(small());
+    bench.assign(1, &[from(PEER, part(50), 10)]);
+    let demotion = Demotion {
+        wanted: "ucx".to_owned(),
+        reason: "it died".to_owned(),
+    };
+    let demoted = bench.input(Input::LinkDemoted {
+        from: PEER,
+        demotion: demotion.clone(),
+        used: "tcp".to_owned(),
+    });
+    assert_eq!(demoted, []);
+    let arrived = bench.fetched(part(50), PEER, 10);
+    let told = events(&arrived);
+    let expected = Event::LinkDemoted {
+        from: PEER,
+        to: SELF,
+        demotion,
+        used: "tcp".to_owned(),
+    };
+    assert_eq!(told[0], expected);
+    assert!(matches!(told[1], Event::PartitionFetched { .. }));
 }
 
 #[test]

@@ -22,6 +22,7 @@ use transload_transport_tcp::TcpOptions;
 use crate::RuntimeError;
 use crate::client::ClientOptions;
 use crate::control::SendLimits;
+use crate::fetcher::LINK_RETRY;
 use crate::scheduler_server::SchedulerFile;
 
 pub use error::ConfigError;
@@ -124,6 +125,8 @@ pub struct WorkerConfig {
     pub fetches_in_flight: u32,
     /// See [`transload_worker::Config::fetch_attempts`].
     pub fetch_attempts: u32,
+    /// See [`crate::fetcher::Fetcher::retrying_links_after`].
+    pub link_retry: Duration,
     /// See [`transload_worker::Config::heartbeat_ms`].
     pub heartbeat: Duration,
     /// Host on which it serves partitions; `None` for the address from which this machine reaches the scheduler.
@@ -217,6 +220,7 @@ impl Default for WorkerConfig {
             served_loads: 4,
             fetches_in_flight: 16,
             fetch_attempts: 2,
+            link_retry: LINK_RETRY,
             heartbeat: Duration::from_millis(500),
             data_host: None,
             data_port: 0,

@@ -239,6 +239,10 @@ pub static SETTINGS: &[Setting] = &[
         what: "Attempts to fetch one partition before its task is given back to the scheduler.",
         cost: "Longer until a partition behind a broken link is made again.",
         change: "Higher on unreliable networks."),
+    setting!("worker.link_retry", DURATION, --"link-retry" on [Worker, Sql] at worker.link_retry;
+        what: "A transport to another worker that has failed is tried again after so long; another one carries its partitions meanwhile.",
+        cost: "Longer on the slower transport after a short disturbance.",
+        change: "Shorter where links come and go, longer where a broken one is slow to fail."),
     setting!("worker.heartbeat", DURATION, --"heartbeat" on [Worker, Sql] at worker.heartbeat;
         what: "A worker tells its load at least so often; never less often than four times per scheduler.worker_timeout.",
         cost: "A shorter one costs messages.",

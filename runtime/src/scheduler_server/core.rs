@@ -506,6 +506,14 @@ fn log(record: &EventRecord) {
         } => {
             tracing::warn!(%task, %worker, running_ms, typical_ms, "a task takes much longer than others of its layer");
         }
+        Event::LinkDemoted {
+            from,
+            to,
+            demotion,
+            used,
+        } => {
+            tracing::warn!(%from, %to, wanted = %demotion.wanted, %used, reason = %demotion.reason, "two workers use another transport for a while");
+        }
         event @ (Event::GraphAccepted { .. }
         | Event::TaskAssigned { .. }
         | Event::TaskFinished { .. }

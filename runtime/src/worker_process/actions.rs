@@ -104,6 +104,7 @@ impl Driver {
             completions.push(Completion::Fetch {
                 id,
                 number,
+                from,
                 micros,
                 result,
             });

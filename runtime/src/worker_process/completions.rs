@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use transload_gpu::{Partition, SpilledPartition};
-use transload_protocol::{Attempt, PartitionId, TaskId};
+use transload_protocol::{Attempt, PartitionId, TaskId, WorkerId};
 use transload_worker::Input;
 
 use super::driver::Driver;
@@ -30,6 +30,7 @@ pub(super) enum Completion {
     Fetch {
         id: PartitionId,
         number: u64,
+        from: WorkerId,
         micros: u64,
         result: Result<Fetched, FetchError>,
     },
@@ -66,12 +67,16 @@ impl Driver {
             Completion::Fetch {
                 id,
                 number,
+                from,
                 micros,
                 result,
-            } => match self.fetch_ended(id, number, micros, result) {
-                Some(input) => input,
-                None => return,
-            },
+            } => {
+                self.hear_of_link(from, &result);
+                match self.fetch_ended(id, number, micros, result) {
+                    Some(input) => input,
+                    None => return,
+                }
+            }
             Completion::Spill { id, result } => self.spill_ended(id, result),
             Completion::Load { id, result } => self.load_ended(id, result),
         };
@@ -127,6 +132,19 @@ impl Driver {
                 }
                 Input::Rejoin { task, attempt }
             }
+        }
+    }
+
+    /// Whether or not anybody still wants what has come.
+    fn hear_of_link(&mut self, from: WorkerId, result: &Result<Fetched, FetchError>) {
+        let Ok(fetched) = result else { return };
+        if let Some(demotion) = fetched.demotion.clone() {
+            let used = fetched.transport.clone();
+            self.take_in(Input::LinkDemoted {
+                from,
+                demotion,
+                used,
+            });
         }
     }
 

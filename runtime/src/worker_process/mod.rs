@@ -186,7 +186,9 @@ async fn work(
         executor,
         store,
         spill,
-        fetcher: Arc::new(Fetcher::new(vec![data.transport])),
+        fetcher: Arc::new(
+            Fetcher::new(vec![data.transport]).retrying_links_after(config.link_retry),
+        ),
         data_runtime,
         stop_timeout: config.stop_timeout,
     });

@@ -6,9 +6,9 @@ use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use transload_protocol::{
-    ClientId, ClientMessage, Event, EventRecord, GraphId, GraphOutcome, OutputSizes, PartitionId,
-    Resources, RunningTask, SharingCall, TaskErrorKind, TaskGraph, TaskId, TaskRange, Tier,
-    TierUsage, WorkerId, WorkerLoad, WorkerMessage,
+    ClientId, ClientMessage, Demotion, Event, EventRecord, GraphId, GraphOutcome, OutputSizes,
+    PartitionId, Resources, RunningTask, SharingCall, TaskErrorKind, TaskGraph, TaskId, TaskRange,
+    Tier, TierUsage, WorkerId, WorkerLoad, WorkerMessage,
 };
 
 use super::graphs::any_graph;
@@ -198,16 +198,32 @@ impl Cluster {
             client: CLIENT,
             sequence: 0,
         };
+        let bytes = 1 << rng.random_range(0..40);
+        let exponent = rng.random_range(0..30);
         let event = Event::PartitionFetched {
             partition: partition(graph, 0),
             from,
             to: worker,
-            bytes: 1 << rng.random_range(0..40),
+            bytes,
             transport: "tcp".to_owned(),
-            micros: 1 << rng.random_range(0..30),
+            micros: 1 << exponent,
         };
         let at = self.now;
-        let events = vec![EventRecord { at, event }];
+        let mut events = vec![EventRecord { at, event }];
+        if exponent % 4 == 0 {
+            let demotion = Demotion {
+                wanted: "ucx".to_owned(),
+                reason: "by chance".to_owned(),
+            };
+            let used = ["tcp", "ucx posix/memory"][exponent % 8 / 4].to_owned();
+            let event = Event::LinkDemoted {
+                from,
+                to: worker,
+                demotion,
+                used,
+            };
+            events.push(EventRecord { at, event });
+        }
         self.say(worker, WorkerMessage::Events { events });
     }
 

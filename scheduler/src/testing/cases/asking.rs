@@ -1,8 +1,8 @@
 //! Questions, reports, refusals, and time.
 
 use transload_protocol::{
-    ClientId, ClientMessage, Edges, Event, EventRecord, GraphId, GraphOutcome, Layer, Tier, Time,
-    WorkerId, WorkerLoad, WorkerMessage,
+    ClientId, ClientMessage, Demotion, Edges, Event, EventRecord, GraphId, GraphOutcome, Layer,
+    Tier, Time, WorkerId, WorkerLoad, WorkerMessage,
 };
 
 use crate::testing::graphs::{chain, gather, independent};
@@ -203,6 +203,16 @@ fn info_adds_up_what_workers_report() {
         transport: "tcp".to_owned(),
         micros: 5,
     };
+    let demotion = Demotion {
+        wanted: "ucx".to_owned(),
+        reason: "another version".to_owned(),
+    };
+    let demoted = Event::LinkDemoted {
+        from: WorkerId(0),
+        to: WorkerId(1),
+        demotion: demotion.clone(),
+        used: "tcp".to_owned(),
+    };
     let moved = |to| Event::PartitionMoved {
         partition: partition(graph, 0),
         worker: WorkerId(1),
@@ -211,6 +221,7 @@ fn info_adds_up_what_workers_report() {
         bytes: 11,
     };
     let events = [
+        demoted,
         fetched.clone(),
         fetched,
         moved(Tier::Disk),
@@ -230,6 +241,8 @@ fn info_adds_up_what_workers_report() {
         (info.transfers[0].bytes, info.transfers[0].partitions),
         (140, 2)
     );
+    assert_eq!(info.transfers[0].transport, "tcp");
+    assert_eq!(info.transfers[0].demotion, Some(demotion));
     assert_eq!(info.workers[1].spilled_bytes, 11);
     assert_eq!((info.clients, info.graphs_running), (1, 1));
     assert_eq!(

@@ -1,0 +1,114 @@
+//! Addresses that are not used for a while, because what they lead to has failed. Part of the fetcher.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use transload_protocol::{Address, Demotion};
+use transload_transport::TransportError;
+
+/// Which addresses have failed, why, and until when they are left alone.
+pub(super) struct Demoted {
+    time: Duration,
+    failures: Mutex<HashMap<Address, Failure>>,
+}
+
+struct Failure {
+    at: Instant,
+    until: Instant,
+    error: TransportError,
+    told: bool,
+}
+
+impl Demoted {
+    pub(super) fn new(time: Duration) -> Self {
+        Self {
+            time,
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Whether this address may be used now. When its time is over, the first who asks may try, and the others wait for what comes
+    /// of it, so that not all of them run into the same silence.
+    pub(super) fn may_try(&self, address: &Address) -> bool {
+        let now = Instant::now();
+        match self.failures().get_mut(address) {
+            None => true,
+            Some(failure) if failure.until <= now => {
+                failure.until = now + self.time;
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// This address has failed.
+    pub(super) fn demote(&self, address: &Address, error: TransportError) {
+        let now = Instant::now();
+        let mut failures = self.failures();
+        // Many fetches fail together, of one cause.
+        if let Some(failure) = failures.get_mut(address)
+            && failure.at + self.time > now
+        {
+            return;
+        }
+        let failure = Failure {
+            at: now,
+            until: now + self.time,
+            error,
+            told: false,
+        };
+        failures.insert(address.clone(), failure);
+    }
+
+    /// How this address has failed after that time, if it has.
+    pub(super) fn since(&self, address: &Address, time: Instant) -> Option<TransportError> {
+        let failures = self.failures();
+        let failure = failures.get(address).filter(|failure| failure.at >= time)?;
+        Some(failure.error.clone())
+    }
+
+    /// A fetch that was begun at `time` found that this address works.
+    pub(super) fn restore(&self, address: &Address, time: Instant) {
+        let mut failures = self.failures();
+        // What had begun before it failed proves nothing.
+        if failures
+            .get(address)
+            .is_some_and(|failure| failure.at < time)
+        {
+            failures.remove(address);
+        }
+    }
+
+    /// This address may lead somewhere else from now on.
+    pub(super) fn forget(&self, address: &Address) {
+        self.failures().remove(address);
+    }
+
+    /// Something has come over `used` although there are these better addresses: why, if that was not told yet.
+    pub(super) fn tell<'a>(
+        &self,
+        better: impl Iterator<Item = &'a Address>,
+        used: &str,
+    ) -> Option<Demotion> {
+        let mut failures = self.failures();
+        for address in better {
+            let Some(failure) = failures.get_mut(address).filter(|failure| !failure.told) else {
+                continue;
+            };
+            failure.told = true;
+            let reason = failure.error.to_string();
+            tracing::warn!(%address, %used, %reason, again_after = ?self.time, "a better transport to a peer has failed; its partitions come over another");
+            return Some(Demotion {
+                wanted: address.scheme.clone(),
+                reason,
+            });
+        }
+        None
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<Address, Failure>> {
+        // Nothing that holds this lock can leave the map half-changed.
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
