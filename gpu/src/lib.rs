@@ -8,6 +8,7 @@
 mod budget;
 mod buffer;
 mod partition;
+mod pool;
 mod spill;
 
 pub use budget::{Budget, OutOfBudget, Reservation};

@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn an_empty_payload_still_holds_its_reservation() {
         let budget = Budget::new("m", 10);
-        let payload = HostBuffer::zeroed(0, budget.try_reserve(10).expect("fits")).freeze();
+        let payload = HostBuffer::uncleared(0, budget.try_reserve(10).expect("fits")).freeze();
         let partition = Partition::new(Bytes::from_static(b"metadata"), vec![Bytes::new()]);
         let back = partition.header().assemble(payload).expect("belongs");
         assert_eq!((back == partition, budget.used_bytes()), (true, 10));

@@ -126,6 +126,6 @@ impl Destination for Room {
         drop(held.take());
         *held = Some(self.working.try_reserve(bytes)?);
         let reservation = self.stored.try_reserve(bytes)?;
-        Ok(HostBuffer::zeroed(bytes as usize, reservation))
+        Ok(HostBuffer::uncleared(bytes as usize, reservation))
     }
 }

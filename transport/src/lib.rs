@@ -123,6 +123,6 @@ impl Destination for Budget {
         let payload_bytes = header.payload_bytes();
         let reservation =
             self.try_reserve(payload_bytes.saturating_add(header.metadata.0.len() as u64))?;
-        Ok(HostBuffer::zeroed(payload_bytes as usize, reservation))
+        Ok(HostBuffer::uncleared(payload_bytes as usize, reservation))
     }
 }

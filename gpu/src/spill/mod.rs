@@ -163,7 +163,7 @@ impl SpilledPartition {
                     .payload_bytes()
                     .saturating_add(header.metadata.0.len() as u64),
             )?;
-            Ok(HostBuffer::zeroed(
+            Ok(HostBuffer::uncleared(
                 header.payload_bytes() as usize,
                 reservation,
             ))

@@ -446,6 +446,6 @@ impl Destination for ClientMemory {
     fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
         let bytes = header.payload_bytes();
         let reservation = self.0.try_reserve(bytes)?;
-        Ok(HostBuffer::zeroed(bytes as usize, reservation))
+        Ok(HostBuffer::uncleared(bytes as usize, reservation))
     }
 }

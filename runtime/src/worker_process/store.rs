@@ -137,7 +137,7 @@ fn buffer(
         used_bytes: 0,
         limit_bytes: usize::MAX as u64,
     })?;
-    Ok(HostBuffer::zeroed(bytes, reservation))
+    Ok(HostBuffer::uncleared(bytes, reservation))
 }
 
 /// A fetch whose size the machine has accounted for.

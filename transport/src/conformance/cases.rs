@@ -284,7 +284,7 @@ pub async fn a_destination_that_gives_a_wrong_buffer_is_told_so(backend: Backend
     impl Destination for Wrong {
         fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
             let bytes = header.payload_bytes() - 1;
-            Ok(HostBuffer::zeroed(
+            Ok(HostBuffer::uncleared(
                 bytes as usize,
                 self.0.try_reserve(bytes)?,
             ))
