@@ -77,6 +77,12 @@ impl Drop for HostBuffer {
     }
 }
 
+impl AsMut<[u8]> for HostBuffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.as_mut_slice()
+    }
+}
+
 impl AsRef<[u8]> for HostBuffer {
     fn as_ref(&self) -> &[u8] {
         self.as_slice()

@@ -409,7 +409,8 @@ pub async fn a_listener_that_goes_away_in_a_payload_is_an_error(backend: Backend
         Ok(fetched) => assert_eq!(fetched, partition),
         Err(error) => assert!(matches!(error, TransportError::Closed { .. }), "{error}"),
     }
-    assert_eq!(budget.used_bytes(), 0);
+    // What was being written is freed once nobody writes to it any more.
+    until("all memory is back", || budget.used_bytes() == 0).await;
 }
 
 /// A fetcher that goes away is no harm to others.

@@ -1,0 +1,454 @@
+//! The fetching side on the progress thread: the requests of one connection, each with the memory that its payload is received into.
+//!
+//! A payload comes in messages that say where they belong. Those that come before their header wait; those that nobody wants any more are
+//! declined, and no byte of them moves. A request that was given up is remembered until the server has said that it is over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition, PartitionHeader};
+use transload_protocol::{Address, PartitionId, codec};
+use transload_transport::{Destination, TransportError};
+
+use super::Shared;
+use crate::PROBE_BYTES;
+use crate::engine::{Ending, Way};
+use crate::ucp::{Body, Claim, Landing, Tag, Worker};
+use crate::wire::{Header, Kind, MAX_PARTITION_HEADER_BYTES};
+
+/// The number under which a probe is received.
+const PROBE: u64 = u64::MAX;
+
+pub(crate) type Reply = oneshot::Sender<Result<Partition, TransportError>>;
+
+/// A fetch, as it comes to the progress thread.
+pub(crate) struct Wanted {
+    pub(crate) request: u64,
+    pub(crate) partition: PartitionId,
+    pub(crate) destination: Arc<dyn Destination>,
+    pub(crate) reply: Reply,
+    /// Returns with the last answer, so that the server never has more requests than it allowed.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// What the client's end is made from.
+pub(crate) struct NewClient {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) max_partition_bytes: u64,
+    /// Told what the connection goes over, when the probe is here.
+    pub(crate) proven: oneshot::Sender<String>,
+}
+
+/// The client's end of one connection. Stays on the progress thread.
+pub(crate) struct ClientLink {
+    shared: Arc<Shared>,
+    max_partition_bytes: u64,
+    requests: HashMap<u64, Request>,
+    proven: Option<oneshot::Sender<String>>,
+    probe: Option<Landing<Vec<u8>>>,
+}
+
+struct Request {
+    partition: PartitionId,
+    reply: Reply,
+    stage: Stage,
+    /// Parts of it that UCX is receiving.
+    arriving: usize,
+    _place: OwnedSemaphorePermit,
+}
+
+enum Stage {
+    /// Asked for.
+    Asked(Asked),
+    /// A long header is being received.
+    Heading(Asked, Landing<Vec<u8>>),
+    /// The payload is.
+    Paying(Box<Paying>),
+    /// Nobody wants it any more.
+    GivenUp,
+}
+
+struct Asked {
+    destination: Arc<dyn Destination>,
+    /// Parts of the payload that came before the header.
+    early: Vec<(u64, Body)>,
+}
+
+struct Paying {
+    header: PartitionHeader,
+    landing: Landing<HostBuffer>,
+    /// Bytes of the payload that are not here, padding included.
+    missing: u64,
+}
+
+impl ClientLink {
+    pub(crate) fn new(new: NewClient) -> Self {
+        Self {
+            shared: new.shared,
+            max_partition_bytes: new.max_partition_bytes,
+            requests: HashMap::new(),
+            proven: Some(new.proven),
+            probe: None,
+        }
+    }
+
+    /// Whether the server owes an answer.
+    pub(crate) fn awaits_something(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    pub(crate) fn fetch(&mut self, way: &Way, wanted: Wanted) {
+        let Wanted {
+            request,
+            partition,
+            destination,
+            reply,
+            place,
+        } = wanted;
+        let early = Vec::new();
+        let request_record = Request {
+            partition,
+            reply,
+            stage: Stage::Asked(Asked { destination, early }),
+            arriving: 0,
+            _place: place,
+        };
+        self.requests.insert(request, request_record);
+        way.send(request, Kind::Fetch(partition), Bytes::new(), 0);
+    }
+
+    /// Frees the memory at once, but for what UCX is writing.
+    pub(crate) fn cancel(&mut self, way: &Way, request: u64) {
+        if let Some(given_up) = self.requests.get_mut(&request)
+            && !matches!(given_up.stage, Stage::GivenUp)
+        {
+            given_up.stage = Stage::GivenUp;
+            way.send(request, Kind::Cancel, Bytes::new(), 0);
+        }
+    }
+
+    /// Ends every fetch.
+    pub(crate) fn close(self, ending: &Ending) {
+        let error = self.shared.error(ending);
+        tracing::debug!(peer = %self.shared.peer, %error, "a connection over UCX ended");
+        self.shared.close(error.clone());
+        for request in self.requests.into_values() {
+            // A fetch that is gone does not mind.
+            let _ = request.reply.send(Err(error.clone()));
+        }
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        way: &Way,
+        worker: &Worker,
+        header: Header,
+        body: Body,
+    ) -> Result<(), Ending> {
+        let request = header.request;
+        match header.kind {
+            Kind::Probe => self.on_probe(way, worker, body),
+            Kind::Header { bytes } => self.on_header(way, worker, (request, bytes), body),
+            Kind::Chunk { offset } => self.on_chunk(way, worker, (request, offset), body),
+            Kind::NotFound => {
+                self.answer(request, |peer, partition| TransportError::NotFound {
+                    peer,
+                    partition,
+                });
+                Ok(())
+            }
+            Kind::Failed => {
+                let reason = String::from_utf8_lossy(body.as_slice()).into_owned();
+                self.answer(request, |peer, partition| TransportError::Source {
+                    peer,
+                    partition,
+                    reason,
+                });
+                Ok(())
+            }
+            Kind::Ended => {
+                self.requests.remove(&request);
+                Ok(())
+            }
+            Kind::Fetch(_) | Kind::Cancel => Err(nonsense("a request from a server")),
+        }
+    }
+
+    /// What UCX was receiving is here, or never will be.
+    pub(crate) fn received(
+        &mut self,
+        way: &Way,
+        worker: &Worker,
+        tag: Tag,
+        result: Result<(), String>,
+    ) -> Result<(), Ending> {
+        result.map_err(Ending::Closed)?;
+        if tag.request == PROBE {
+            return match self.probe.take().and_then(Landing::finish) {
+                Some(probe) => self.proven(way, &probe),
+                None => Err(nonsense("a second probe")),
+            };
+        }
+        let Some(request) = self.requests.get_mut(&tag.request) else {
+            return Ok(());
+        };
+        request.arriving -= 1;
+        match &mut request.stage {
+            Stage::Paying(paying) => {
+                paying.missing = paying.missing.saturating_sub(padded(tag.bytes));
+                self.finish_if_whole(tag.request)
+            }
+            Stage::Heading(..) => self.heading_is_here(way, worker, tag.request),
+            Stage::Asked(_) | Stage::GivenUp => Ok(()),
+        }
+    }
+
+    fn on_probe(&mut self, way: &Way, worker: &Worker, body: Body) -> Result<(), Ending> {
+        match body {
+            Body::Offered(offer) => {
+                let mut landing = Landing::new(vec![0; PROBE_BYTES]);
+                let claim = landing.claim(0, offer.bytes());
+                let claim = claim.ok_or_else(|| nonsense("a probe of another length"))?;
+                self.probe = Some(landing);
+                worker.receive(offer, claim, way.tag(PROBE, 0));
+                Ok(())
+            }
+            Body::Copied(_) | Body::Held(_) => self.proven(way, body.as_slice()),
+        }
+    }
+
+    fn proven(&mut self, way: &Way, probe: &[u8]) -> Result<(), Ending> {
+        if probe != crate::probe() {
+            return Err(nonsense("a probe with other bytes"));
+        }
+        if let Some(proven) = self.proven.take() {
+            // Who waited may have run out of patience.
+            let _ = proven.send(way.endpoint.transports());
+        }
+        Ok(())
+    }
+
+    fn on_header(
+        &mut self,
+        way: &Way,
+        worker: &Worker,
+        (number, bytes): (u64, u64),
+        body: Body,
+    ) -> Result<(), Ending> {
+        let Some(request) = self.requests.get_mut(&number) else {
+            return Ok(());
+        };
+        let asked = match std::mem::replace(&mut request.stage, Stage::GivenUp) {
+            Stage::Asked(asked) => asked,
+            Stage::GivenUp => return Ok(()),
+            Stage::Heading(..) | Stage::Paying(_) => return Err(nonsense("a second header")),
+        };
+        if bytes > body.bytes() as u64 || bytes > MAX_PARTITION_HEADER_BYTES as u64 {
+            return Err(nonsense(format!(
+                "a header of {bytes} B in a message of {} B",
+                body.bytes()
+            )));
+        }
+        match body {
+            Body::Offered(offer) => {
+                if offer.bytes() as u64 != bytes {
+                    return Err(nonsense("a long header with a payload"));
+                }
+                let mut landing = Landing::new(vec![0; offer.bytes()]);
+                let claim = landing.claim(0, offer.bytes());
+                let claim = claim.ok_or_else(|| nonsense("an empty long header"))?;
+                request.stage = Stage::Heading(asked, landing);
+                request.arriving += 1;
+                worker.receive(offer, claim, way.tag(number, bytes));
+                Ok(())
+            }
+            Body::Copied(_) | Body::Held(_) => {
+                let (header, payload) = body.as_slice().split_at(bytes as usize);
+                self.allocate(way, worker, number, asked, header, payload)
+            }
+        }
+    }
+
+    fn heading_is_here(&mut self, way: &Way, worker: &Worker, number: u64) -> Result<(), Ending> {
+        let Some(request) = self.requests.get_mut(&number) else {
+            return Ok(());
+        };
+        let Stage::Heading(asked, landing) =
+            std::mem::replace(&mut request.stage, Stage::GivenUp)
+        else {
+            return Ok(());
+        };
+        let header = landing.finish();
+        let header = header.ok_or_else(|| nonsense("a header in several parts"))?;
+        self.allocate(way, worker, number, asked, &header, &[])
+    }
+
+    /// The header is here: asks the destination for memory, into which the payload comes.
+    fn allocate(
+        &mut self,
+        way: &Way,
+        worker: &Worker,
+        number: u64,
+        asked: Asked,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(), Ending> {
+        let header: PartitionHeader =
+            codec::decode(header).map_err(|error| nonsense(error.to_string()))?;
+        let bytes = header.payload_bytes();
+        if bytes > self.max_partition_bytes {
+            return Err(nonsense(format!(
+                "a partition of {bytes} B; the limit is {} B",
+                self.max_partition_bytes
+            )));
+        }
+        let buffer = match asked.destination.allocate(&header) {
+            Ok(buffer) if buffer.as_slice().len() as u64 == bytes => buffer,
+            Ok(buffer) => {
+                let error = TransportError::WrongBuffer {
+                    expected_bytes: bytes,
+                    actual_bytes: buffer.as_slice().len() as u64,
+                };
+                self.refuse(way, number, error);
+                return Ok(());
+            }
+            Err(error) => {
+                self.refuse(way, number, error.into());
+                return Ok(());
+            }
+        };
+        let Some(request) = self.requests.get_mut(&number) else {
+            return Ok(());
+        };
+        let mut landing = Landing::new(buffer);
+        let mut missing = bytes;
+        if !payload.is_empty() {
+            if payload.len() as u64 != bytes || !fill(&mut landing, 0, payload) {
+                return Err(nonsense("a payload of another length"));
+            }
+            missing = 0;
+        }
+        request.stage = Stage::Paying(Box::new(Paying {
+            header,
+            landing,
+            missing,
+        }));
+        for (offset, body) in asked.early {
+            self.on_chunk(way, worker, (number, offset), body)?;
+        }
+        self.finish_if_whole(number)
+    }
+
+    fn on_chunk(
+        &mut self,
+        way: &Way,
+        worker: &Worker,
+        (number, offset): (u64, u64),
+        body: Body,
+    ) -> Result<(), Ending> {
+        let Some(request) = self.requests.get_mut(&number) else {
+            return Ok(());
+        };
+        let paying = match &mut request.stage {
+            Stage::Paying(paying) => paying,
+            Stage::Asked(asked) | Stage::Heading(asked, ..) => {
+                asked.early.push((offset, body));
+                return Ok(());
+            }
+            Stage::GivenUp => return Ok(()),
+        };
+        let bytes = body.bytes();
+        let misplaced = || nonsense(format!("{bytes} B of payload at {offset}, which is no place"));
+        match body {
+            Body::Offered(offer) => {
+                let claim: Claim = paying.landing.claim(offset, bytes).ok_or_else(misplaced)?;
+                request.arriving += 1;
+                worker.receive(offer, claim, way.tag(number, bytes as u64));
+                Ok(())
+            }
+            Body::Copied(_) | Body::Held(_) => {
+                if !fill(&mut paying.landing, offset, body.as_slice()) {
+                    return Err(misplaced());
+                }
+                paying.missing = paying.missing.saturating_sub(padded(bytes as u64));
+                self.finish_if_whole(number)
+            }
+        }
+    }
+
+    /// Replies where nothing of the payload is missing.
+    fn finish_if_whole(&mut self, number: u64) -> Result<(), Ending> {
+        let whole = self.requests.get(&number).is_some_and(|request| {
+            let is_here = matches!(&request.stage, Stage::Paying(paying) if paying.missing == 0);
+            is_here && request.arriving == 0
+        });
+        if !whole {
+            return Ok(());
+        }
+        let Some(Request {
+            stage: Stage::Paying(paying),
+            reply,
+            ..
+        }) = self.requests.remove(&number)
+        else {
+            return Ok(());
+        };
+        let Paying {
+            header, landing, ..
+        } = *paying;
+        let buffer = landing.finish();
+        let buffer = buffer.ok_or_else(|| nonsense("a payload in places that overlap"))?;
+        let partition = header
+            .assemble(buffer.freeze())
+            .map_err(|error| nonsense(error.to_string()))?;
+        // A fetch that was dropped this moment does not mind.
+        let _ = reply.send(Ok(partition));
+        Ok(())
+    }
+
+    /// The payload is not wanted, for a reason of our own.
+    fn refuse(&mut self, way: &Way, number: u64, error: TransportError) {
+        let Some(request) = self.requests.get_mut(&number) else {
+            return;
+        };
+        request.stage = Stage::GivenUp;
+        let (nobody, _) = oneshot::channel();
+        let reply = std::mem::replace(&mut request.reply, nobody);
+        way.send(number, Kind::Cancel, Bytes::new(), 0);
+        let _ = reply.send(Err(error));
+    }
+
+    /// The server has no partition to give. One that was given up is remembered until the server says that it is over.
+    fn answer(
+        &mut self,
+        number: u64,
+        error: impl FnOnce(Address, PartitionId) -> TransportError,
+    ) {
+        let given_up = |it: &Request| matches!(it.stage, Stage::GivenUp);
+        if self.requests.get(&number).is_none_or(given_up) {
+            return;
+        }
+        if let Some(Request {
+            reply, partition, ..
+        }) = self.requests.remove(&number)
+        {
+            let _ = reply.send(Err(error(self.shared.peer.clone(), partition)));
+        }
+    }
+}
+
+fn nonsense(reason: impl Into<String>) -> Ending {
+    Ending::Nonsense(reason.into())
+}
+
+fn fill(landing: &mut Landing<HostBuffer>, offset: u64, bytes: &[u8]) -> bool {
+    let claim = landing.claim(offset, bytes.len());
+    claim.is_some_and(|claim| claim.fill(bytes))
+}
+
+/// Bytes of the payload that are here when so many of a buffer's are: what pads a buffer is not sent.
+fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(ALIGNMENT_BYTES as u64)
+}

@@ -1,0 +1,560 @@
+//! The progress thread: the only one that touches UCX. It takes commands from the rest of the process, lets UCX work, and hands what has
+//! arrived to the connection that it is for. The protocol itself runs here, so that only finished partitions cross to other threads.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use transload_gpu::Partition;
+use transload_protocol::Blob;
+use ucx_sys::Ucx;
+
+use crate::UcxOptions;
+use crate::client::requests::{ClientLink, NewClient, Wanted};
+use crate::hello::Hello;
+use crate::server::answers::ServerLink;
+use crate::ucp::{Body, Endpoint, Event, Message, Protocol, Signal, Tag, Worker};
+use crate::wire::{Header, Kind, Nonsense};
+
+/// Longest sleep: UCX can miss a wake-up, and silence must be noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// Time for what is under way to end when the thread is to end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// Bodies above this wait until the receiver has said where they go.
+const EAGER_BYTES: usize = 8 << 10;
+
+/// Why there is no UCX to be had, in words with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unavailable {
+    reason: String,
+}
+
+/// The progress thread, as the rest of the process sees it. Ends with the last handle.
+pub(crate) struct Engine {
+    commands: Commands,
+    hello: Hello,
+    next_key: AtomicU64,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is told.
+pub(crate) enum Command {
+    /// A connection begins.
+    Attach(Box<Attach>),
+    /// A client wants a partition.
+    Fetch { link: u64, wanted: Box<Wanted> },
+    /// A client no longer wants it.
+    Cancel { link: u64, request: u64 },
+    /// A server's source has answered.
+    Opened {
+        link: u64,
+        request: u64,
+        opened: Opened,
+    },
+    /// A connection ends, for this reason.
+    Close { link: u64, reason: String },
+    /// The thread ends.
+    Stop,
+}
+
+/// What a source gives: a partition, nothing, or a reason.
+pub(crate) type Opened = Result<Option<Partition>, String>;
+
+/// A connection that begins.
+pub(crate) struct Attach {
+    /// Our number of it.
+    pub(crate) key: u64,
+    /// What the peer said.
+    pub(crate) peer: Hello,
+    pub(crate) side: Side,
+    /// Told when it has an endpoint.
+    pub(crate) done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Which end of it is ours.
+pub(crate) enum Side {
+    Client(NewClient),
+    Server(Box<ServerLink>),
+}
+
+/// Our end of a connection.
+enum Role {
+    Client(Box<ClientLink>),
+    Server(Box<ServerLink>),
+}
+
+/// Where commands go. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Commands {
+    sender: mpsc::Sender<Command>,
+    sleeping: Arc<AtomicBool>,
+    signal: Signal,
+}
+
+impl Commands {
+    /// False when the thread has ended.
+    pub(crate) fn send(&self, command: Command) -> bool {
+        let sent = self.sender.send(command).is_ok();
+        // Against the fence between the thread's word that it sleeps and its last look at the queue.
+        fence(Ordering::SeqCst);
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            self.signal.wake();
+        }
+        sent
+    }
+}
+
+impl Engine {
+    /// Loads UCX and starts the thread.
+    pub(crate) fn start(options: &UcxOptions) -> Result<Self, Unavailable> {
+        let ucx = load(options.library_dir.as_deref())?;
+        let (started, start) = mpsc::channel();
+        let (spin, stall) = (options.spin, options.stall_timeout);
+        let thread = thread::Builder::new()
+            .name("ucx-progress".to_owned())
+            .spawn(move || {
+                let (sender, commands) = mpsc::channel();
+                let worker = match Worker::new(ucx) {
+                    Ok(worker) => worker,
+                    Err(error) => {
+                        // Whoever waited is there: it waits for nothing else.
+                        let _ = started.send(Err(error.to_string()));
+                        return;
+                    }
+                };
+                let sleeping = Arc::new(AtomicBool::new(false));
+                let to_thread = Commands {
+                    sender,
+                    sleeping: Arc::clone(&sleeping),
+                    signal: worker.signal(),
+                };
+                let version = ucx.version();
+                let hello = Hello {
+                    version: (version.major, version.minor, version.patch),
+                    settings: worker.settings().to_vec(),
+                    address: Blob(Bytes::copy_from_slice(worker.address())),
+                    key: 0,
+                    max_requests: 0,
+                };
+                let _ = started.send(Ok((to_thread, hello)));
+                let thread = Thread {
+                    worker,
+                    commands,
+                    sleeping,
+                    links: HashMap::new(),
+                    spin,
+                    stall,
+                    looked: Instant::now(),
+                };
+                thread.run();
+            });
+        let unavailable = |reason: String| Unavailable { reason };
+        let thread = thread.map_err(|error| unavailable(format!("no progress thread: {error}")))?;
+        let started = start.recv();
+        let started = started.unwrap_or_else(|_| Err("the progress thread panicked".to_owned()));
+        let (commands, hello) = started.map_err(unavailable)?;
+        tracing::debug!(?ucx, settings = ?hello.settings, "UCX is there");
+        Ok(Self {
+            commands,
+            hello,
+            next_key: AtomicU64::new(1),
+            thread: Some(thread),
+        })
+    }
+
+    pub(crate) fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    /// A number for a new connection, and what to say of ourselves in it.
+    pub(crate) fn hello(&self, max_requests: u32) -> Hello {
+        Hello {
+            key: self.next_key.fetch_add(1, Ordering::Relaxed),
+            max_requests,
+            ..self.hello.clone()
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            // A panic there has been told by the panic itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A process has one UCX.
+fn load(folder: Option<&Path>) -> Result<&'static Ucx, Unavailable> {
+    static LOADED: OnceLock<&'static Ucx> = OnceLock::new();
+    if let Some(ucx) = LOADED.get() {
+        return Ok(ucx);
+    }
+    let ucx = Ucx::load(folder).map_err(|error| Unavailable {
+        reason: error.to_string(),
+    })?;
+    Ok(LOADED.get_or_init(|| ucx))
+}
+
+/// The way to a peer, and what it and we call it.
+pub(crate) struct Way {
+    pub(crate) endpoint: Endpoint,
+    /// Our number.
+    key: u64,
+    /// The peer's.
+    peer_key: u64,
+}
+
+impl Way {
+    /// Sends a message; what it cost is told back with `bytes`.
+    pub(crate) fn send(&self, request: u64, kind: Kind, body: Bytes, bytes: u64) {
+        let header = Header {
+            to: self.peer_key,
+            request,
+            kind,
+        };
+        let protocol = if body.len() > EAGER_BYTES {
+            Protocol::Rendezvous
+        } else {
+            Protocol::Eager
+        };
+        self.endpoint
+            .send(&header.encode(), body, protocol, self.tag(request, bytes));
+    }
+
+    pub(crate) fn tag(&self, request: u64, bytes: u64) -> Tag {
+        Tag {
+            link: self.key,
+            request,
+            bytes,
+        }
+    }
+}
+
+/// Why a connection has to end.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// It is over, for this reason.
+    Closed(String),
+    /// The peer broke the protocol.
+    Nonsense(String),
+    /// Nothing came, or nothing was taken, for too long.
+    Silence(Duration),
+}
+
+impl From<Nonsense> for Ending {
+    fn from(Nonsense(reason): Nonsense) -> Self {
+        Self::Nonsense(reason)
+    }
+}
+
+struct Link {
+    way: Way,
+    role: Role,
+    /// When something last moved, or began to be awaited.
+    moved: Instant,
+}
+
+impl Link {
+    /// Whether something should move.
+    fn awaits_something(&self) -> bool {
+        match &self.role {
+            Role::Client(client) => client.awaits_something(),
+            Role::Server(server) => server.awaits_something(),
+        }
+    }
+
+    /// To be called before anything that may make something awaited.
+    fn begin_to_wait(&mut self) {
+        if !self.awaits_something() {
+            self.moved = Instant::now();
+        }
+    }
+}
+
+struct Thread {
+    worker: Worker,
+    commands: mpsc::Receiver<Command>,
+    sleeping: Arc<AtomicBool>,
+    links: HashMap<u64, Link>,
+    spin: Duration,
+    stall: Duration,
+    /// When silence was last looked for.
+    looked: Instant,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut idle_since = None;
+        loop {
+            let mut busy = false;
+            while let Ok(command) = self.commands.try_recv() {
+                if matches!(command, Command::Stop) {
+                    return self.end();
+                }
+                self.obey(command);
+                busy = true;
+            }
+            busy |= self.turn();
+            if busy {
+                idle_since = None;
+                continue;
+            }
+            let now = Instant::now();
+            let since = *idle_since.get_or_insert(now);
+            if now.duration_since(since) < self.spin {
+                // Others may need the core more.
+                thread::yield_now();
+                continue;
+            }
+            self.look_for_silence(now);
+            match self.sleep() {
+                Some(Command::Stop) => return self.end(),
+                Some(command) => self.obey(command),
+                None => {}
+            }
+            idle_since = None;
+        }
+    }
+
+    /// Lets UCX work, and sees to what has happened. False where nothing has.
+    fn turn(&mut self) -> bool {
+        let mut busy = self.worker.progress();
+        while let Some(event) = self.worker.next_event() {
+            self.see_to(event);
+            busy = true;
+        }
+        busy
+    }
+
+    /// Sleeps until there is something to do. A command that came just before is the reason not to.
+    fn sleep(&self) -> Option<Command> {
+        self.sleeping.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let command = self.commands.try_recv().ok();
+        if command.is_none() {
+            self.worker.wait(LONGEST_SLEEP);
+        }
+        self.sleeping.store(false, Ordering::SeqCst);
+        command
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Attach(attach) => self.attach(*attach),
+            Command::Fetch { link, wanted } => self.on_client(link, |client, way, _| {
+                client.fetch(way, *wanted);
+                Ok(())
+            }),
+            Command::Cancel { link, request } => self.on_client(link, |client, way, _| {
+                client.cancel(way, request);
+                Ok(())
+            }),
+            Command::Opened {
+                link,
+                request,
+                opened,
+            } => self.on_server(link, |server, way| {
+                server.opened(way, request, opened);
+                Ok(())
+            }),
+            Command::Close { link, reason } => self.close(link, Ending::Closed(reason)),
+            // Seen to where commands are taken.
+            Command::Stop => {}
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let Attach {
+            key,
+            peer,
+            side,
+            done,
+        } = attach;
+        let role = match side {
+            Side::Client(new) => Role::Client(Box::new(ClientLink::new(new))),
+            Side::Server(server) => Role::Server(server),
+        };
+        let endpoint = match self.worker.connect(&peer.address.0, key) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                let reason = error.to_string();
+                let _ = done.send(Err(reason.clone()));
+                return role.close(&Ending::Closed(reason));
+            }
+        };
+        let way = Way {
+            endpoint,
+            key,
+            peer_key: peer.key,
+        };
+        if let Role::Client(_) = &role {
+            way.send(0, Kind::Probe, Bytes::new(), 0);
+        }
+        let moved = Instant::now();
+        self.links.insert(key, Link { way, role, moved });
+        if done.send(Ok(())).is_err() {
+            self.close(key, Ending::Closed("nobody waits for it".to_owned()));
+        }
+    }
+
+    fn see_to(&mut self, event: Event) {
+        match event {
+            Event::Arrived(message) => self.arrived(message),
+            Event::Sent { tag, result, .. } => self.sent(tag, result.map_err(|it| it.to_string())),
+            Event::Received { tag, result } => {
+                self.moved(tag.link);
+                let result = result.map_err(|it| it.to_string());
+                self.on_client(tag.link, |client, way, worker| {
+                    client.received(way, worker, tag, result)
+                });
+            }
+            Event::Broken { tag, error } => self.close(tag, Ending::Closed(error.to_string())),
+        }
+    }
+
+    fn arrived(&mut self, message: Message) {
+        let header = match Header::decode(message.header()) {
+            Ok(header) => header,
+            Err(error) => return tracing::warn!(%error, "a message over UCX makes no sense"),
+        };
+        // An unknown one has ended at this end; the body is declined.
+        let Some(link) = self.links.get_mut(&header.to) else {
+            return;
+        };
+        let body: Body = message.body;
+        match &link.role {
+            Role::Client(_) => {
+                link.moved = Instant::now();
+                self.on_client(header.to, |client, way, worker| {
+                    client.message(way, worker, header, body)
+                });
+            }
+            Role::Server(_) => self.on_server(header.to, |server, way| {
+                server.message(way, header, &body)
+            }),
+        }
+    }
+
+    fn sent(&mut self, tag: Tag, result: Result<(), String>) {
+        match result {
+            Err(reason) => self.close(tag.link, Ending::Closed(reason)),
+            // A client waits for answers alone.
+            Ok(()) if tag.bytes == 0 => {}
+            Ok(()) => {
+                self.moved(tag.link);
+                self.on_server(tag.link, |server, way| {
+                    server.sent(way, tag);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// Something of this connection has moved.
+    fn moved(&mut self, key: u64) {
+        if let Some(link) = self.links.get_mut(&key) {
+            link.moved = Instant::now();
+        }
+    }
+
+    fn on_client(
+        &mut self,
+        key: u64,
+        act: impl FnOnce(&mut ClientLink, &Way, &Worker) -> Result<(), Ending>,
+    ) {
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        link.begin_to_wait();
+        if let Role::Client(client) = &mut link.role
+            && let Err(ending) = act(client, &link.way, &self.worker)
+        {
+            self.close(key, ending);
+        }
+    }
+
+    fn on_server(
+        &mut self,
+        key: u64,
+        act: impl FnOnce(&mut ServerLink, &Way) -> Result<(), Ending>,
+    ) {
+        let Some(link) = self.links.get_mut(&key) else {
+            return;
+        };
+        link.begin_to_wait();
+        if let Role::Server(server) = &mut link.role
+            && let Err(ending) = act(server, &link.way)
+        {
+            self.close(key, ending);
+        }
+    }
+
+    fn close(&mut self, key: u64, ending: Ending) {
+        if let Some(link) = self.links.remove(&key) {
+            // What is under way ends, and with it the last use of its memory.
+            drop(link.way);
+            link.role.close(&ending);
+        }
+    }
+
+    /// Ends connections on which nothing moves although something should.
+    fn look_for_silence(&mut self, now: Instant) {
+        if now.duration_since(self.looked) < LONGEST_SLEEP {
+            return;
+        }
+        self.looked = now;
+        let silent = |link: &Link| {
+            link.awaits_something() && now.duration_since(link.moved) >= self.stall
+        };
+        let silent: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, link)| silent(link))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in silent {
+            self.close(key, Ending::Silence(self.stall));
+        }
+    }
+
+    /// Closes everything, and gives UCX time to end what is under way.
+    fn end(mut self) {
+        let keys: Vec<u64> = self.links.keys().copied().collect();
+        for key in keys {
+            self.close(key, Ending::Closed("it was closed at this end".to_owned()));
+        }
+        let started = Instant::now();
+        while self.worker.posted() > 0 && started.elapsed() < LAST_WORDS {
+            if !self.turn() {
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+        let left = self.worker.posted();
+        if left > 0 {
+            tracing::warn!(
+                operations = left,
+                "UCX did not end what was under way; its memory is left to the end of the process"
+            );
+        }
+    }
+}
+
+impl Role {
+    fn close(self, ending: &Ending) {
+        match self {
+            Self::Client(client) => client.close(ending),
+            Self::Server(server) => server.close(ending),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The serving side: accepts the first words of peers, and has the progress thread answer them over UCX from then on.
+//!
+//! A connection is one task that waits for the peer to go away. All of them end with the listener.
+
+pub(crate) mod answers;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+use transload_protocol::Address;
+use transload_transport::{Listener, PartitionSource, TransportError};
+
+use crate::engine::{Attach, Command, Engine, Side};
+use crate::hello::{self, Answer, Hello, HelloError};
+use crate::{SCHEME, UcxOptions};
+
+use answers::ServerLink;
+
+/// Pause after a failed accept, which is most often a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) struct UcxPartitionListener {
+    address: Address,
+    task: AbortHandle,
+}
+
+impl Listener for UcxPartitionListener {
+    fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Drop for UcxPartitionListener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) async fn listen(
+    engine: Arc<Engine>,
+    bind: &str,
+    source: Arc<dyn PartitionSource>,
+    options: Arc<UcxOptions>,
+) -> Result<UcxPartitionListener, TransportError> {
+    let failed = |error: io::Error| TransportError::Listen {
+        bind: bind.to_owned(),
+        source: Arc::new(error),
+    };
+    let listener = TcpListener::bind(bind).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let endpoint = match &options.advertised_host {
+        // An IPv6 address is told from its port by brackets.
+        Some(host) if host.contains(':') && !host.starts_with('[') => {
+            format!("[{host}]:{}", bound.port())
+        }
+        Some(host) => format!("{host}:{}", bound.port()),
+        None => bound.to_string(),
+    };
+    let serving = Serving {
+        engine,
+        source,
+        options,
+    };
+    let task = tokio::spawn(serving.accept(listener)).abort_handle();
+    Ok(UcxPartitionListener {
+        address: Address::new(SCHEME, endpoint),
+        task,
+    })
+}
+
+/// What all connections of a listener share.
+#[derive(Clone)]
+struct Serving {
+    engine: Arc<Engine>,
+    source: Arc<dyn PartitionSource>,
+    options: Arc<UcxOptions>,
+}
+
+/// Why a connection did not begin.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("nothing came for {} ms", .0.as_millis())]
+    Stalled(Duration),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Serving {
+    /// Accepts until it is aborted, which ends all connections.
+    async fn accept(self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let full = connections.len() >= self.options.max_connections as usize;
+            let serving = self.clone();
+            connections.spawn(async move {
+                match serving.serve(stream, full).await {
+                    Ok(reason) => tracing::debug!(%peer, reason, "a connection over UCX ended"),
+                    Err(failure) => {
+                        tracing::warn!(%peer, %failure, "no connection over UCX");
+                    }
+                }
+            });
+        }
+    }
+
+    /// Serves one peer until it is gone, and says how that looked.
+    async fn serve(&self, mut stream: TcpStream, full: bool) -> Result<String, Failure> {
+        hello::prepare(&stream)?;
+        let patience = self.options.connect_timeout;
+        let greeting = timeout(patience, self.greet(&mut stream, full)).await;
+        let _ends = greeting.map_err(|_| Failure::Stalled(patience))??;
+        Ok(hello::until_closed(&mut stream).await)
+    }
+
+    async fn greet(&self, stream: &mut TcpStream, full: bool) -> Result<EndsLink, Failure> {
+        let theirs: Hello = hello::read(stream).await?;
+        let ours = self.engine.hello(self.options.max_requests_per_connection);
+        let reason = if full {
+            Some("it has as many connections as it allows; raise its limit".to_owned())
+        } else {
+            ours.mismatch(&theirs)
+        };
+        if let Some(reason) = reason {
+            hello::write(stream, &Answer::Refused(reason.clone())).await?;
+            return Err(Failure::Refused(reason));
+        }
+        let link = EndsLink {
+            engine: Arc::clone(&self.engine),
+            key: ours.key,
+        };
+        if let Err(reason) = self.attach(ours.key, theirs).await {
+            hello::write(stream, &Answer::Refused(reason.clone())).await?;
+            return Err(Failure::Refused(reason));
+        }
+        hello::write(stream, &Answer::Welcome(ours)).await?;
+        Ok(link)
+    }
+
+    async fn attach(&self, key: u64, peer: Hello) -> Result<(), String> {
+        let server = ServerLink::new(
+            Arc::clone(&self.source),
+            Handle::current(),
+            self.engine.commands().clone(),
+            &self.options,
+        );
+        let (done, attached) = oneshot::channel();
+        let commands = self.engine.commands();
+        commands.send(Command::Attach(Box::new(Attach {
+            key,
+            peer,
+            side: Side::Server(Box::new(server)),
+            done,
+        })));
+        let ended = || Err("the progress thread has ended".to_owned());
+        attached.await.unwrap_or_else(|_| ended())
+    }
+}
+
+/// Ends the connection on the progress thread, however its task ends.
+struct EndsLink {
+    engine: Arc<Engine>,
+    key: u64,
+}
+
+impl Drop for EndsLink {
+    fn drop(&mut self) {
+        let (link, reason) = (self.key, "its peer has gone".to_owned());
+        self.engine
+            .commands()
+            .send(Command::Close { link, reason });
+    }
+}

@@ -1,0 +1,176 @@
+//! Operations that UCX was given, with the memory that they need. An operation is a box that UCX holds the only pointer to until it is
+//! over; whatever it owns can be neither freed nor changed before.
+
+use std::mem;
+use std::ptr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ucx_sys::{
+    Posted, UCP_OP_ATTR_FIELD_CALLBACK, UCP_OP_ATTR_FIELD_FLAGS, UCP_OP_ATTR_FIELD_USER_DATA,
+    ucp_ep_h, ucp_request_param_t,
+};
+
+use super::endpoint::Faults;
+use super::{
+    Claim, Event, Inner, MAX_HEADER_BYTES, MESSAGE_ID, Offer, Tag, UcpError, callbacks,
+    posted_or_over,
+};
+
+/// What UCX has, and why.
+pub(crate) struct Operation {
+    pub(super) inner: Rc<Inner>,
+    kind: Kind,
+}
+
+enum Kind {
+    Send {
+        tag: Tag,
+        header: [u8; MAX_HEADER_BYTES],
+        body: Bytes,
+    },
+    Receive {
+        tag: Tag,
+        claim: Claim,
+    },
+    Close {
+        _faults: Box<Faults>,
+    },
+}
+
+impl Operation {
+    /// What is told of its end.
+    pub(super) fn into_event(
+        self: Box<Self>,
+        result: impl FnOnce(&'static str) -> Result<(), UcpError>,
+    ) -> Option<Event> {
+        match &self.kind {
+            Kind::Send { tag, .. } => Some(Event::Sent {
+                tag: *tag,
+                result: result("a message was not sent"),
+                _operation: self,
+            }),
+            Kind::Receive { tag, .. } => {
+                let (tag, result) = (*tag, result("a body was not received"));
+                // Before the event is read: who reads it may take the memory back.
+                drop(self);
+                Some(Event::Received { tag, result })
+            }
+            Kind::Close { .. } => None,
+        }
+    }
+}
+
+/// Counts the operation, and gives it to `post` with the parameters that bring it back.
+fn start(
+    inner: &Rc<Inner>,
+    kind: Kind,
+    flags: u32,
+    post: impl FnOnce(&mut ucp_request_param_t, &mut Kind) -> Posted,
+) {
+    let operation = Box::into_raw(Box::new(Operation {
+        inner: Rc::clone(inner),
+        kind,
+    }));
+    inner.posted.set(inner.posted.get() + 1);
+    // SAFETY: all zeros is "no field set".
+    let mut param: ucp_request_param_t = unsafe { mem::zeroed() };
+    param.op_attr_mask =
+        UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
+    param.flags = flags;
+    param.user_data = operation.cast();
+    // SAFETY: leaked above, and until `post` returns nobody else has it: callbacks come later, from `progress`.
+    let posted = post(&mut param, unsafe { &mut (*operation).kind });
+    posted_or_over(inner, operation, posted);
+}
+
+/// Posts a message. `endpoint` is one of this worker, and open.
+pub(super) fn send(
+    inner: &Rc<Inner>,
+    endpoint: ucp_ep_h,
+    header: &[u8],
+    body: Bytes,
+    (tag, flags): (Tag, u32),
+) {
+    let mut owned = [0; MAX_HEADER_BYTES];
+    let header_bytes = header.len().min(MAX_HEADER_BYTES);
+    owned[..header_bytes].copy_from_slice(&header[..header_bytes]);
+    let kind = Kind::Send {
+        tag,
+        header: owned,
+        body,
+    };
+    start(inner, kind, flags, |param, kind| {
+        let Kind::Send { header, body, .. } = kind else {
+            return Posted::Done;
+        };
+        param.cb.send = Some(callbacks::on_sent);
+        let start = if body.is_empty() {
+            ptr::null()
+        } else {
+            body.as_ptr()
+        };
+        // SAFETY: header and body are the operation's, which stays where it is until it is over; a body's bytes never change.
+        unsafe {
+            inner.ucx.ucp_am_send_nbx(
+                endpoint,
+                MESSAGE_ID,
+                header.as_ptr().cast(),
+                header_bytes,
+                start.cast(),
+                body.len(),
+                ptr::from_ref(param),
+            )
+        }
+        .into()
+    });
+}
+
+/// Posts the reception of an offered body into a place that must be as large.
+pub(super) fn receive(inner: &Rc<Inner>, offer: Offer, claim: Claim, tag: Tag) {
+    if claim.bytes() != offer.bytes {
+        let error = UcpError {
+            what: "a body was not received",
+            words: format!(
+                "its {} B do not fit a place of {} B",
+                offer.bytes,
+                claim.bytes()
+            ),
+        };
+        inner.push(Event::Received {
+            tag,
+            result: Err(error),
+        });
+        return;
+    }
+    let kind = Kind::Receive { tag, claim };
+    start(inner, kind, 0, |param, kind| {
+        let Kind::Receive { claim, .. } = kind else {
+            return Posted::Done;
+        };
+        param.cb.recv_am = Some(callbacks::on_received);
+        let (_, data, bytes) = offer.take_apart();
+        // SAFETY: the offer was not used before. The claim's memory is nobody else's and as large, and is the operation's until that
+        // is over.
+        unsafe {
+            inner.ucx.ucp_am_recv_data_nbx(
+                inner.worker,
+                data.as_ptr(),
+                claim.start().cast(),
+                bytes,
+                ptr::from_ref(param),
+            )
+        }
+        .into()
+    });
+}
+
+/// Closes an endpoint without a word to the peer: what is under way on it ends with an error, and nothing can hang.
+pub(super) fn close(inner: &Rc<Inner>, endpoint: ucp_ep_h, faults: Box<Faults>) {
+    let kind = Kind::Close { _faults: faults };
+    start(inner, kind, ucx_sys::UCP_EP_CLOSE_FLAG_FORCE, |param, _| {
+        param.cb.send = Some(callbacks::on_sent);
+        // SAFETY: an endpoint of this worker, used by nobody from here on. What its error handler uses is the operation's.
+        unsafe { inner.ucx.ucp_ep_close_nbx(endpoint, ptr::from_ref(param)) }.into()
+    });
+}
