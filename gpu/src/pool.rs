@@ -2,9 +2,9 @@
 //! [`crate::HostBuffer`] alone; knows neither budgets nor contents.
 //!
 //! The first write to a new page costs more than receiving into it does: of 64 MiB partitions over TCP that are dropped as they
-//! arrive, reused memory takes in 2.5 times as many in a second, for 0.4 of the CPU time. Huge pages are not asked for: each reuse of
-//! them saved less than 0.1 ns per byte, and their first touch cost 2.3 ns where small pages cost 0.5 (measured on a virtual
-//! machine).
+//! arrive, reused memory takes in three times as many in a second, for 0.4 of the CPU time. Whether pages are huge is left to the
+//! allocator: of huge ones each reuse saved less than 0.1 ns per byte, and their first touch cost 2.3 ns where small ones cost 0.5
+//! (measured on a virtual machine).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

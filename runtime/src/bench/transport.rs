@@ -10,6 +10,7 @@ use std::time::Instant;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use transload_gpu::{Budget, Partition};
 use transload_protocol::{Address, ClientId, GraphId, PartitionId, TaskId};
 use transload_transport::{Destination, Listener, PartitionSource, Transport};
@@ -177,18 +178,41 @@ impl TransportBench {
         mut done: impl FnMut(&MeasuredTransport),
     ) -> Result<Vec<MeasuredTransport>, BenchError> {
         let transport: Arc<dyn Transport> = Arc::new(TcpTransport::new(options));
-        let link = Link {
+        let link = Arc::new(Link {
             peer: [Address::new(transport.scheme(), peer)],
             fetcher: Fetcher::new(vec![transport]),
             memory: Arc::new(Budget::new("partitions of a measurement", u64::MAX)),
-        };
+        });
         let mut all = Vec::new();
         for size in self.sizes.iter().copied() {
-            let measured = self.measure_size(&link, size).await?;
+            let measured = self.measure_as_a_worker(&link, size).await?;
             done(&measured);
             all.push(measured);
         }
         Ok(all)
+    }
+
+    /// On the runtime's threads, where a worker fetches, and not on the one that waits for the measurement: each answer would have to
+    /// wake it.
+    async fn measure_as_a_worker(
+        &self,
+        link: &Arc<Link>,
+        size: u64,
+    ) -> Result<MeasuredTransport, BenchError> {
+        let (bench, link) = (self.clone(), Arc::clone(link));
+        let failed = |reason: String| BenchError::Fetch {
+            peer: link.peer[0].endpoint.clone(),
+            reason,
+        };
+        let mut task = JoinSet::new();
+        task.spawn({
+            let link = Arc::clone(&link);
+            async move { bench.measure_size(&link, size).await }
+        });
+        match task.join_next().await {
+            Some(measured) => measured.map_err(|error| failed(error.to_string()))?,
+            None => Err(failed("the measurement has not been started".to_owned())),
+        }
     }
 
     async fn measure_size(&self, link: &Link, size: u64) -> Result<MeasuredTransport, BenchError> {
@@ -196,6 +220,7 @@ impl TransportBench {
             let fitting = self.bytes / size.max(1);
             fitting.min(most).max(LEAST_FETCHES)
         };
+        let in_flight = self.in_flight.max(1);
         let mut transport = String::new();
         for _ in 0..WARM_UP {
             transport = link.fetch(size).await?;
@@ -207,12 +232,12 @@ impl TransportBench {
             link.fetch(size).await?;
             micros.push(started.elapsed().as_secs_f64() * 1e6);
         }
-        let in_flight = self.in_flight.max(1);
         let bandwidth_fetches = within(u64::from(self.fetches) * 10).max(in_flight.into());
-        let fetches = stream::iter(0..bandwidth_fetches).map(|_| link.fetch(size));
+        // So many buffers have not been there at once yet.
+        link.fetch_many(size, WARM_UP.max(in_flight.into()), in_flight)
+            .await?;
         let started = Instant::now();
-        let mut arriving = fetches.buffer_unordered(in_flight as usize);
-        while arriving.try_next().await?.is_some() {}
+        link.fetch_many(size, bandwidth_fetches, in_flight).await?;
         let seconds = started.elapsed().as_secs_f64();
         Ok(MeasuredTransport {
             transport,
@@ -234,6 +259,13 @@ struct Link {
 }
 
 impl Link {
+    async fn fetch_many(&self, size: u64, fetches: u64, in_flight: u32) -> Result<(), BenchError> {
+        let fetches = stream::iter(0..fetches).map(|_| self.fetch(size));
+        let mut arriving = fetches.buffer_unordered(in_flight as usize);
+        while arriving.try_next().await?.is_some() {}
+        Ok(())
+    }
+
     /// Fetches one partition of this size, drops it, and says what moved it.
     async fn fetch(&self, size: u64) -> Result<String, BenchError> {
         let failed = |reason: String| BenchError::Fetch {

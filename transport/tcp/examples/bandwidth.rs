@@ -129,7 +129,7 @@ async fn through_transport(
     started.elapsed()
 }
 
-/// The same bytes, pushed without being asked for and read into new memory each time.
+/// The same bytes, pushed without being asked for and read into the same memory again and again.
 async fn through_bare_tcp(contents: &Bytes, count: usize) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -144,8 +144,8 @@ async fn through_bare_tcp(contents: &Bytes, count: usize) -> Duration {
     });
     let receiver = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut received = vec![0; bytes];
         for _ in 0..count {
-            let mut received = vec![0; bytes];
             stream.read_exact(&mut received).await.unwrap();
             std::hint::black_box(&received);
         }
