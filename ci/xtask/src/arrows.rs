@@ -52,6 +52,11 @@ const ARROWS: &[Arrows] = &[
         reason: "a backend knows the trait it implements and no other backend",
     },
     Arrows {
+        from: "transport-ucx",
+        to: &["transport", "gpu", "protocol", "ucx-sys"],
+        reason: "a backend knows the trait it implements and no other backend, and this one alone speaks to UCX",
+    },
+    Arrows {
         from: "ucx-sys",
         to: &[],
         reason: "bindings name what UCX has and know nothing of ours",

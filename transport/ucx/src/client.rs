@@ -134,10 +134,7 @@ impl Patience<'_> {
 }
 
 /// Over TCP: the first words of both sides.
-async fn greet(
-    patience: &Patience<'_>,
-    ours: Hello,
-) -> Result<(TcpStream, Hello), TransportError> {
+async fn greet(patience: &Patience<'_>, ours: Hello) -> Result<(TcpStream, Hello), TransportError> {
     let peer = patience.peer;
     let failed = |source: io::Error| TransportError::Connect {
         peer: peer.clone(),
@@ -287,9 +284,7 @@ impl Drop for GivesUp<'_> {
 impl Drop for UcxConnection {
     fn drop(&mut self) {
         let (link, reason) = (self.key, "it was closed at this end".to_owned());
-        self.engine
-            .commands()
-            .send(Command::Close { link, reason });
+        self.engine.commands().send(Command::Close { link, reason });
         self.watch.abort();
     }
 }

@@ -23,6 +23,11 @@ use crate::wire::{Header, Kind, Nonsense};
 
 /// Longest sleep: UCX can miss a wake-up, and silence must be noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// While UCX has something to do, the thread looks again and again for this long before it sleeps: shared memory does not wake a sender
+/// when there is room again.
+const SPIN_WHILE_POSTED: Duration = Duration::from_micros(200);
+/// And then sleeps no longer than this.
+const SLEEP_WHILE_POSTED: Duration = Duration::from_millis(1);
 /// Time for what is under way to end when the thread is to end.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Bodies above this wait until the receiver has said where they go.
@@ -312,7 +317,12 @@ impl Thread {
             }
             let now = Instant::now();
             let since = *idle_since.get_or_insert(now);
-            if now.duration_since(since) < self.spin {
+            let spin = if self.worker.posted() > 0 {
+                self.spin.max(SPIN_WHILE_POSTED)
+            } else {
+                self.spin
+            };
+            if now.duration_since(since) < spin {
                 // Others may need the core more.
                 thread::yield_now();
                 continue;
@@ -343,7 +353,11 @@ impl Thread {
         fence(Ordering::SeqCst);
         let command = self.commands.try_recv().ok();
         if command.is_none() {
-            self.worker.wait(LONGEST_SLEEP);
+            self.worker.wait(if self.worker.posted() > 0 {
+                SLEEP_WHILE_POSTED
+            } else {
+                LONGEST_SLEEP
+            });
         }
         self.sleeping.store(false, Ordering::SeqCst);
         command
@@ -440,9 +454,9 @@ impl Thread {
                     client.message(way, worker, header, body)
                 });
             }
-            Role::Server(_) => self.on_server(header.to, |server, way| {
-                server.message(way, header, &body)
-            }),
+            Role::Server(_) => {
+                self.on_server(header.to, |server, way| server.message(way, header, &body))
+            }
         }
     }
 
@@ -514,9 +528,8 @@ impl Thread {
             return;
         }
         self.looked = now;
-        let silent = |link: &Link| {
-            link.awaits_something() && now.duration_since(link.moved) >= self.stall
-        };
+        let silent =
+            |link: &Link| link.awaits_something() && now.duration_since(link.moved) >= self.stall;
         let silent: Vec<u64> = self
             .links
             .iter()

@@ -154,7 +154,10 @@ mod tests {
         assert_eq!(ours.mismatch(&ours), None);
         let version = ours.mismatch(&hello(0, &["TLS=posix", "X=1"]));
         let version = version.expect("another version");
-        assert!(version.contains("1.13.1 here and 1.13.0 there"), "{version}");
+        assert!(
+            version.contains("1.13.1 here and 1.13.0 there"),
+            "{version}"
+        );
         let settings = ours.mismatch(&hello(1, &["TLS=tcp", "X=1"]));
         let settings = settings.expect("another setting");
         assert!(
@@ -162,6 +165,9 @@ mod tests {
             "{settings}"
         );
         let fewer = ours.mismatch(&hello(1, &["TLS=posix"])).expect("one less");
-        assert!(fewer.contains("UCX_X=1 here against nothing there"), "{fewer}");
+        assert!(
+            fewer.contains("UCX_X=1 here against nothing there"),
+            "{fewer}"
+        );
     }
 }

@@ -78,7 +78,12 @@ impl Pieces {
     }
 
     fn skip_empty(&mut self) {
-        while self.partition.buffers().get(self.buffer).is_some_and(Bytes::is_empty) {
+        while self
+            .partition
+            .buffers()
+            .get(self.buffer)
+            .is_some_and(Bytes::is_empty)
+        {
             self.buffer += 1;
         }
     }
@@ -135,9 +140,15 @@ mod tests {
     #[test]
     fn a_large_buffer_is_sent_from_where_it_is() {
         let large = Bytes::from(vec![7; 1 << 20]);
-        let partition = Partition::new(Bytes::new(), vec![Bytes::from_static(b"small"), large.clone()]);
+        let partition = Partition::new(
+            Bytes::new(),
+            vec![Bytes::from_static(b"small"), large.clone()],
+        );
         let mut pieces = Pieces::new(partition);
-        assert_eq!(pieces.next(1 << 30).map(|(at, it)| (at, it.len())), Some((0, 64)));
+        assert_eq!(
+            pieces.next(1 << 30).map(|(at, it)| (at, it.len())),
+            Some((0, 64))
+        );
         let (offset, piece) = pieces.next(1 << 30).expect("the large one");
         assert_eq!((offset, piece.as_ptr()), (64, large.as_ptr()));
         assert!(pieces.next(1).is_none());

@@ -187,8 +187,6 @@ struct EndsLink {
 impl Drop for EndsLink {
     fn drop(&mut self) {
         let (link, reason) = (self.key, "its peer has gone".to_owned());
-        self.engine
-            .commands()
-            .send(Command::Close { link, reason });
+        self.engine.commands().send(Command::Close { link, reason });
     }
 }

@@ -275,8 +275,7 @@ impl ClientLink {
         let Some(request) = self.requests.get_mut(&number) else {
             return Ok(());
         };
-        let Stage::Heading(asked, landing) =
-            std::mem::replace(&mut request.stage, Stage::GivenUp)
+        let Stage::Heading(asked, landing) = std::mem::replace(&mut request.stage, Stage::GivenUp)
         else {
             return Ok(());
         };
@@ -360,7 +359,11 @@ impl ClientLink {
             Stage::GivenUp => return Ok(()),
         };
         let bytes = body.bytes();
-        let misplaced = || nonsense(format!("{bytes} B of payload at {offset}, which is no place"));
+        let misplaced = || {
+            nonsense(format!(
+                "{bytes} B of payload at {offset}, which is no place"
+            ))
+        };
         match body {
             Body::Offered(offer) => {
                 let claim: Claim = paying.landing.claim(offset, bytes).ok_or_else(misplaced)?;
@@ -421,11 +424,7 @@ impl ClientLink {
     }
 
     /// The server has no partition to give. One that was given up is remembered until the server says that it is over.
-    fn answer(
-        &mut self,
-        number: u64,
-        error: impl FnOnce(Address, PartitionId) -> TransportError,
-    ) {
+    fn answer(&mut self, number: u64, error: impl FnOnce(Address, PartitionId) -> TransportError) {
         let given_up = |it: &Request| matches!(it.stage, Stage::GivenUp);
         if self.requests.get(&number).is_none_or(given_up) {
             return;

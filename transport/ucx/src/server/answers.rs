@@ -107,7 +107,10 @@ impl ServerLink {
     /// Frees everything but what UCX is reading.
     pub(crate) fn close(self, ending: &Ending) {
         if let Ending::Nonsense(reason) = ending {
-            tracing::warn!(reason, "closed a connection over UCX whose peer made no sense");
+            tracing::warn!(
+                reason,
+                "closed a connection over UCX whose peer made no sense"
+            );
         } else {
             tracing::debug!(?ending, "a connection over UCX ended");
         }
@@ -118,12 +121,7 @@ impl ServerLink {
         }
     }
 
-    pub(crate) fn message(
-        &mut self,
-        way: &Way,
-        header: Header,
-        body: &Body,
-    ) -> Result<(), Ending> {
+    pub(crate) fn message(&mut self, way: &Way, header: Header, body: &Body) -> Result<(), Ending> {
         let request = header.request;
         if body.bytes() > 0 {
             return Err(Ending::Nonsense("a request with a body".to_owned()));

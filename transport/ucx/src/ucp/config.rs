@@ -44,8 +44,21 @@ const OURS_OF_THE_PROCESS: &[(&str, &str)] = &[
 
 /// Settings that say something of one machine or process alone, so that two may differ in them.
 const LOCAL: &[&str] = &[
-    "LOG_", "NET_DEVICES", "SHM_DEVICES", "MODULE", "CONFIG_DIR", "HANDLE_ERRORS", "ERROR_SIGNALS",
-    "ERROR_MAIL", "STATS_", "PROFILE_", "DEBUG", "WARN_", "GDB_", "SYS_", "VFS_",
+    "LOG_",
+    "NET_DEVICES",
+    "SHM_DEVICES",
+    "MODULE",
+    "CONFIG_DIR",
+    "HANDLE_ERRORS",
+    "ERROR_SIGNALS",
+    "ERROR_MAIL",
+    "STATS_",
+    "PROFILE_",
+    "DEBUG",
+    "WARN_",
+    "GDB_",
+    "SYS_",
+    "VFS_",
 ];
 
 /// Sets in the environment what UCX is to find there, where the user has set nothing. To be called first thing in a program, while it has

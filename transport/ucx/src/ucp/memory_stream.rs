@@ -21,8 +21,7 @@ impl MemoryStream {
             bytes: 0,
         });
         // SAFETY: both places stay where they are until the stream is closed.
-        let file =
-            unsafe { libc::open_memstream(&raw mut written.text, &raw mut written.bytes) };
+        let file = unsafe { libc::open_memstream(&raw mut written.text, &raw mut written.bytes) };
         (!file.is_null()).then_some(Self { file, written })
     }
 

@@ -277,8 +277,7 @@ impl Drop for Worker {
 fn make_context(ucx: &'static Ucx, config: &Config) -> Result<ucp_context_h, UcpError> {
     // SAFETY: all zeros is "no field set".
     let mut params: ucp_params_t = unsafe { mem::zeroed() };
-    params.field_mask =
-        u64::from(UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED);
+    params.field_mask = u64::from(UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED);
     params.features = u64::from(UCP_FEATURE_AM | UCP_FEATURE_WAKEUP);
     params.mt_workers_shared = 0;
     let mut context = ptr::null_mut();
@@ -349,9 +348,7 @@ fn address(inner: &Inner) -> Result<Vec<u8>, UcpError> {
                 .ucp_worker_get_address(inner.worker, &raw mut address, &raw mut bytes);
         inner.check("the worker has no address", status)?;
         let copy = std::slice::from_raw_parts(address.cast::<u8>(), bytes).to_vec();
-        inner
-            .ucx
-            .ucp_worker_release_address(inner.worker, address);
+        inner.ucx.ucp_worker_release_address(inner.worker, address);
         Ok(copy)
     }
 }
@@ -400,9 +397,7 @@ impl Drop for Offer {
 fn release(inner: &Inner, data: NonNull<libc::c_void>) {
     // SAFETY: given to us by the callback that kept it, and released nowhere else: who receives an offer takes it apart.
     unsafe {
-        inner
-            .ucx
-            .ucp_am_data_release(inner.worker, data.as_ptr());
+        inner.ucx.ucp_am_data_release(inner.worker, data.as_ptr());
     }
 }
 

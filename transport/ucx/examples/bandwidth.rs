@@ -1,0 +1,195 @@
+//! Partitions between two processes of one machine over UCX, beside `ucx_perftest`'s active messages with the same settings.
+//!
+//! `cargo run --release -p transload-transport-ucx --example bandwidth [-- SPIN_US]`. Settings of UCX come from the environment, as in
+//! `UCX_TLS=tcp`. Prints, for each size, the latency of one fetch alone and the bandwidth with several under way, medians of several
+//! rounds; then, where `ucx_perftest` is installed, its own figures and the ratio.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made ends with the reason"
+)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use transload_gpu::{Budget, Partition};
+use transload_protocol::Address;
+use transload_transport::conformance::{Store, partition_id};
+use transload_transport::{Connection, PartitionSource, Transport};
+use transload_transport_ucx::{UcxOptions, UcxTransport, prepare_environment};
+
+const SIZES: [usize; 5] = [8, 64 << 10, 1 << 20, 8 << 20, 64 << 20];
+const ROUNDS: usize = 5;
+/// In each round.
+const BYTES: usize = 1 << 30;
+const MOST_FETCHES: usize = 5_000;
+
+fn main() {
+    // While there is one thread; what is started from here inherits it.
+    prepare_environment();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    match arguments.first().map(String::as_str) {
+        Some("serve") => runtime.block_on(serve(&arguments[1])),
+        spin => runtime.block_on(measure(spin.unwrap_or("0").to_owned())),
+    }
+}
+
+fn options(spin: &str) -> UcxOptions {
+    UcxOptions {
+        spin: Duration::from_micros(spin.parse().unwrap()),
+        ..UcxOptions::default()
+    }
+}
+
+/// Until standard input ends.
+async fn serve(spin: &str) {
+    let store = Store::new();
+    for (number, bytes) in (0..).zip(SIZES) {
+        let buffer = Bytes::from(vec![number as u8; bytes]);
+        store.insert(number, Partition::new(Bytes::new(), vec![buffer]));
+    }
+    let transport = UcxTransport::start(options(spin)).unwrap();
+    let source = store as Arc<dyn PartitionSource>;
+    let listener = transport.listen("127.0.0.1:0", source).await.unwrap();
+    println!("{}", listener.address().endpoint);
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+async fn measure(spin: String) {
+    let (mut server, endpoint) = start_server(&spin);
+    let transport = UcxTransport::start(options(&spin)).unwrap();
+    let peer = Address::new("ucx", endpoint);
+    let connection = transport.connect(&peer).await.unwrap();
+    println!("over {}, spinning for {spin} us", connection.link());
+    println!("{:>10} {:>12} {:>14}", "bytes", "latency us", "MiB/s");
+    let mut ours = Vec::new();
+    for (number, bytes) in (0..).zip(SIZES) {
+        let (latency, rate) = measure_size(&connection, number, bytes).await;
+        println!("{bytes:>10} {latency:>12.1} {rate:>14.0}");
+        ours.push((bytes, latency, rate));
+    }
+    drop((connection, transport));
+    drop(server.stdin.take());
+    server.wait().unwrap();
+    beside_perftest(&ours);
+}
+
+fn start_server(spin: &str) -> (Child, String) {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["serve", spin])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut endpoint = String::new();
+    let mut output = BufReader::new(server.stdout.take().unwrap());
+    output.read_line(&mut endpoint).unwrap();
+    (server, endpoint.trim().to_owned())
+}
+
+async fn measure_size(connection: &Arc<dyn Connection>, number: u32, bytes: usize) -> (f64, f64) {
+    let memory = Arc::new(Budget::new("received partitions", u64::MAX));
+    let fetch = async || {
+        let partition = connection
+            .fetch(partition_id(number), Arc::clone(&memory) as _)
+            .await
+            .unwrap();
+        assert_eq!(partition.bytes() as usize, bytes);
+    };
+    let count = (BYTES / bytes).min(MOST_FETCHES);
+    let in_flight = 4;
+    for _ in 0..count.min(20) {
+        fetch().await;
+    }
+    let (mut latencies, mut rates) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        for _ in 0..count.min(500) {
+            let started = Instant::now();
+            fetch().await;
+            latencies.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+        let started = Instant::now();
+        join_all((0..in_flight).map(|_| async {
+            for _ in 0..count / in_flight {
+                fetch().await;
+            }
+        }))
+        .await;
+        let mib = (count / in_flight * in_flight * bytes) as f64 / f64::from(1 << 20);
+        rates.push(mib / started.elapsed().as_secs_f64());
+    }
+    (median(&mut latencies), median(&mut rates))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The same sizes through `ucx_perftest`, which sends without being asked, and from the same buffer into the same buffer each time.
+fn beside_perftest(ours: &[(usize, f64, f64)]) {
+    for (at, (bytes, latency, rate)) in ours.iter().enumerate() {
+        let count = (BYTES / bytes).min(20_000);
+        let port = 13_400 + 10 * at as u16;
+        let Some(lat) = perftest("ucp_am_lat", *bytes, count, port) else {
+            return println!("no ucx_perftest (Debian: ucx-utils) to compare with");
+        };
+        let Some(bw) = perftest("ucp_am_bw", *bytes, count, port + 5) else {
+            return;
+        };
+        println!(
+            "{bytes:>10} ucx_perftest {:>10.2} us {:>10.0} MiB/s; ours {:+.1} us, {:.2} of its bandwidth",
+            lat.0,
+            bw.1,
+            latency - lat.0,
+            rate / bw.1
+        );
+    }
+}
+
+/// Latency of one way in us, and MiB/s.
+fn perftest(test: &str, bytes: usize, count: usize, port: u16) -> Option<(f64, f64)> {
+    let mut medians = (Vec::new(), Vec::new());
+    for round in 0..3 {
+        let port = (port + round).to_string();
+        let mut server = Command::new("ucx_perftest")
+            .args(["-e", "-p", &port])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        std::thread::sleep(Duration::from_millis(500));
+        let client = Command::new("ucx_perftest")
+            .args(["127.0.0.1", "-e", "-f", "-v", "-t", test, "-p", &port])
+            .args([
+                "-s",
+                &bytes.to_string(),
+                "-n",
+                &count.to_string(),
+                "-w",
+                "20",
+            ])
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
+        server.wait().ok()?;
+        // iterations, then percentile, average and overall latency, then average and overall bandwidth.
+        let text = String::from_utf8_lossy(&client.stdout).into_owned();
+        let last = text.lines().rfind(|line| line.contains(','))?;
+        let fields: Vec<f64> = last
+            .split(',')
+            .filter_map(|it| it.trim().parse().ok())
+            .collect();
+        medians.0.push(*fields.get(1)?);
+        medians.1.push(*fields.get(5)?);
+    }
+    Some((median(&mut medians.0), median(&mut medians.1)))
+}
