@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -201,14 +201,16 @@ impl Drop for Engine {
 
 /// A process has one UCX.
 fn load(folder: Option<&Path>) -> Result<&'static Ucx, Unavailable> {
-    static LOADED: OnceLock<&'static Ucx> = OnceLock::new();
-    if let Some(ucx) = LOADED.get() {
+    static LOADED: Mutex<Option<&'static Ucx>> = Mutex::new(None);
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(ucx) = *loaded {
         return Ok(ucx);
     }
     let ucx = Ucx::load(folder).map_err(|error| Unavailable {
         reason: error.to_string(),
     })?;
-    Ok(LOADED.get_or_init(|| ucx))
+    *loaded = Some(ucx);
+    Ok(ucx)
 }
 
 /// The way to a peer, and what it and we call it.
