@@ -10,9 +10,11 @@
 
 mod cases;
 mod fixture;
+mod pressure;
 
 pub use cases::*;
-pub use fixture::{Backend, Gate, Store, partition_id, random_partition};
+pub use fixture::{Backend, Count, Gate, Store, partition_id, random_partition};
+pub use pressure::*;
 
 /// Makes one test of each conformance case. The argument is the path of a function that makes a fresh [`Backend`], or an `Option`
 /// of one where a machine may lack it; `tokio` is needed among the dev-dependencies.
@@ -38,6 +40,15 @@ macro_rules! conformance_suite {
             an_address_where_nobody_listens_is_an_error,
             an_address_of_another_transport_is_an_error,
             a_listener_cannot_take_an_address_that_is_taken,
+            answers_come_in_any_order_and_each_reaches_its_own_fetch,
+            more_than_four_gibibytes_arrive_whole,
+            a_source_that_never_answers_holds_up_no_other_fetch,
+            a_fetch_that_nobody_polls_holds_up_no_other,
+            a_fetch_dropped_after_any_poll_leaves_nothing_behind,
+            a_fetch_aborted_while_it_gets_its_memory_returns_it,
+            a_connection_cut_in_a_payload_ends_every_fetch_and_returns_the_memory,
+            no_more_partitions_are_opened_at_once_than_the_limit_allows,
+            a_sender_holds_no_more_partitions_than_the_limit_allows,
         );
     };
     (@tests $backend:path; $($case:ident,)*) => {

@@ -1,19 +1,19 @@
 //! The cases, one function each.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
-use tokio::sync::Notify;
 use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader};
 use transload_protocol::Address;
 
 use super::fixture::{
-    Backend, Store, ample, assert_aligned, fetch, partition_id, random_partition, until, within,
+    Backend, Probe, Store, ample, assert_aligned, fetch, partition_id, random_partition, until,
+    within,
 };
-use crate::{Destination, Listener, PartitionSource, TransportError};
+use crate::{Destination, PartitionSource, TransportError};
 
 const MIB: usize = 1 << 20;
 
@@ -127,11 +127,7 @@ pub async fn a_small_fetch_passes_a_large_one(backend: Backend) {
     let listener = backend.listen(&store).await;
     let connection = backend.connect(&*listener).await;
     let budget = ample();
-    let probe = Arc::new(Probe {
-        budget: budget.clone(),
-        asked: Notify::new(),
-        on_ask: Mutex::new(None),
-    });
+    let probe = Probe::new(&budget);
     let large = connection.fetch(partition_id(1), Arc::clone(&probe) as Arc<dyn Destination>);
     let small = async {
         if backend.receives_into_destination {
@@ -323,11 +319,7 @@ pub async fn dropped_fetches_return_their_memory_and_leave_the_connection_usable
         assert_eq!(fetch(&*connection, 2, &budget).await.unwrap(), small);
     }
     if backend.receives_into_destination {
-        let asked = Arc::new(Probe {
-            budget: budget.clone(),
-            asked: Notify::new(),
-            on_ask: Mutex::new(None),
-        });
+        let asked = Probe::new(&budget);
         // Dropped right after memory was given, before any payload.
         tokio::select! {
             biased;
@@ -399,11 +391,7 @@ pub async fn a_listener_that_goes_away_in_a_payload_is_an_error(backend: Backend
     let listener = backend.listen(&store).await;
     let connection = backend.connect(&*listener).await;
     let budget = ample();
-    let probe = Arc::new(Probe {
-        budget: budget.clone(),
-        asked: Notify::new(),
-        on_ask: Mutex::new(Some(listener)),
-    });
+    let probe = Probe::doing(&budget, move || drop(listener));
     match within(connection.fetch(partition_id(1), probe)).await {
         // It may all have been on its way already.
         Ok(fetched) => assert_eq!(fetched, partition),
@@ -483,20 +471,4 @@ pub async fn a_listener_cannot_take_an_address_that_is_taken(backend: Backend) {
         .unwrap();
     assert!(matches!(error, TransportError::Listen { .. }), "{error}");
     assert!(error.to_string().contains(&taken), "{error}");
-}
-
-/// A destination that tells when it is asked, and may drop a listener at that moment.
-struct Probe {
-    budget: Budget,
-    asked: Notify,
-    on_ask: Mutex<Option<Box<dyn Listener>>>,
-}
-
-impl Destination for Probe {
-    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
-        let buffer = self.budget.allocate(header);
-        drop(self.on_ask.lock().unwrap().take());
-        self.asked.notify_one();
-        buffer
-    }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
-use transload_gpu::{ALIGNMENT_BYTES, Budget, Partition};
+use tokio::sync::{Notify, Semaphore};
+use transload_gpu::{ALIGNMENT_BYTES, Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader};
 use transload_protocol::{ClientId, GraphId, PartitionId, TaskId};
 
-use crate::{Connection, Listener, PartitionSource, Transport, TransportError};
+use crate::{Connection, Destination, Listener, PartitionSource, Transport, TransportError};
 
 /// Longest that any case waits for anything: a hang is found in any case, a busy machine is not one.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -27,6 +27,8 @@ pub struct Backend {
     /// Whether payloads are received into the destination's memory. False only for backends within a process that hand the
     /// holder's partition over.
     pub receives_into_destination: bool,
+    /// Partitions that a listener opens at once for one connection. `None` where there is no such limit, within a process.
+    pub most_open: Option<u32>,
 }
 
 impl Backend {
@@ -36,7 +38,15 @@ impl Backend {
             transport: Arc::new(transport),
             bind: bind.into(),
             receives_into_destination: true,
+            most_open: None,
         }
+    }
+
+    /// The same, held to this limit of [`Backend::most_open`].
+    #[must_use]
+    pub fn with_most_open(mut self, most: u32) -> Self {
+        self.most_open = Some(most);
+        self
     }
 
     pub(super) async fn listen(&self, source: &Arc<Store>) -> Box<dyn Listener> {
@@ -102,18 +112,64 @@ pub fn random_partition(seed: u64, buffer_bytes: &[usize]) -> Partition {
     Partition::new(metadata, buffers)
 }
 
+/// How many there are of something, and how many there ever were at once.
+#[derive(Debug, Default)]
+pub struct Count {
+    now: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Count {
+    /// How many there are.
+    pub fn now(&self) -> u64 {
+        self.now.load(Ordering::Acquire)
+    }
+
+    /// How many there were at once, at most.
+    pub fn most(&self) -> u64 {
+        self.most.load(Ordering::Acquire)
+    }
+
+    fn one_more(self: &Arc<Self>) -> Counted {
+        let now = self.now.fetch_add(1, Ordering::AcqRel) + 1;
+        self.most.fetch_max(now, Ordering::AcqRel);
+        Counted(Arc::clone(self))
+    }
+}
+
+/// Counts as long as it lives.
+struct Counted(Arc<Count>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The bytes of a partition that is counted while anybody holds it.
+struct CountedBytes {
+    bytes: Bytes,
+    _counted: Counted,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Holds opens back until it is opened, and counts how many wait.
 #[derive(Debug)]
 pub struct Gate {
     passes: Semaphore,
-    waiting: AtomicU64,
+    waiting: Arc<Count>,
 }
 
 impl Gate {
     fn new() -> Self {
         Self {
             passes: Semaphore::new(0),
-            waiting: AtomicU64::new(0),
+            waiting: Arc::default(),
         }
     }
 
@@ -124,18 +180,16 @@ impl Gate {
 
     /// How many wait now.
     pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Acquire)
+        self.waiting.now()
+    }
+
+    /// How many waited at once, at most.
+    pub fn most_waiting(&self) -> u64 {
+        self.waiting.most()
     }
 
     async fn pass(&self) {
-        struct Counted<'a>(&'a AtomicU64);
-        impl Drop for Counted<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::AcqRel);
-            }
-        }
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        let _counted = Counted(&self.waiting);
+        let _counted = self.waiting.one_more();
         // An error is how it looks when the gate is open.
         let _ = self.passes.acquire().await;
     }
@@ -146,6 +200,7 @@ enum Held {
     Unreadable(String),
     Panics,
     Behind(Arc<Gate>, Partition),
+    Counted(Arc<Count>, Bytes),
 }
 
 /// A source with partitions in memory, some of them troublesome.
@@ -186,6 +241,13 @@ impl Store {
         gate
     }
 
+    /// Serves a partition of these bytes, made anew each time it is opened, and counts how many of them anybody holds.
+    pub fn insert_counted(&self, number: u32, bytes: Bytes) -> Arc<Count> {
+        let count = Arc::<Count>::default();
+        self.put(number, Held::Counted(Arc::clone(&count), bytes));
+        count
+    }
+
     fn look_up(&self, id: PartitionId) -> Result<Option<Found>, String> {
         let held = self.held.lock().unwrap();
         let (partition, gate) = match held.get(&id) {
@@ -198,6 +260,14 @@ impl Store {
             }
             Some(Held::Here(partition)) => (partition.clone(), None),
             Some(Held::Behind(gate, partition)) => (partition.clone(), Some(Arc::clone(gate))),
+            Some(Held::Counted(count, bytes)) => {
+                let counted = CountedBytes {
+                    bytes: bytes.clone(),
+                    _counted: count.one_more(),
+                };
+                let buffers = vec![Bytes::from_owner(counted)];
+                (Partition::new(Bytes::new(), buffers), None)
+            }
         };
         Ok(Some(Found { partition, gate }))
     }
@@ -220,6 +290,41 @@ impl PartitionSource for Store {
             Ok(Some(found.partition))
         }
         .boxed()
+    }
+}
+
+/// A destination that tells when it is asked, and may do something at that moment.
+pub(super) struct Probe {
+    budget: Budget,
+    pub(super) asked: Notify,
+    on_ask: Mutex<Option<OnAsk>>,
+}
+
+type OnAsk = Box<dyn FnOnce() + Send>;
+
+impl Probe {
+    pub(super) fn new(budget: &Budget) -> Arc<Self> {
+        Self::doing(budget, || {})
+    }
+
+    /// Does this when it is asked for the first time, with the memory taken.
+    pub(super) fn doing(budget: &Budget, on_ask: impl FnOnce() + Send + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            budget: budget.clone(),
+            asked: Notify::new(),
+            on_ask: Mutex::new(Some(Box::new(on_ask))),
+        })
+    }
+}
+
+impl Destination for Probe {
+    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        let buffer = self.budget.allocate(header);
+        if let Some(on_ask) = self.on_ask.lock().unwrap().take() {
+            on_ask();
+        }
+        self.asked.notify_one();
+        buffer
     }
 }
 

@@ -19,6 +19,7 @@ mod with_defaults {
 
     fn backend() -> Backend {
         Backend::new(TcpTransport::new(options()), "127.0.0.1:0")
+            .with_most_open(options().max_open_per_connection)
     }
 
     transload_transport::conformance_suite!(backend);
@@ -35,7 +36,7 @@ mod with_tight_limits {
             chunk_bytes: 4 << 10,
             ..options()
         };
-        Backend::new(TcpTransport::new(options), "127.0.0.1:0")
+        Backend::new(TcpTransport::new(options), "127.0.0.1:0").with_most_open(20)
     }
 
     transload_transport::conformance_suite!(backend);

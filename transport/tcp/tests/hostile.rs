@@ -56,6 +56,32 @@ fn greeting(version: u32) -> Vec<u8> {
     bytes
 }
 
+/// Asks for the partition of this number.
+fn request(request: u32, number: u32) -> Vec<u8> {
+    let id = partition_id(number);
+    let graph = id.task.graph;
+    [
+        1,
+        request,
+        graph.client.0,
+        graph.sequence,
+        id.task.index,
+        id.output,
+    ]
+    .iter()
+    .flat_map(|word: &u32| word.to_le_bytes())
+    .collect()
+}
+
+/// A client that has greeted, and has not read the greeting of the server.
+async fn greeted(listener: &dyn Listener) -> TcpStream {
+    let mut stream = TcpStream::connect(&listener.address().endpoint)
+        .await
+        .unwrap();
+    stream.write_all(&greeting(PROTOCOL_VERSION)).await.unwrap();
+    stream
+}
+
 fn head(kind: u8, last: bool, request: u32, bytes: u32) -> Vec<u8> {
     let mut head = vec![kind, u8::from(last), 0, 0];
     head.extend_from_slice(&request.to_le_bytes());
@@ -241,6 +267,84 @@ async fn answers_that_make_no_sense_are_errors() {
 }
 
 #[tokio::test]
+async fn a_server_that_closes_its_side_in_a_payload_and_reads_on_is_an_error_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::new("tcp", listener.local_addr().unwrap().to_string());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 20]).await.unwrap();
+        stream.write_all(&greeting(PROTOCOL_VERSION)).await.unwrap();
+        stream.read_exact(&mut [0; 24]).await.unwrap();
+        let mut answers = header_answer(0, vec![1_000_000]);
+        answers.extend(head(2, false, 0, 500_000));
+        stream.write_all(&answers).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    });
+    let connection = patient().connect(&address).await.unwrap();
+    let budget = Budget::new("m", 1 << 30);
+    // Its patience would last much longer.
+    let error = tokio::time::timeout(PATIENCE / 2, fetch(&connection, 1, &budget)).await;
+    let error = error.expect("ends at once").unwrap_err();
+    assert!(matches!(error, TransportError::Closed { .. }), "{error}");
+    assert_eq!(budget.used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_side_frees_what_is_held_for_it() {
+    let store = Store::new();
+    let gate = store.insert_behind_gate(1, random_partition(1, &[10]));
+    let listener = listen(&patient(), store).await;
+    let mut stream = greeted(&*listener).await;
+    stream.write_all(&request(0, 1)).await.unwrap();
+    while gate.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE / 2, stream.read_to_end(&mut rest)).await;
+    let _ = ended.expect("the server closes its side too");
+    assert_eq!(rest.len(), 20, "the greeting and no answer");
+    while gate.waiting() > 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_bytes_are_in_flight_than_the_limit_allows() {
+    const PARTITIONS: u32 = 12;
+    let transport = TcpTransport::new(TcpOptions {
+        max_bytes_in_flight_per_connection: 3 << 20,
+        chunk_bytes: 64 << 10,
+        ..with_timeouts(PATIENCE)
+    });
+    let store = Store::new();
+    store.insert(1, random_partition(1, &[1 << 20]));
+    let listener = listen(&transport, store).await;
+    let mut stream = greeted(&*listener).await;
+    for number in 0..PARTITIONS {
+        stream.write_all(&request(number, 1)).await.unwrap();
+    }
+    stream.read_exact(&mut [0; 20]).await.unwrap();
+    // Those whose header was here and whose last piece was not: what a client must have memory for at once.
+    let (mut arriving, mut most, mut arrived) = (0, 0, 0);
+    while arrived < PARTITIONS {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        let bytes = u32::from_le_bytes(std::array::from_fn(|index| head[8 + index]));
+        let mut piece = vec![0; bytes as usize];
+        stream.read_exact(&mut piece).await.unwrap();
+        arriving += u32::from(head[0] == 1);
+        most = most.max(arriving);
+        if head[1] == 1 {
+            arriving -= 1;
+            arrived += 1;
+        }
+    }
+    assert_eq!(most, 3, "partitions of 1 MiB at once");
+}
+
+#[tokio::test]
 async fn an_idle_connection_never_times_out() {
     let transport = impatient();
     let store = Store::new();
@@ -264,24 +368,8 @@ async fn a_client_that_takes_nothing_is_dropped_and_its_partition_with_it() {
         transload_gpu::Partition::new(Bytes::new(), vec![buffer; 16]),
     );
     let listener = listen(&transport, store).await;
-    let mut stream = TcpStream::connect(&listener.address().endpoint)
-        .await
-        .unwrap();
-    stream.write_all(&greeting(PROTOCOL_VERSION)).await.unwrap();
-    let id = partition_id(1);
-    let words = [
-        1,
-        0,
-        id.task.graph.client.0,
-        id.task.graph.sequence,
-        id.task.index,
-        id.output,
-    ];
-    let request: Vec<u8> = words
-        .iter()
-        .flat_map(|word: &u32| word.to_le_bytes())
-        .collect();
-    stream.write_all(&request).await.unwrap();
+    let mut stream = greeted(&*listener).await;
+    stream.write_all(&request(0, 1)).await.unwrap();
     tokio::time::sleep(STALL * 4).await;
     // What the operating system had taken still comes; then the connection has ended long before the whole payload.
     let mut received = 0;
@@ -327,25 +415,9 @@ async fn a_client_above_its_limit_of_requests_loses_its_connection_alone() {
     store.insert(2, random_partition(2, &[10]));
     let listener = listen(&transport, store).await;
     let other = transport.connect(listener.address()).await.unwrap();
-    let mut stream = TcpStream::connect(&listener.address().endpoint)
-        .await
-        .unwrap();
-    stream.write_all(&greeting(PROTOCOL_VERSION)).await.unwrap();
-    let id = partition_id(1).task;
-    for request in 0..11 {
-        let words = [
-            1,
-            request,
-            id.graph.client.0,
-            id.graph.sequence,
-            id.index,
-            partition_id(1).output,
-        ];
-        let bytes: Vec<u8> = words
-            .iter()
-            .flat_map(|word: &u32| word.to_le_bytes())
-            .collect();
-        stream.write_all(&bytes).await.unwrap();
+    let mut stream = greeted(&*listener).await;
+    for number in 0..11 {
+        stream.write_all(&request(number, 1)).await.unwrap();
     }
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;

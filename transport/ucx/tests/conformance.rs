@@ -11,7 +11,7 @@ mod with_defaults {
     use super::{Backend, options, start};
 
     fn backend() -> Option<Backend> {
-        Some(Backend::new(start(options())?, "127.0.0.1:0"))
+        Some(Backend::new(start(options())?, "127.0.0.1:0").with_most_open(32))
     }
 
     transload_transport::conformance_suite!(backend);
@@ -28,7 +28,7 @@ mod with_tight_limits {
             chunk_bytes: 64 << 10,
             ..options()
         };
-        Some(Backend::new(start(options)?, "127.0.0.1:0"))
+        Some(Backend::new(start(options)?, "127.0.0.1:0").with_most_open(20))
     }
 
     transload_transport::conformance_suite!(backend);
