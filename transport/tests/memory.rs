@@ -36,3 +36,21 @@ mod wrapped_without_rules {
 
     transload_transport::conformance_suite!(backend);
 }
+
+mod wrapped_in_delays {
+    use super::{Backend, MemoryTransport};
+    use std::time::Duration;
+    use transload_transport::faulty::{Faulty, Operation, Rule, Rules, Verdict};
+
+    /// A third of all fetches start late, so that they overtake each other.
+    fn backend() -> Backend {
+        let late = Verdict::Delay(Duration::from_millis(1));
+        let rule = Rule::on(Operation::Fetch, late).per_thousand(333);
+        Backend::new(
+            Faulty::new(MemoryTransport::new(), Rules::new(7).rule(rule)),
+            "",
+        )
+    }
+
+    transload_transport::conformance_suite!(backend);
+}

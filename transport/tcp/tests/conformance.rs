@@ -55,3 +55,21 @@ mod wrapped_without_rules {
 
     transload_transport::conformance_suite!(backend);
 }
+
+mod wrapped_in_delays {
+    use super::{Backend, TcpTransport, options};
+    use std::time::Duration;
+    use transload_transport::faulty::{Faulty, Operation, Rule, Rules, Verdict};
+
+    /// A third of all fetches start late, so that they overtake each other.
+    fn backend() -> Backend {
+        let late = Verdict::Delay(Duration::from_millis(1));
+        let rule = Rule::on(Operation::Fetch, late).per_thousand(333);
+        Backend::new(
+            Faulty::new(TcpTransport::new(options()), Rules::new(7).rule(rule)),
+            "127.0.0.1:0",
+        )
+    }
+
+    transload_transport::conformance_suite!(backend);
+}
