@@ -3,10 +3,13 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use transload_protocol::{Address, AddressError};
 use transload_runtime::bench::{
     BenchError, BenchServer, Measured, MeasuredTasks, MeasuredTransport, PerTask, Program,
     SchedulerBench, run_part,
 };
+use transload_runtime::config::WorkerConfig;
+use transload_runtime::transports::TransportChoice;
 
 use crate::args::{BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransportBenchArgs};
 use crate::cluster::{config, with_hint};
@@ -100,8 +103,10 @@ async fn tasks(args: &TasksBenchArgs) -> Result<(), Failure> {
 }
 
 async fn transport(args: &TransportBenchArgs) -> Result<(), Failure> {
+    let mut config = config()?.worker;
+    config.transport = args.transport.unwrap_or(config.transport);
     if let Some(bind) = &args.serve {
-        return serve(bind).await;
+        return serve(bind, &config).await;
     }
     let bench = args.bench();
     let bar = progress::counting_bar("measuring", progress::is_shown(false));
@@ -115,10 +120,13 @@ async fn transport(args: &TransportBenchArgs) -> Result<(), Failure> {
         }
     };
     let measured = match &args.peer {
-        Some(peer) => bench.measure_at(peer, config()?.worker.tcp, done).await,
+        Some(peer) => {
+            let peer = peer_address(peer, &mut config.transport)?;
+            bench.measure_at(vec![peer], &config, done).await
+        }
         None => {
             let program = this_program(&["bench", "part"])?;
-            bench.measure(&program, done).await
+            bench.measure(&program, &config, done).await
         }
     };
     bar.finish_and_clear();
@@ -131,14 +139,49 @@ async fn transport(args: &TransportBenchArgs) -> Result<(), Failure> {
     }
 }
 
-async fn serve(bind: &str) -> Result<(), Failure> {
-    let server = BenchServer::start(bind, config()?.worker.tcp).await;
+/// `HOST:PORT` is TCP, where UCX is not asked for by name; whoever writes `ucx://` asks for it.
+fn peer_address(text: &str, choice: &mut TransportChoice) -> Result<Address, Failure> {
+    let is_ucx = *choice == TransportChoice::Ucx;
+    let address = if text.contains("://") {
+        text.parse()
+            .map_err(|error: AddressError| Failure::usage(error.to_string()))?
+    } else {
+        Address::new(if is_ucx { "ucx" } else { "tcp" }, text)
+    };
+    match (address.scheme.as_str(), *choice) {
+        ("tcp", TransportChoice::Auto | TransportChoice::Tcp) => *choice = TransportChoice::Tcp,
+        ("ucx", TransportChoice::Auto | TransportChoice::Ucx) => *choice = TransportChoice::Ucx,
+        ("tcp" | "ucx", asked) => {
+            return Err(Failure::usage(format!(
+                "--peer {address} is no address of --transport {asked}"
+            )));
+        }
+        _ => {
+            return Err(Failure::usage(format!(
+                "--peer {address}: write HOST:PORT or ucx://HOST:PORT"
+            )));
+        }
+    }
+    Ok(address)
+}
+
+async fn serve(bind: &str, config: &WorkerConfig) -> Result<(), Failure> {
+    let server = BenchServer::start(bind, config).await;
     let server = server.map_err(|error| bench_failure(&error))?;
+    let places: Vec<String> = server.addresses().iter().map(place).collect();
     print(&format!(
-        "serving at {}; measure with `transload bench transport --peer HOST:PORT`; Ctrl-C ends it\n",
-        server.address().endpoint
+        "serving at {}; measure with `transload bench transport --peer ADDRESS`; Ctrl-C ends it\n",
+        places.join(" and ")
     ))?;
     std::future::pending().await
+}
+
+/// An address as `--peer` takes it, in its shortest form.
+fn place(address: &Address) -> String {
+    match address.scheme.as_str() {
+        "tcp" => address.endpoint.clone(),
+        _ => address.to_string(),
+    }
 }
 
 fn transport_table(all: &[MeasuredTransport]) -> String {

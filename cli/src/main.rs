@@ -23,6 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use transload_runtime::transports::prepare_environment;
 
 use crate::args::{Cli, Command, DataCommand};
 use crate::failure::Failure;
@@ -38,6 +39,8 @@ const STACK_BYTES: usize = 16 << 20;
 const LINGER: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    // First of all: UCX looks into the environment, which may be changed only while there is one thread.
+    prepare_environment();
     let cli = Cli::parse();
     let ended = thread::Builder::new()
         .name("main-command".to_owned())

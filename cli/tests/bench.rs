@@ -72,7 +72,7 @@ fn a_table_is_for_people_and_a_wrong_name_is_wrong_usage() {
 #[test]
 fn partitions_come_from_another_process_and_every_size_is_told() {
     let sandbox = Sandbox::new();
-    let few = ["--fetches", "5", "--sizes", "8,64KiB"];
+    let few = ["--transport", "tcp", "--fetches", "5", "--sizes", "8,64KiB"];
     let out = sandbox.out(&[&["bench", "transport", "--json"][..], &few].concat());
     let sizes: Vec<Value> = out
         .lines()
@@ -95,7 +95,8 @@ fn partitions_come_from_another_process_and_every_size_is_told() {
 #[test]
 fn one_machine_serves_and_another_measures_until_ctrl_c() {
     let sandbox = Sandbox::new();
-    let mut serving = sandbox.start(&["bench", "transport", "--serve", "127.0.0.1:0"]);
+    let serve = ["bench", "transport", "--transport", "tcp", "--serve"];
+    let mut serving = sandbox.start(&[&serve[..], &["127.0.0.1:0"]].concat());
     let line = serving.line();
     let address = line.strip_prefix("serving at ").expect("it says where");
     let address = address.split(';').next().unwrap();

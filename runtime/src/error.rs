@@ -31,13 +31,21 @@ pub enum RuntimeError {
     },
     /// A worker cannot listen for data.
     #[error(
-        "the worker cannot listen for data on {address}: {source}; see --data-host and --data-port"
+        "the worker cannot listen for data on {address}: {source}; see --data-host, --data-port and --ucx-port"
     )]
     Listen {
-        /// Host and port as configured.
+        /// Transport, host and port as configured.
         address: String,
         /// The transport's answer.
         source: TransportError,
+    },
+    /// UCX is wanted by name and cannot be started.
+    #[error(
+        "--transport ucx: {reason}; --ucx-library-dir names the folder of a UCX, and --transport auto does without where there is none"
+    )]
+    NoUcx {
+        /// Why, in words.
+        reason: String,
     },
     /// The spill directory cannot be made.
     #[error("cannot use {} for spilled partitions: {source}; choose another with --spill-dir", path.display())]

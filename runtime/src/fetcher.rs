@@ -92,7 +92,8 @@ impl Fetcher {
         }
     }
 
-    /// A transport to a peer that has failed is not used for so long, while there is another. Default 60 s.
+    /// A transport to a peer that has failed is not used for so long, while there is another, and twice as long after each further
+    /// failure. Default 60 s.
     #[must_use]
     pub fn retrying_links_after(mut self, time: Duration) -> Self {
         self.demoted = Demoted::new(time);

@@ -21,6 +21,7 @@ mod operator;
 pub mod process;
 mod scatter;
 mod scheduler_server;
+pub mod transports;
 mod worker_process;
 
 pub use builtin::builtin_operators;

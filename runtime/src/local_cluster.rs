@@ -18,6 +18,7 @@ use crate::config::{CONFIG_VARIABLE, ClientConfig, Config, SETTINGS};
 use crate::error::RuntimeError;
 use crate::operator::OperatorFactory;
 use crate::scheduler_server::SchedulerServer;
+use crate::transports::TransportChoice;
 use crate::worker_process::run_worker;
 
 /// Time for all workers to join.
@@ -176,11 +177,12 @@ impl LocalCluster {
     ) -> Result<LocalWorker, RuntimeError> {
         match mode {
             WorkerMode::Threads { operators } => {
-                let worker = run_worker(
-                    config.worker.clone(),
-                    operators.clone(),
-                    self.stop.child_token(),
-                );
+                let mut worker = config.worker.clone();
+                // Within a process partitions are handed over, and clients use TCP: there is nobody to choose for.
+                if worker.transport == TransportChoice::Auto {
+                    worker.transport = TransportChoice::Tcp;
+                }
+                let worker = run_worker(worker, operators.clone(), self.stop.child_token());
                 Ok(LocalWorker::Task(tokio::spawn(worker)))
             }
             WorkerMode::Processes { program, arguments } => {

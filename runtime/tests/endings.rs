@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use transload_gpu::Partition;
 use transload_protocol::{Layer, TaskGraph};
 use transload_runtime::config::{SchedulerConfig, WorkerConfig};
+use transload_runtime::transports::TransportChoice;
 use transload_runtime::{
     CancellationToken, Client, ClientOptions, Operator, OperatorError, OperatorFactory,
     RuntimeError, SchedulerFile, SchedulerServer, TaskContext, builtin_operators, run_worker,
@@ -41,6 +42,7 @@ fn config(server: &SchedulerServer, spill: &Path) -> WorkerConfig {
         slots: Some(1),
         memory_bytes: Some(8 << 20),
         spill_dir: Some(spill.to_owned()),
+        transport: TransportChoice::Tcp,
         stop_timeout: Duration::from_secs(1),
         ..WorkerConfig::default()
     }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use transload_gpu::Partition;
 use transload_protocol::{Event, Layer, TaskErrorKind, TaskGraph};
 use transload_runtime::config::{SchedulerConfig, WorkerConfig};
+use transload_runtime::transports::TransportChoice;
 use transload_runtime::{
     CancellationToken, Client, ClientError, ClientOptions, GraphHandle, Operator, OperatorError,
     OperatorFactory, OperatorRegistry, SchedulerServer, TaskContext, run_worker,
@@ -125,6 +126,7 @@ impl Cluster {
             slots: Some(slots),
             memory_bytes: Some(8 << 20),
             spill_dir: Some(spill.path().to_owned()),
+            transport: TransportChoice::Tcp,
             stop_timeout: Duration::from_secs(1),
             ..WorkerConfig::default()
         };

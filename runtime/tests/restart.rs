@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use transload_gpu::Partition;
 use transload_protocol::{Edges, Layer, LayerIndex, TaskGraph};
 use transload_runtime::config::{ClientConfig, Sources};
+use transload_runtime::transports::TransportChoice;
 use transload_runtime::{
     CancellationToken, Client, ClientError, ClientOptions, Operator, OperatorError,
     OperatorFactory, SchedulerServer, TaskContext, builtin_operators, run_worker,
@@ -93,6 +94,7 @@ fn run_as_process() {
                 registry.register(Arc::new(Counted { bytes, runs }));
                 registry
             });
+            config.worker.transport = TransportChoice::Tcp;
             config.worker.slots = Some(2);
             config.worker.memory_bytes = Some(64 << 20);
             run_worker(config.worker, operators, CancellationToken::new())

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use transload_protocol::{ClientHello, Hello, PROTOCOL_VERSION, Role, Welcome, WorkerHello, codec};
 use transload_runtime::config::SchedulerConfig;
 use transload_runtime::control::{ControlError, connect};
+use transload_runtime::transports::TransportChoice;
 use transload_runtime::{
     CancellationToken, Config, RuntimeError, SchedulerServer, builtin_operators, run_worker,
 };
@@ -200,6 +201,7 @@ async fn garbage_on_a_workers_data_port_harms_nobody() {
     let mut config = Config::default().worker;
     config.scheduler = Some(server.address().to_string());
     config.spill_dir = Some(spill.path().to_owned());
+    config.transport = TransportChoice::Tcp;
     config.slots = Some(1);
     config.memory_bytes = Some(16 << 20);
     config.tcp.connect_timeout = Duration::from_millis(500);

@@ -67,11 +67,12 @@ const ARROWS: &[Arrows] = &[
             "scheduler",
             "worker",
             "transport-tcp",
+            "transport-ucx",
             "transport",
             "gpu",
             "protocol",
         ],
-        reason: "the runtime drives both machines and knows no SQL",
+        reason: "the runtime drives both machines, starts the transports that are wanted, and knows no SQL",
     },
     Arrows {
         from: "query",

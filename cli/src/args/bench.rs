@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use transload_runtime::bench::{LARGEST_PARTITION_BYTES, Mode, Shape, TaskBench, TransportBench};
 use transload_runtime::config::parse_bytes;
+use transload_runtime::transports::TransportChoice;
 
 /// Arguments of `transload bench`.
 #[derive(Debug, Args)]
@@ -55,7 +56,8 @@ Measures how fast partitions come from another process, over the path by which w
 headers, budgets and buffers. Between workers this is the most that a fetch can reach.
 
 latency is the time from asking to having one partition, with nothing else under way; bandwidth is that of several fetches at once. \
-Without --peer the other process is started on this machine. To measure a network, run `transload bench transport --serve` on one \
+Without --peer the other process is started on this machine. With --transport auto both take the best that they have, \
+as workers do; ucx and tcp are that and nothing else. To measure a network, run `transload bench transport --serve` on one \
 machine and `--peer` on another.";
 
 const TRANSPORT_EXAMPLES: &str = "\
@@ -63,7 +65,9 @@ Examples:
   transload bench transport
   transload bench transport --sizes 8,64KiB,1MiB,64MiB --in-flight 8
   transload bench transport --serve 0.0.0.0:8475            # there
-  transload bench transport --peer node1:8475 --json        # here";
+  transload bench transport --peer node1:8475 --json        # here
+  transload bench transport --transport ucx --serve 0.0.0.0:8475    # there
+  transload bench transport --peer ucx://node1:8475         # here";
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -160,10 +164,13 @@ pub(crate) struct TransportBenchArgs {
     /// Fetches under way at once, for the bandwidth.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) in_flight: u32,
-    /// Fetch from the process that serves there, instead of starting one.
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "serve")]
+    /// What carries them: auto, tcp or ucx. [default: worker.transport of the configuration, else auto]
+    #[arg(long, value_name = "NAME", value_parser = transport)]
+    pub(crate) transport: Option<TransportChoice>,
+    /// Fetch from the process that serves there, instead of starting one: HOST:PORT, or ucx://HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "serve")]
     pub(crate) peer: Option<String>,
-    /// Serve others that measure, until Ctrl-C.
+    /// Serve others that measure, until Ctrl-C, and say at which addresses.
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["sizes", "fetches", "bytes", "in_flight", "json"])]
     pub(crate) serve: Option<String>,
     /// One JSON object for each size, on a line of its own.
@@ -173,6 +180,11 @@ pub(crate) struct TransportBenchArgs {
 
 fn size(text: &str) -> Result<u64, String> {
     parse_bytes(text).map_err(|expected| format!("not {expected}"))
+}
+
+fn transport(text: &str) -> Result<TransportChoice, String> {
+    text.parse()
+        .map_err(|expected: String| format!("not {expected}"))
 }
 
 fn partition_size(text: &str) -> Result<u64, String> {

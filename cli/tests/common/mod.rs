@@ -295,13 +295,18 @@ pub(crate) struct ByHand {
 
 impl ByHand {
     pub(crate) fn new(workers: usize) -> Self {
+        Self::with(workers, &[])
+    }
+
+    /// With these arguments for each worker.
+    pub(crate) fn with(workers: usize, arguments: &[&str]) -> Self {
         let sandbox = Sandbox::new();
         let mut scheduler = sandbox.start(&["scheduler", "--port", "0"]);
         let line = scheduler.line();
         let address = line.rsplit(' ').next().unwrap().to_owned();
         assert!(address.contains(':'), "the first line says where: {line}");
         let workers = (0..workers)
-            .map(|_| sandbox.start(&["worker", &address]))
+            .map(|_| sandbox.start(&[&["worker", &address][..], arguments].concat()))
             .collect::<Vec<_>>();
         let cluster = Self {
             sandbox,

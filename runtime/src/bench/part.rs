@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
+use transload_protocol::Address;
 
+use super::transport::Holder;
 use super::{BenchError, Measured, Program, SchedulerBench, instant, machine, transport};
 use crate::SchedulerServer;
 use crate::config::SchedulerConfig;
@@ -35,14 +37,21 @@ pub(super) enum Part {
         /// Slots of each.
         slots: u32,
     },
-    /// Serves partitions of any size; answers with [`Listening`] and ends when its standard input does.
-    Holder,
+    /// Serves partitions of any size; answers with [`Serving`] and ends when its standard input does.
+    Holder(Holder),
 }
 
-/// Someone is there: a scheduler, or who serves partitions.
+/// A scheduler is there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Listening {
     pub(super) address: String,
+}
+
+/// Who serves partitions is there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Serving {
+    /// Best first.
+    pub(super) addresses: Vec<Address>,
 }
 
 /// All workers have joined.
@@ -79,7 +88,7 @@ pub async fn run_part(text: &str) -> Result<(), BenchError> {
             let messages = instant::run(&address, workers, slots, joined).await?;
             say(&Served { messages })
         }
-        Part::Holder => transport::serve(say).await,
+        Part::Holder(holder) => transport::serve(holder, say).await,
     }
 }
 
@@ -140,7 +149,7 @@ impl Playing {
             Part::Machine(_) => "the process of the machine",
             Part::Scheduler { .. } => "the scheduler process",
             Part::Workers { .. } => "the process of the workers",
-            Part::Holder => "the process that serves partitions",
+            Part::Holder(_) => "the process that serves partitions",
         };
         let text = serde_json::to_string(part).map_err(|error| BenchError::Output(error.into()))?;
         let spawn = |source| BenchError::Spawn {

@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use transload_gpu::{Budget, Partition};
 use transload_protocol::{Address, ClientId, GraphId, PartitionId, TaskId};
-use transload_transport::{Destination, Listener, PartitionSource, Transport};
-use transload_transport_tcp::{TcpOptions, TcpTransport};
+use transload_transport::{Destination, PartitionSource};
 
-use super::part::{Listening, Part, Playing};
+use super::part::{Part, Playing, Serving};
 use super::{BenchError, Program, Spread};
+use crate::RuntimeError;
+use crate::config::WorkerConfig;
 use crate::fetcher::{FetchError, Fetcher};
+use crate::transports::{CannotListen, Listeners, Places, TransportChoice, Transports, UcxConfig};
 
 /// The largest partition that a serving process makes, in bytes.
 pub const LARGEST_PARTITION_BYTES: u64 = 4 << 30;
@@ -63,7 +65,7 @@ pub struct MeasuredTransport {
 
 /// A process that others can fetch from, as long as this lives.
 pub struct BenchServer {
-    listener: Box<dyn Listener>,
+    listeners: Listeners,
 }
 
 /// Makes partitions of the size that is asked for. Sizes are measured one after another, so the last one is kept.
@@ -120,67 +122,112 @@ fn size_of(partition: PartitionId) -> u64 {
 }
 
 impl BenchServer {
-    /// Serves at `bind`, as `host:port`; port 0 takes any. `0.0.0.0` is all interfaces. Needs a tokio runtime.
+    /// Serves at `bind`, as `host:port`; port 0 takes any. `0.0.0.0` is all interfaces. Over the transports that a worker of this
+    /// configuration has, each at a port of its own; over UCX alone where that is chosen by name. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`BenchError::Serve`].
-    pub async fn start(bind: &str, options: TcpOptions) -> Result<Self, BenchError> {
+    pub async fn start(bind: &str, config: &WorkerConfig) -> Result<Self, BenchError> {
+        let failed = |reason: String| BenchError::Serve { reason };
+        let place = bind.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Some((host, port.parse().ok()?))
+        });
+        let (host, port) = place
+            .ok_or_else(|| failed(format!("`{bind}` is not HOST:PORT, as in 0.0.0.0:8475")))?;
+        let places = Places {
+            host,
+            tcp_port: port,
+            ucx_port: match config.transport {
+                TransportChoice::Ucx => port,
+                TransportChoice::Auto | TransportChoice::Tcp => config.ucx.port,
+            },
+        };
         let source: Arc<dyn PartitionSource> = Arc::new(Maker::default());
-        let listener = TcpTransport::new(options).listen(bind, source).await;
-        let listener = listener.map_err(|error| BenchError::Serve {
-            reason: error.to_string(),
-        })?;
-        Ok(Self { listener })
+        let listening = transports(config)?;
+        let listening = listening.listen(&places, &source).await;
+        let listeners =
+            listening.map_err(|CannotListen { source, .. }| failed(source.to_string()))?;
+        Ok(Self { listeners })
     }
 
-    /// Where, for [`TransportBench::measure_at`].
-    pub fn address(&self) -> &Address {
-        self.listener.address()
+    /// Where, best first, for [`TransportBench::measure_at`].
+    pub fn addresses(&self) -> Vec<Address> {
+        let listeners = self.listeners.iter();
+        listeners.map(|it| it.address().clone()).collect()
     }
+}
+
+/// The transports of a worker, or the one that is named: what is measured must be what was asked for.
+fn transports(config: &WorkerConfig) -> Result<Transports, BenchError> {
+    let transports = Transports::start(config, None);
+    let transports = transports.map_err(|reason| RuntimeError::NoUcx { reason })?;
+    Ok(transports.named_by(config.transport))
+}
+
+/// What both processes of a measurement on one machine must agree in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Holder {
+    transport: TransportChoice,
+    ucx: UcxConfig,
 }
 
 /// Serves until standard input ends, as a part of a measurement.
 pub(super) async fn serve(
-    say: impl FnOnce(&Listening) -> Result<(), BenchError>,
+    holder: Holder,
+    say: impl FnOnce(&Serving) -> Result<(), BenchError>,
 ) -> Result<(), BenchError> {
-    let server = BenchServer::start("127.0.0.1:0", TcpOptions::default()).await?;
-    say(&Listening {
-        address: server.address().endpoint.clone(),
+    let config = WorkerConfig {
+        transport: holder.transport,
+        ucx: holder.ucx,
+        ..WorkerConfig::default()
+    };
+    let server = BenchServer::start("127.0.0.1:0", &config).await?;
+    say(&Serving {
+        addresses: server.addresses(),
     })?;
     super::part::orphaned().await;
     Ok(())
 }
 
 impl TransportBench {
-    /// Measures between this process and one of `program` on this machine. Calls `done` with each size as it is known. Needs a tokio
-    /// runtime.
+    /// Measures between this process and one of `program` on this machine, over what workers of this configuration would use. Calls
+    /// `done` with each size as it is known. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`BenchError`].
     pub async fn measure(
         &self,
         program: &Program,
+        config: &WorkerConfig,
         done: impl FnMut(&MeasuredTransport),
     ) -> Result<Vec<MeasuredTransport>, BenchError> {
-        let mut holder = Playing::start(program, &Part::Holder)?;
-        let Listening { address } = holder.next().await?;
-        self.measure_at(&address, TcpOptions::default(), done).await
+        let part = Part::Holder(Holder {
+            transport: config.transport,
+            ucx: UcxConfig {
+                port: 0,
+                ..config.ucx.clone()
+            },
+        });
+        let mut holder = Playing::start(program, &part)?;
+        let Serving { addresses } = holder.next().await?;
+        self.measure_at(addresses, config, done).await
     }
 
-    /// Measures between this process and a [`BenchServer`] at `peer`, as `host:port`.
+    /// Measures between this process and a [`BenchServer`] at `peer`.
     ///
     /// # Errors
     /// [`BenchError::Fetch`].
     pub async fn measure_at(
         &self,
-        peer: &str,
-        options: TcpOptions,
+        peer: Vec<Address>,
+        config: &WorkerConfig,
         mut done: impl FnMut(&MeasuredTransport),
     ) -> Result<Vec<MeasuredTransport>, BenchError> {
-        let transport: Arc<dyn Transport> = Arc::new(TcpTransport::new(options));
         let link = Arc::new(Link {
-            peer: [Address::new(transport.scheme(), peer)],
-            fetcher: Fetcher::new(vec![transport]),
+            peer,
+            fetcher: Fetcher::new(transports(config)?.all())
+                .retrying_links_after(config.link_retry),
             memory: Arc::new(Budget::new("partitions of a measurement", u64::MAX)),
         });
         let mut all = Vec::new();
@@ -201,7 +248,7 @@ impl TransportBench {
     ) -> Result<MeasuredTransport, BenchError> {
         let (bench, link) = (self.clone(), Arc::clone(link));
         let failed = |reason: String| BenchError::Fetch {
-            peer: link.peer[0].endpoint.clone(),
+            peer: link.name(),
             reason,
         };
         let mut task = JoinSet::new();
@@ -253,12 +300,17 @@ impl TransportBench {
 
 /// What is between the two processes.
 struct Link {
-    peer: [Address; 1],
+    peer: Vec<Address>,
     fetcher: Fetcher,
     memory: Arc<dyn Destination>,
 }
 
 impl Link {
+    fn name(&self) -> String {
+        let addresses: Vec<String> = self.peer.iter().map(ToString::to_string).collect();
+        addresses.join(" or ")
+    }
+
     async fn fetch_many(&self, size: u64, fetches: u64, in_flight: u32) -> Result<(), BenchError> {
         let fetches = stream::iter(0..fetches).map(|_| self.fetch(size));
         let mut arriving = fetches.buffer_unordered(in_flight as usize);
@@ -269,7 +321,7 @@ impl Link {
     /// Fetches one partition of this size, drops it, and says what moved it.
     async fn fetch(&self, size: u64) -> Result<String, BenchError> {
         let failed = |reason: String| BenchError::Fetch {
-            peer: self.peer[0].endpoint.clone(),
+            peer: self.name(),
             reason,
         };
         let fetched = self
@@ -309,7 +361,11 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn every_size_is_measured_over_the_transport_and_what_is_not_served_is_an_error() {
-        let server = BenchServer::start("127.0.0.1:0", TcpOptions::default()).await;
+        let config = WorkerConfig {
+            transport: TransportChoice::Tcp,
+            ..WorkerConfig::default()
+        };
+        let server = BenchServer::start("127.0.0.1:0", &config).await;
         let server = server.expect("a port");
         let bench = TransportBench {
             sizes: vec![0, 8, 3 << 20],
@@ -317,10 +373,10 @@ mod tests {
             bytes: 20 << 20,
             in_flight: 4,
         };
-        let at = server.address().endpoint.clone();
+        let at = server.addresses();
         let mut seen = Vec::new();
         let done = |measured: &MeasuredTransport| seen.push(measured.size_bytes);
-        let all = bench.measure_at(&at, TcpOptions::default(), done).await;
+        let all = bench.measure_at(at.clone(), &config, done).await;
         let all = all.expect("measured");
         assert_eq!(seen, bench.sizes);
         for measured in &all {
@@ -334,9 +390,7 @@ mod tests {
             sizes: vec![LARGEST_PARTITION_BYTES + 1],
             ..bench
         };
-        let refused = too_large
-            .measure_at(&at, TcpOptions::default(), |_| {})
-            .await;
+        let refused = too_large.measure_at(at, &config, |_| {}).await;
         let error = refused.expect_err("too large").to_string();
         assert!(error.contains("more than"), "{error}");
     }

@@ -11,13 +11,14 @@ const CONFIG_FLAG: &str = "config";
 const HEADING: &str = "Configuration (also in a file and in the environment)";
 
 /// Settings that `-h` shows; `--help` shows all.
-const EVERYDAY: [&str; 6] = [
+const EVERYDAY: [&str; 7] = [
     "scheduler.host",
     "scheduler.port",
     "scheduler.file",
     "worker.slots",
     "worker.memory",
     "worker.spill_dir",
+    "worker.transport",
 ];
 
 /// Flags given on a command line: settings by name, and the configuration file.

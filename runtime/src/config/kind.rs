@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use transload_protocol::Amount;
 
 use super::Fsync;
+use crate::transports::TransportChoice;
 
 /// How values of one kind read and print. A printed value reads back as the same.
 pub(super) struct Kind<T: 'static> {
@@ -136,6 +138,19 @@ pub(super) const GRACE: Kind<Duration> = Kind {
     print: |duration| format_duration(*duration),
 };
 
+/// Zero is allowed, and microseconds count.
+pub(super) const OPTIONAL_SPIN: Kind<Option<Duration>> = Kind {
+    name: "duration",
+    parse: |text| optional(text, parse_spin),
+    print: |value| print_optional(value, |spin| format!("{}us", spin.as_micros())),
+};
+
+pub(super) const TRANSPORT: Kind<TransportChoice> = Kind {
+    name: "auto, tcp, ucx",
+    parse: TransportChoice::from_str,
+    print: TransportChoice::to_string,
+};
+
 pub(super) const FSYNC: Kind<Fsync> = Kind {
     name: "fsync",
     parse: |text| match text {
@@ -263,6 +278,17 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         }
         _ => Err("a duration between 1ms and 49 days".to_owned()),
     }
+}
+
+fn parse_spin(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(1);
+    let wrong = || "a time up to 1s; write it as in 0us, 100us or 2ms".to_owned();
+    let micros = text.trim().strip_suffix("us").map(str::trim);
+    let spin = match micros.map(str::parse) {
+        Some(micros) => Duration::from_micros(micros.map_err(|_| wrong())?),
+        None => (GRACE.parse)(text).map_err(|_| wrong())?,
+    };
+    if spin <= MOST { Ok(spin) } else { Err(wrong()) }
 }
 
 fn format_duration(duration: Duration) -> String {
@@ -407,6 +433,25 @@ mod tests {
         assert_eq!(parse_names("ssd, rack7"), names);
         assert_eq!(parse_names("none"), Ok(BTreeSet::new()));
         assert!(parse_names("ssd,,rack7").is_err());
+    }
+
+    #[test]
+    fn a_spin_is_told_in_microseconds() {
+        for (text, micros) in [
+            ("0us", 0),
+            ("0", 0),
+            ("100 us", 100),
+            ("2ms", 2_000),
+            ("1s", 1_000_000),
+        ] {
+            let spin = (OPTIONAL_SPIN.parse)(text).expect(text);
+            assert_eq!(spin, Some(Duration::from_micros(micros)));
+            let printed = (OPTIONAL_SPIN.print)(&spin);
+            assert_eq!((OPTIONAL_SPIN.parse)(&printed), Ok(spin));
+        }
+        for text in ["", "us", "-1us", "100", "2s", "1000001us"] {
+            assert!((OPTIONAL_SPIN.parse)(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::client::ClientOptions;
 use crate::control::SendLimits;
 use crate::fetcher::LINK_RETRY;
 use crate::scheduler_server::SchedulerFile;
+use crate::transports::{TransportChoice, UcxConfig};
 
 pub use error::ConfigError;
 pub use flags::{SchedulerFlags, SqlFlags, WorkerFlags};
@@ -139,8 +140,12 @@ pub struct WorkerConfig {
     pub reconnect_timeout: Duration,
     /// How long running operators may take to stop when the worker ends.
     pub stop_timeout: Duration,
-    /// Its data connections.
+    /// What carries its data connections.
+    pub transport: TransportChoice,
+    /// Its data connections over TCP.
     pub tcp: TcpOptions,
+    /// Its data connections over UCX.
+    pub ucx: UcxConfig,
     /// Its control connection.
     pub control: ControlConfig,
 }
@@ -227,7 +232,9 @@ impl Default for WorkerConfig {
             connect_timeout: Duration::from_secs(30),
             reconnect_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
+            transport: TransportChoice::default(),
             tcp: TcpOptions::default(),
+            ucx: UcxConfig::default(),
             control: ControlConfig::default(),
         }
     }

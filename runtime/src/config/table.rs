@@ -240,19 +240,23 @@ pub static SETTINGS: &[Setting] = &[
         cost: "Longer until a partition behind a broken link is made again.",
         change: "Higher on unreliable networks."),
     setting!("worker.link_retry", DURATION, --"link-retry" on [Worker, Sql] at worker.link_retry;
-        what: "A transport to another worker that has failed is tried again after so long; another one carries its partitions meanwhile.",
+        what: "A transport to another worker that has failed is tried again after so long, and twice as long after each further failure; another one carries its partitions meanwhile.",
         cost: "Longer on the slower transport after a short disturbance.",
         change: "Shorter where links come and go, longer where a broken one is slow to fail."),
     setting!("worker.heartbeat", DURATION, --"heartbeat" on [Worker, Sql] at worker.heartbeat;
         what: "A worker tells its load at least so often; never less often than four times per scheduler.worker_timeout.",
         cost: "A shorter one costs messages.",
         change: "Longer for thousands of workers."),
+    setting!("worker.transport", TRANSPORT, --"transport" on [Worker, Sql] at worker.transport;
+        what: "What carries partitions between workers: `auto` for the best that both have, UCX where it can be started and otherwise TCP; `tcp` for TCP alone; `ucx` for UCX, without which the worker does not start. Clients fetch over TCP in any case.",
+        cost: "UCX has a thread that looks for messages before it sleeps.",
+        change: "tcp to compare, or where UCX makes trouble; ucx where nobody is to be slow unnoticed."),
     setting!("worker.data_host", OPTIONAL_TEXT, --"data-host" on [Worker] at worker.data_host;
         what: "Address on which a worker serves partitions; `auto` for the one from which it reaches the scheduler.",
         cost: "None.",
         change: "On machines with several networks: the fastest."),
     setting!("worker.data_port", PORT, --"data-port" on [Worker] at worker.data_port;
-        what: "Port on which a worker serves partitions; 0 for a free one.",
+        what: "Port on which a worker serves partitions over TCP; 0 for a free one.",
         cost: "A fixed port serves one worker per machine.",
         change: "Behind firewalls."),
     setting!("worker.connect_timeout", DURATION, --"worker-connect-timeout" on [Worker, Sql] at worker.connect_timeout;
@@ -334,4 +338,24 @@ pub static SETTINGS: &[Setting] = &[
         what: "Most data connections that a worker accepts.",
         cost: "Two small buffers and a file descriptor each.",
         change: "For clusters of thousands of workers; raise the limit of open files with it."),
+    setting!("ucx.library_dir", OPTIONAL_PATH, --"ucx-library-dir" on [Worker, Sql] at worker.ucx.library_dir;
+        what: "Folder of the UCX library to use, the one that has `libucp.so.0`; `auto` for where the system finds libraries.",
+        cost: "None; UCX between two workers needs the same version at both.",
+        change: "Where your site brings its own UCX, for InfiniBand or NVLink."),
+    setting!("ucx.port", PORT, --"ucx-port" on [Worker] at worker.ucx.port;
+        what: "TCP port on which a worker greets others that want to use UCX; 0 for a free one.",
+        cost: "A fixed port serves one worker per machine.",
+        change: "Behind firewalls."),
+    setting!("ucx.spin", OPTIONAL_SPIN, --"ucx-spin" on [Worker, Sql] at worker.ucx.spin;
+        what: "How long the thread of UCX looks for more messages before it sleeps, as in 100us; `auto` for 20us on machines with at least 4 CPUs, and not at all on smaller ones.",
+        cost: "CPU time that tasks could have.",
+        change: "0us where CPUs are few; longer for the shortest latency where one can be spared."),
+    setting!("ucx.connect_timeout", DURATION, --"ucx-connect-timeout" on [Worker, Sql] at worker.ucx.connect_timeout;
+        what: "Time in which a worker must have answered a greeting and a first message over UCX.",
+        cost: "Longer until partitions come over TCP instead.",
+        change: "Longer on slow networks."),
+    setting!("ucx.stall_timeout", DURATION, --"ucx-stall-timeout" on [Worker, Sql] at worker.ucx.stall_timeout;
+        what: "Silence on a UCX connection in use after which the peer counts as dead.",
+        cost: "Longer until partitions come over TCP instead.",
+        change: "Longer where one partition takes longer to read from disk."),
 ];

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use transload_protocol::{Address, Demotion};
 use transload_transport::TransportError;
 
+/// The time grows no further after so many failures: to an hour, of a minute.
+const MOST_DOUBLINGS: u32 = 6;
+
 /// Which addresses have failed, why, and until when they are left alone.
 pub(super) struct Demoted {
     time: Duration,
@@ -16,6 +19,8 @@ pub(super) struct Demoted {
 struct Failure {
     at: Instant,
     until: Instant,
+    /// How often in a row.
+    times: u32,
     error: TransportError,
     told: bool,
 }
@@ -35,11 +40,16 @@ impl Demoted {
         match self.failures().get_mut(address) {
             None => true,
             Some(failure) if failure.until <= now => {
-                failure.until = now + self.time;
+                failure.until = now + self.time_after(failure.times);
                 true
             }
             Some(_) => false,
         }
+    }
+
+    /// What fails again and again, as versions that differ do, is tried more and more rarely.
+    fn time_after(&self, times: u32) -> Duration {
+        self.time * (1 << (times.saturating_sub(1)).min(MOST_DOUBLINGS))
     }
 
     /// This address has failed.
@@ -47,14 +57,15 @@ impl Demoted {
         let now = Instant::now();
         let mut failures = self.failures();
         // Many fetches fail together, of one cause.
-        if let Some(failure) = failures.get_mut(address)
-            && failure.at + self.time > now
-        {
+        let before = failures.get(address);
+        if before.is_some_and(|failure| failure.at + self.time > now) {
             return;
         }
+        let times = before.map_or(1, |failure| failure.times.saturating_add(1));
         let failure = Failure {
             at: now,
-            until: now + self.time,
+            until: now + self.time_after(times),
+            times,
             error,
             told: false,
         };
@@ -98,7 +109,7 @@ impl Demoted {
             };
             failure.told = true;
             let reason = failure.error.to_string();
-            tracing::warn!(%address, %used, %reason, again_after = ?self.time, "a better transport to a peer has failed; its partitions come over another");
+            tracing::warn!(%address, %used, %reason, again_after = ?self.time_after(failure.times), "a better transport to a peer has failed; its partitions come over another");
             return Some(Demotion {
                 wanted: address.scheme.clone(),
                 reason,

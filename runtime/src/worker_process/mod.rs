@@ -17,7 +17,7 @@ mod store;
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -27,9 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::{Budget, SpillDirectory};
-use transload_protocol::{ClusterId, Role, Welcome, WorkerHello, WorkerId};
-use transload_transport::{Listener, Transport};
-use transload_transport_tcp::{TcpOptions, TcpTransport};
+use transload_protocol::{Address, ClusterId, Role, Welcome, WorkerHello, WorkerId};
 
 use self::driver::{Driver, Parts};
 use self::executor::Executor;
@@ -40,6 +38,7 @@ use crate::control::{self, ControlError, Dialed};
 use crate::fetcher::Fetcher;
 use crate::inside::WorkerClient;
 use crate::process;
+use crate::transports::{CannotListen, Listeners, Places, Transports};
 use crate::{OperatorFactory, RuntimeError, WorkerEnvironment};
 
 /// Runs a worker until the scheduler says so, `stop` is cancelled, or the connection to the scheduler ends. However it ends, its
@@ -144,13 +143,15 @@ async fn work(
     ));
     let published = process::publish(store.source());
     let data = listen(&config, &dialed, &store, &data_runtime).await?;
+    let served = data.listeners.iter().map(|it| it.address().clone());
+    let served: Vec<Address> = served.collect();
     let hello = WorkerHello {
         name: name.clone(),
         host: host_name(),
         process: std::process::id(),
         resources: config.resources(),
         memory_bytes: config.storage_bytes(),
-        addresses: vec![published.address().clone(), data.listener.address().clone()],
+        addresses: [&[published.address().clone()], &served[..]].concat(),
         labels: config.labels.clone(),
         shared: config.shared_resources.clone(),
     };
@@ -169,7 +170,7 @@ async fn work(
     };
     let (id, silence, cluster) = welcomed(&connected.welcome, &address)?;
     tracing::info!(
-        worker = %id, %name, scheduler = %address, data = %data.listener.address(),
+        worker = %id, %name, scheduler = %address, data = ?served.iter().map(ToString::to_string).collect::<Vec<_>>(),
         slots = environment.slots, spill = %spill.path().display(), "worker joined"
     );
     let driver = Driver::new(Parts {
@@ -187,7 +188,7 @@ async fn work(
         store,
         spill,
         fetcher: Arc::new(
-            Fetcher::new(vec![data.transport]).retrying_links_after(config.link_retry),
+            Fetcher::new(data.transports.all()).retrying_links_after(config.link_retry),
         ),
         data_runtime,
         stop_timeout: config.stop_timeout,
@@ -196,7 +197,7 @@ async fn work(
         .run(connected, config.control.send_limits(), stop)
         .await;
     drop(published);
-    drop(data.listener);
+    drop(data.listeners);
     match &ended {
         Ok(()) => tracing::info!(worker = %id, "worker ended"),
         Err(error) => tracing::warn!(worker = %id, %error, "worker ended"),
@@ -206,8 +207,9 @@ async fn work(
 
 /// What serves partitions to others, and fetches from them.
 struct Data {
-    listener: Box<dyn Listener>,
-    transport: Arc<dyn Transport>,
+    /// Best first.
+    listeners: Listeners,
+    transports: Transports,
 }
 
 async fn listen(
@@ -224,32 +226,34 @@ async fn listen(
         (None, Err(_)) => "127.0.0.1".to_owned(),
     };
     let everywhere = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
-    let options = TcpOptions {
-        advertised_host: outward.ok().filter(|_| everywhere).map(|ip| ip.to_string()),
-        ..config.tcp.clone()
+    let advertised = outward.ok().filter(|_| everywhere).map(|ip| ip.to_string());
+    let transports =
+        Transports::start(config, advertised).map_err(|reason| RuntimeError::NoUcx { reason })?;
+    let (tcp_port, ucx_port) = (config.data_port, config.ucx.port);
+    let source = store.source();
+    let listening = async move {
+        let places = Places {
+            host: &host,
+            tcp_port,
+            ucx_port,
+        };
+        let listeners = transports.listen(&places, &source).await?;
+        Ok(Data {
+            listeners,
+            transports,
+        })
     };
-    let bind = match host.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, config.data_port).to_string(),
-        Err(_) => format!("{host}:{}", config.data_port),
-    };
-    let transport: Arc<dyn Transport> = Arc::new(TcpTransport::new(options));
-    let (listening, source) = (Arc::clone(&transport), store.source());
-    let at = bind.clone();
-    let listener = data_runtime
-        .spawn(async move { listening.listen(&at, source).await })
+    data_runtime
+        .spawn(listening)
         .await
         .map_err(|error| RuntimeError::Threads {
             what: "the threads that serve partitions",
             source: error.into(),
         })?
-        .map_err(|source| RuntimeError::Listen {
-            address: bind.clone(),
+        .map_err(|CannotListen { address, source }| RuntimeError::Listen {
+            address: address.to_string(),
             source,
-        })?;
-    Ok(Data {
-        listener,
-        transport,
-    })
+        })
 }
 
 fn make_spill_directory(config: &WorkerConfig) -> Result<SpillDirectory, RuntimeError> {

@@ -18,6 +18,7 @@ use transload_gpu::Partition;
 use transload_protocol::{ClusterInfo, Edges, Layer, LayerIndex, TaskErrorKind, TaskGraph};
 use transload_runtime::builtin::{content_byte, register_builtin};
 use transload_runtime::config::Sources;
+use transload_runtime::transports::TransportChoice;
 use transload_runtime::{
     CancellationToken, Client, ClientError, Config, LocalCluster, LocalClusterOptions, Operator,
     OperatorError, OperatorFactory, OperatorRegistry, TaskContext, WorkerMode, builtin_operators,
@@ -105,6 +106,8 @@ pub(crate) async fn cluster(
     config.worker.slots = Some(2);
     config.worker.memory_bytes = Some(256 << 20);
     config.worker.spill_dir = Some(spill.to_owned());
+    // What these tests show must not depend on what this machine has.
+    config.worker.transport = TransportChoice::Tcp;
     change(&mut config);
     LocalCluster::start(LocalClusterOptions {
         workers,
