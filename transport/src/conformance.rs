@@ -47,6 +47,7 @@ macro_rules! conformance_suite {
             a_fetch_dropped_after_any_poll_leaves_nothing_behind,
             a_fetch_aborted_while_it_gets_its_memory_returns_it,
             a_connection_cut_in_a_payload_ends_every_fetch_and_returns_the_memory,
+            fetches_that_wait_for_their_turn_may_be_dropped,
             no_more_partitions_are_opened_at_once_than_the_limit_allows,
             a_sender_holds_no_more_partitions_than_the_limit_allows,
         );

@@ -257,6 +257,35 @@ pub async fn a_connection_cut_in_a_payload_ends_every_fetch_and_returns_the_memo
     assert_eq!(fetch(&*again, 1, &budget).await.unwrap(), partition);
 }
 
+/// Hundreds of fetches behind sources that do not answer: most wait for their turn, and all are dropped. Then as many are answered in one go.
+pub async fn fetches_that_wait_for_their_turn_may_be_dropped(backend: Backend) {
+    const FETCHES: u32 = 600;
+    let store = Store::new();
+    let gate = store.insert_behind_gate(1, random_partition(1, &[100]));
+    store.insert(2, random_partition(2, &[1_000]));
+    let listener = backend.listen(&store).await;
+    let connection = backend.connect(&*listener).await;
+    let budget = ample();
+    let behind_gate = || join_all((0..FETCHES).map(|_| fetch(&*connection, 1, &budget)));
+    for _ in 0..3 {
+        tokio::select! {
+            _ = behind_gate() => panic!("the gate is closed"),
+            () = until("sources are asked", || gate.waiting() > 0) => {}
+        }
+        until("the sources are freed", || gate.waiting() == 0).await;
+    }
+    let waiting = async {
+        until("sources are asked", || gate.waiting() > 0).await;
+        let small = join_all((0..FETCHES).map(|_| fetch(&*connection, 2, &budget)));
+        tokio::join!(small, async { gate.open() }).0
+    };
+    let (opened, small) = within(async { tokio::join!(behind_gate(), waiting) }).await;
+    for fetched in opened.into_iter().chain(small) {
+        fetched.unwrap();
+    }
+    assert_eq!(budget.used_bytes(), 0);
+}
+
 /// However many are asked for: what a peer can make a source load is bounded, and the rest gets its turn.
 pub async fn no_more_partitions_are_opened_at_once_than_the_limit_allows(backend: Backend) {
     let Some(most) = backend.most_open.map(u64::from) else {

@@ -21,6 +21,8 @@ use crate::server::answers::ServerLink;
 use crate::ucp::{Body, Endpoint, Event, Message, Protocol, Signal, Tag, Worker};
 use crate::wire::{Header, Kind, Nonsense};
 
+/// How often a thread that has always something to do looks for silence all the same.
+const TURNS_PER_LOOK: u64 = 1_024;
 /// Longest sleep: UCX can miss a wake-up, and silence must be noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// While UCX has something to do, the thread looks again and again for this long before it sleeps: shared memory does not wake a sender
@@ -303,6 +305,7 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         let mut idle_since = None;
+        let mut turns = 0_u64;
         loop {
             let mut busy = false;
             while let Ok(command) = self.commands.try_recv() {
@@ -313,6 +316,10 @@ impl Thread {
                 busy = true;
             }
             busy |= self.turn();
+            turns += 1;
+            if turns.is_multiple_of(TURNS_PER_LOOK) {
+                self.look_for_silence(Instant::now());
+            }
             if busy {
                 idle_since = None;
                 continue;

@@ -18,6 +18,8 @@ use crate::engine::{Ending, Way};
 use crate::ucp::{Body, Claim, Landing, Tag, Worker};
 use crate::wire::{Header, Kind, MAX_PARTITION_HEADER_BYTES};
 
+/// Parts of a payload that may come before its header: many more than a server has under way.
+const MOST_EARLY: usize = 1_024;
 /// The number under which a probe is received.
 const PROBE: u64 = u64::MAX;
 
@@ -353,6 +355,9 @@ impl ClientLink {
         let paying = match &mut request.stage {
             Stage::Paying(paying) => paying,
             Stage::Asked(asked) | Stage::Heading(asked, ..) => {
+                if asked.early.len() >= MOST_EARLY {
+                    return Err(nonsense("a payload without a header"));
+                }
                 asked.early.push((offset, body));
                 return Ok(());
             }

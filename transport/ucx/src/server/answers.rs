@@ -35,7 +35,9 @@ pub(crate) struct ServerLink {
     commands: Commands,
     limits: Limits,
     requests: HashMap<u64, Served>,
-    /// Not yet opened, in order.
+    /// How many of them are past [`Served::ToOpen`].
+    open: usize,
+    /// Not yet opened, in order; some have been cancelled meanwhile.
     to_open: VecDeque<u64>,
     /// Open, and waiting until fewer bytes are under way, in order.
     to_send: VecDeque<u64>,
@@ -56,8 +58,8 @@ struct Limits {
 
 enum Served {
     ToOpen(PartitionId),
-    /// The source takes its time, in a task of its own.
-    Opening(AbortHandle),
+    /// The source is asked; in a task of its own where it takes its time.
+    Opening(Option<AbortHandle>),
     ToSend(Box<Sending>),
     Sending(Box<Sending>),
 }
@@ -91,6 +93,7 @@ impl ServerLink {
                 chunk_bytes: options.chunk_bytes.into(),
             },
             requests: HashMap::new(),
+            open: 0,
             to_open: VecDeque::new(),
             to_send: VecDeque::new(),
             turns: VecDeque::new(),
@@ -115,7 +118,7 @@ impl ServerLink {
             tracing::debug!(?ending, "a connection over UCX ended");
         }
         for request in self.requests.into_values() {
-            if let Served::Opening(task) = request {
+            if let Served::Opening(Some(task)) = request {
                 task.abort();
             }
         }
@@ -152,7 +155,7 @@ impl ServerLink {
             return Err(Ending::Nonsense(reason));
         }
         self.to_open.push_back(request);
-        self.open_next(way);
+        self.go_on(way);
         Ok(())
     }
 
@@ -163,8 +166,8 @@ impl ServerLink {
                 sending.cancelled = true;
                 return;
             }
-            Some(Served::Opening(task)) => task.abort(),
-            Some(Served::ToOpen(_) | Served::ToSend(_) | Served::Sending(_)) | None => {}
+            Some(Served::Opening(Some(task))) => task.abort(),
+            Some(_) | None => {}
         }
         self.forget(request);
         way.send(request, Kind::Ended, Bytes::new(), 0);
@@ -173,8 +176,13 @@ impl ServerLink {
 
     /// Removes it, with what it takes of the limits.
     fn forget(&mut self, request: u64) {
-        if let Some(Served::Sending(sending)) = self.requests.remove(&request) {
-            self.bytes_in_flight -= sending.flight;
+        match self.requests.remove(&request) {
+            None | Some(Served::ToOpen(_)) => {}
+            Some(Served::Opening(_) | Served::ToSend(_)) => self.open -= 1,
+            Some(Served::Sending(sending)) => {
+                self.open -= 1;
+                self.bytes_in_flight -= sending.flight;
+            }
         }
     }
 
@@ -185,31 +193,34 @@ impl ServerLink {
 
     /// Opens as many as may be open.
     fn open_next(&mut self, way: &Way) {
-        while self.requests.len() - self.to_open.len() < self.limits.open
+        while self.open < self.limits.open
             && let Some(request) = self.to_open.pop_front()
         {
             // It may have been cancelled.
-            if let Some(Served::ToOpen(partition)) = self.requests.get(&request) {
-                let partition = *partition;
-                self.open(way, request, partition);
+            let Some(served @ Served::ToOpen(_)) = self.requests.get_mut(&request) else {
+                continue;
+            };
+            if let Served::ToOpen(partition) = std::mem::replace(served, Served::Opening(None)) {
+                self.open += 1;
+                self.ask(way, request, partition);
             }
         }
     }
 
     /// A partition in memory is there at once, and needs no task of its own.
-    fn open(&mut self, way: &Way, request: u64, partition: PartitionId) {
-        let mut opening = ask(Arc::clone(&self.source), partition);
+    fn ask(&mut self, way: &Way, request: u64, partition: PartitionId) {
+        let mut asking = ask(Arc::clone(&self.source), partition);
         let at_once = {
             // The source may want timers, or threads for what blocks.
             let _runtime = self.runtime.enter();
-            (&mut opening).now_or_never()
+            (&mut asking).now_or_never()
         };
         if let Some(opened) = at_once {
-            return self.opened(way, request, opened);
+            return self.answer(way, request, opened);
         }
         let (commands, link) = (self.commands.clone(), way.tag(request, 0).link);
         let task = self.runtime.spawn(async move {
-            let opened = opening.await;
+            let opened = asking.await;
             // The thread outlives its connections.
             commands.send(Command::Opened {
                 link,
@@ -217,22 +228,26 @@ impl ServerLink {
                 opened,
             });
         });
-        let opening = Served::Opening(task.abort_handle());
+        let opening = Served::Opening(Some(task.abort_handle()));
         self.requests.insert(request, opening);
     }
 
     /// The source has answered.
     pub(crate) fn opened(&mut self, way: &Way, request: u64, opened: Opened) {
         // It may have been cancelled in the same moment.
-        if !self.requests.contains_key(&request) {
-            return;
+        if self.requests.contains_key(&request) {
+            self.answer(way, request, opened);
         }
+        self.go_on(way);
+    }
+
+    /// Answers at once, or puts the partition in line.
+    fn answer(&mut self, way: &Way, request: u64, opened: Opened) {
         let prepared = match opened {
             Ok(Some(partition)) => prepare(&partition),
             Ok(None) => {
                 way.send(request, Kind::NotFound, Bytes::new(), 0);
-                self.forget(request);
-                return self.go_on(way);
+                return self.forget(request);
             }
             Err(reason) => Err(reason),
         };
@@ -240,8 +255,7 @@ impl ServerLink {
             Ok((header, mut pieces)) => {
                 if header.len() as u64 + pieces.left() <= TOGETHER_BYTES {
                     send_together(way, request, &header, &mut pieces);
-                    self.forget(request);
-                    return self.go_on(way);
+                    return self.forget(request);
                 }
                 let large = pieces.left() > self.limits.chunk_bytes;
                 let wanted = pieces.left().min(self.limits.bytes_in_flight);
@@ -254,13 +268,11 @@ impl ServerLink {
                 });
                 self.requests.insert(request, Served::ToSend(sending));
                 self.to_send.push_back(request);
-                self.send_next(way);
             }
             Err(reason) => {
                 let end = reason.floor_char_boundary(MAX_REASON_BYTES);
                 way.send(request, Kind::Failed, Bytes::from(reason).slice(..end), 0);
                 self.forget(request);
-                self.go_on(way);
             }
         }
     }
