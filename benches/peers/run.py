@@ -23,9 +23,9 @@ ROOT = HERE.parent.parent
 def environment(folder):
     """The Python of an environment that has the requirements."""
     python = folder / "bin" / "python"
-    probe = [python, "-c", "import distributed, hyperqueue"]
+    probe = [python, "-c", "import distributed, hyperqueue, numpy"]
     if not python.exists() or subprocess.run(probe, capture_output=True).returncode != 0:
-        print(f"installing Dask and HyperQueue into {folder}", file=sys.stderr)
+        print(f"installing Dask, HyperQueue and numpy into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "-r", HERE / "requirements.txt"], check=True)

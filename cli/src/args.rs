@@ -12,7 +12,8 @@ use crate::data::{DataFormat, Table};
 use crate::output::Format;
 
 pub(crate) use bench::{
-    BenchArgs, BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransportBenchArgs,
+    BenchArgs, BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransferBenchArgs,
+    TransportBenchArgs,
 };
 
 const EXAMPLES: &str = "\

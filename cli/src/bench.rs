@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use transload_protocol::{Address, AddressError};
 use transload_runtime::bench::{
-    BenchError, BenchServer, Measured, MeasuredTasks, MeasuredTransport, PerTask, Program,
-    SchedulerBench, run_part,
+    BenchError, BenchServer, Measured, MeasuredTasks, MeasuredTransfer, MeasuredTransport, PerTask,
+    Program, SchedulerBench, run_part,
 };
 use transload_runtime::config::WorkerConfig;
 use transload_runtime::transports::TransportChoice;
 
-use crate::args::{BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransportBenchArgs};
+use crate::args::{
+    BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransferBenchArgs, TransportBenchArgs,
+};
 use crate::cluster::{config, with_hint};
 use crate::failure::{Exit, Failure, io_failure};
 use crate::progress;
@@ -26,6 +28,7 @@ pub(crate) async fn run(command: BenchCommand, signals: &Signals) -> Result<(), 
                 BenchCommand::Scheduler(args) => scheduler(&args).await,
                 BenchCommand::Tasks(args) => tasks(&args).await,
                 BenchCommand::Transport(args) => transport(&args).await,
+                BenchCommand::Transfer(args) => transfer(&args).await,
                 BenchCommand::Part { part } => {
                     run_part(&part).await.map_err(|error| bench_failure(&error))
                 }
@@ -100,6 +103,43 @@ async fn tasks(args: &TasksBenchArgs) -> Result<(), Failure> {
     } else {
         print(&as_text(&measured))
     }
+}
+
+async fn transfer(args: &TransferBenchArgs) -> Result<(), Failure> {
+    let mut config = config()?;
+    config.worker.transport = args.transport.unwrap_or(config.worker.transport);
+    let bar = progress::counting_bar("measuring", progress::is_shown(false));
+    bar.set_length(args.runs.into());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let program = this_program(&["worker"])?;
+    let measured = args.bench().measure(&program, config, || bar.inc(1)).await;
+    bar.finish_and_clear();
+    let measured = measured.map_err(|error| bench_failure(&error))?;
+    if args.json {
+        return print(&as_json(serde_json::to_string(&measured)));
+    }
+    print(&transfer_as_text(&measured))
+}
+
+fn transfer_as_text(measured: &MeasuredTransfer) -> String {
+    let bench = measured.bench;
+    let head = [
+        "partitions",
+        "of",
+        "transport",
+        "median",
+        "best",
+        "bandwidth/s",
+    ];
+    let row = vec![
+        show::grouped(bench.partitions.into()),
+        show::bytes(bench.size_bytes),
+        measured.transport.clone(),
+        format!("{:.3} s", measured.wall_s),
+        format!("{:.3} s", measured.best_wall_s),
+        show::bytes(measured.bytes_per_s as u64),
+    ];
+    show::columns(&[head.map(str::to_owned).to_vec(), row])
 }
 
 async fn transport(args: &TransportBenchArgs) -> Result<(), Failure> {

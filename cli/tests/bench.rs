@@ -93,6 +93,26 @@ fn partitions_come_from_another_process_and_every_size_is_told() {
 }
 
 #[test]
+fn what_one_worker_holds_reaches_the_tasks_of_another_as_often_as_asked_for() {
+    let sandbox = Sandbox::new();
+    let few = ["--partitions", "6", "--size", "100KiB", "--runs", "2"];
+    let bench = [&["bench", "transfer", "--transport", "tcp"][..], &few].concat();
+    let out = sandbox.out(&[&bench[..], &["--json"]].concat());
+    let measured: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(measured["partitions"], 6);
+    assert_eq!(measured["size_bytes"], 102_400);
+    assert_eq!(measured["transport"], "tcp");
+    assert!(measured["bytes_per_s"].as_f64().unwrap() > 0.0);
+    assert!(measured["best_wall_s"].as_f64() <= measured["wall_s"].as_f64());
+    let table = sandbox.out(&bench);
+    assert!(
+        table.contains("100 KiB") && table.contains("tcp"),
+        "{table}"
+    );
+    sandbox.assert_clean();
+}
+
+#[test]
 fn one_machine_serves_and_another_measures_until_ctrl_c() {
     let sandbox = Sandbox::new();
     let serve = ["bench", "transport", "--transport", "tcp", "--serve"];

@@ -130,9 +130,6 @@ impl Scheduler {
         if let Some((holder, sizes)) = self.imported_from(at) {
             add(holder, u64::from(sizes.outputs), sizes.total_bytes);
         }
-        if let Some((holder, sizes)) = self.imported_from(at) {
-            add(holder, u64::from(sizes.outputs), sizes.total_bytes);
-        }
         for barrier in &graph.layers[layer.0 as usize].barriers {
             let Some(summary) = &barrier.summary else {
                 continue;

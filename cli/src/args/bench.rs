@@ -1,7 +1,9 @@
 //! The command line of `transload bench`. Knows nothing of how it is measured.
 
 use clap::{Args, Subcommand, ValueEnum};
-use transload_runtime::bench::{LARGEST_PARTITION_BYTES, Mode, Shape, TaskBench, TransportBench};
+use transload_runtime::bench::{
+    LARGEST_PARTITION_BYTES, Mode, Shape, TaskBench, TransferBench, TransportBench,
+};
 use transload_runtime::config::parse_bytes;
 use transload_runtime::transports::TransportChoice;
 
@@ -69,6 +71,18 @@ Examples:
   transload bench transport --transport ucx --serve 0.0.0.0:8475    # there
   transload bench transport --peer ucx://node1:8475         # here";
 
+const TRANSFER_HELP: &str = "\
+Measures how fast partitions that one worker holds reach the tasks of another, which do nothing with them: scheduler, workers, store and \
+transport together, on this machine, in processes of their own. What `transload bench transport` measures is the most that this can reach.
+
+Both workers together need room for all partitions twice.";
+
+const TRANSFER_EXAMPLES: &str = "\
+Examples:
+  transload bench transfer
+  transload bench transfer --partitions 1024 --size 1MiB --transport tcp
+  transload bench transfer --json | jq .bytes_per_s";
+
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
@@ -81,6 +95,9 @@ pub(crate) enum BenchCommand {
     /// How fast partitions come from another process, on this machine or another.
     #[command(long_about = TRANSPORT_HELP, after_help = TRANSPORT_EXAMPLES)]
     Transport(TransportBenchArgs),
+    /// How fast what one worker holds reaches the tasks of another.
+    #[command(long_about = TRANSFER_HELP, after_help = TRANSFER_EXAMPLES)]
+    Transfer(TransferBenchArgs),
     /// One process of a measurement.
     #[command(hide = true)]
     Part {
@@ -178,6 +195,26 @@ pub(crate) struct TransportBenchArgs {
     pub(crate) json: bool,
 }
 
+/// Arguments of `transload bench transfer`.
+#[derive(Debug, Args)]
+pub(crate) struct TransferBenchArgs {
+    /// Partitions that move.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) partitions: u32,
+    /// Size of each, up to 4GiB.
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = partition_size)]
+    pub(crate) size: u64,
+    /// How often all of them move; the median counts.
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) runs: u32,
+    /// What carries them: auto, tcp or ucx. [default: worker.transport of the configuration, else auto]
+    #[arg(long, value_name = "NAME", value_parser = transport)]
+    pub(crate) transport: Option<TransportChoice>,
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 fn size(text: &str) -> Result<u64, String> {
     parse_bytes(text).map_err(|expected| format!("not {expected}"))
 }
@@ -202,6 +239,17 @@ impl TransportBenchArgs {
             fetches: self.fetches,
             bytes: self.bytes,
             in_flight: self.in_flight,
+        }
+    }
+}
+
+impl TransferBenchArgs {
+    /// What is to be measured.
+    pub(crate) fn bench(&self) -> TransferBench {
+        TransferBench {
+            partitions: self.partitions,
+            size_bytes: self.size,
+            runs: self.runs,
         }
     }
 }
@@ -314,6 +362,9 @@ mod tests {
             "transload bench scheduler --graph circle",
             "transload bench scheduler --mode thought",
             "transload bench tasks --workers 0",
+            "transload bench transfer --partitions 0",
+            "transload bench transfer --size 5GiB",
+            "transload bench transfer --transport pigeon",
             "transload bench tasks --connect localhost:1 --workers 2",
         ] {
             assert!(Cli::try_parse_from(bad.split(' ')).is_err(), "{bad}");

@@ -11,6 +11,7 @@ mod machine;
 mod part;
 mod sockets;
 mod tasks;
+mod transfer;
 mod transport;
 mod usage;
 
@@ -25,6 +26,7 @@ use crate::{ClientError, ControlError, RuntimeError};
 pub use graphs::{Shape, edge_count};
 pub use part::run_part;
 pub use tasks::{MeasuredTasks, PerTask, Spread, TaskBench};
+pub use transfer::{MeasuredTransfer, TransferBench};
 pub use transport::{BenchServer, LARGEST_PARTITION_BYTES, MeasuredTransport, TransportBench};
 
 /// What stands around the scheduler.

@@ -1,0 +1,164 @@
+//! Measures how fast partitions that one worker holds reach the tasks of another: scheduler, both machines, store and transport together.
+//! Called by `transload bench transfer`.
+//!
+//! The tasks that read do nothing with what they read, so that moving is all there is. Deliberately knows nothing of how it is moved.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use transload_protocol::{ClusterInfo, Edges, Layer, LayerIndex, TaskGraph, WorkerId};
+
+use super::{BenchError, Program};
+use crate::{Client, Config, LayerHandle, LocalCluster, LocalClusterOptions, WorkerMode};
+
+/// Memory for what is not partitions, of each worker, in bytes.
+const SPARE_BYTES: u64 = 1 << 30;
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferBench {
+    /// Partitions that move.
+    pub partitions: u32,
+    /// Of each, in bytes.
+    pub size_bytes: u64,
+    /// How often all of them move; the median counts.
+    pub runs: u32,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredTransfer {
+    /// As asked for.
+    #[serde(flatten)]
+    pub bench: TransferBench,
+    /// What carried the last of them.
+    pub transport: String,
+    /// From submission until the last task has read, in seconds: median of the runs.
+    pub wall_s: f64,
+    /// Of the fastest run.
+    pub best_wall_s: f64,
+    /// Payload bytes in each second of the median run.
+    pub bytes_per_s: f64,
+}
+
+impl TransferBench {
+    /// Measures between two workers that are processes of `program`, on this machine. Calls `done` after each run. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub async fn measure(
+        self,
+        program: &Program,
+        config: Config,
+        done: impl FnMut(),
+    ) -> Result<MeasuredTransfer, BenchError> {
+        // Room for all partitions twice, so that nothing is spilled.
+        let bytes = self.size_bytes.saturating_mul(self.partitions.into());
+        let memory = bytes.saturating_mul(4).saturating_add(SPARE_BYTES);
+        let cluster = LocalCluster::start(LocalClusterOptions {
+            workers: 2,
+            slots_per_worker: Some(1),
+            memory_per_worker_bytes: Some(memory),
+            spill_dir: None,
+            mode: WorkerMode::Processes {
+                program: program.program.clone(),
+                arguments: program.arguments.clone(),
+            },
+            config,
+        })
+        .await?;
+        let measured = match cluster.client().await {
+            Ok(client) => self.run(&client, done).await,
+            Err(error) => Err(error.into()),
+        };
+        cluster.shutdown().await;
+        measured
+    }
+
+    async fn run(
+        self,
+        client: &Client,
+        mut done: impl FnMut(),
+    ) -> Result<MeasuredTransfer, BenchError> {
+        let info = client.info().await?;
+        let mut workers = info.workers.iter().map(|worker| worker.worker);
+        let (Some(holder), Some(reader)) = (workers.next(), workers.next()) else {
+            return Err(self.unexpected("has fewer than two workers".to_owned()));
+        };
+        let (graph, made) = self.making(holder);
+        let making = client.submit(graph).await?;
+        making.wait().await?;
+        let held = client.hold(making.tasks_of(made)?).await?;
+        held.wait().await?;
+        let mut walls = Vec::new();
+        let mut transport = String::new();
+        // One more, in which connections and memory grow to their size.
+        for run in 0..=self.runs.max(1) {
+            let before = moved(&client.info().await?, holder, reader).0;
+            let (graph, read) = self.reading(&held, reader);
+            let started = Instant::now();
+            client.submit(graph).await?.gather(read).await?;
+            let wall = started.elapsed().as_secs_f64();
+            let (after, carried_by) = moved(&client.info().await?, holder, reader);
+            let expected = self.size_bytes * u64::from(self.partitions);
+            if after - before != expected {
+                let moved = after - before;
+                return Err(self.unexpected(format!("moved {moved} bytes, not {expected}")));
+            }
+            transport = carried_by;
+            if run > 0 {
+                walls.push(wall);
+                done();
+            }
+        }
+        walls.sort_by(f64::total_cmp);
+        let wall_s = walls[walls.len() / 2];
+        let bytes = self.size_bytes * u64::from(self.partitions);
+        Ok(MeasuredTransfer {
+            bench: self,
+            transport,
+            wall_s,
+            best_wall_s: walls[0],
+            bytes_per_s: bytes as f64 / wall_s,
+        })
+    }
+
+    fn unexpected(self, how: String) -> BenchError {
+        let what = "the cluster";
+        BenchError::Part { what, how }
+    }
+
+    /// Partitions that are made, and kept, at one worker.
+    fn making(self, holder: WorkerId) -> (TaskGraph, LayerIndex) {
+        let mut graph = TaskGraph::new("make");
+        let size = self.size_bytes.to_string().into_bytes();
+        let layer = Layer::new("make", "bytes", self.partitions).with_common(size);
+        let made = graph.push(layer.on_each(self.all_on(holder)));
+        graph.keep(made);
+        (graph, made)
+    }
+
+    /// A task for each of them at another, which must fetch it.
+    fn reading(self, held: &LayerHandle, reader: WorkerId) -> (TaskGraph, LayerIndex) {
+        let mut graph = TaskGraph::new("read");
+        let imported = held.import_into(&mut graph, "held");
+        let layer = Layer::new("read", "noop", self.partitions).reading(imported, Edges::OneToOne);
+        let read = graph.push(layer.on_each(self.all_on(reader)));
+        graph.keep(read);
+        (graph, read)
+    }
+
+    fn all_on<T: From<WorkerId>>(self, worker: WorkerId) -> Vec<T> {
+        (0..self.partitions).map(|_| worker.into()).collect()
+    }
+}
+
+/// Bytes that have moved from one to the other, and what carried the last of them.
+fn moved(info: &ClusterInfo, holder: WorkerId, reader: WorkerId) -> (u64, String) {
+    let of_pair = |it: &&transload_protocol::Transfer| it.from == holder && it.to == reader;
+    info.transfers
+        .iter()
+        .find(of_pair)
+        .map(|it| (it.bytes, it.transport.clone()))
+        .unwrap_or_default()
+}
