@@ -111,7 +111,7 @@ async fn transfer(args: &TransferBenchArgs) -> Result<(), Failure> {
     let bar = progress::counting_bar("measuring", progress::is_shown(false));
     bar.set_length(args.runs.into());
     bar.enable_steady_tick(Duration::from_millis(100));
-    let program = this_program(&["worker"])?;
+    let program = this_program(&["worker", "--local"])?;
     let measured = args.bench().measure(&program, config, || bar.inc(1)).await;
     bar.finish_and_clear();
     let measured = measured.map_err(|error| bench_failure(&error))?;

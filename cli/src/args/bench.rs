@@ -75,7 +75,7 @@ const TRANSFER_HELP: &str = "\
 Measures how fast partitions that one worker holds reach the tasks of another, which do nothing with them: scheduler, workers, store and \
 transport together, on this machine, in processes of their own. What `transload bench transport` measures is the most that this can reach.
 
-Both workers together need room for all partitions twice.";
+Needs memory for all partitions once, and for those under way.";
 
 const TRANSFER_EXAMPLES: &str = "\
 Examples:

@@ -1,8 +1,8 @@
 //! Partitions between two processes of one machine over UCX, beside `ucx_perftest`'s active messages with the same settings.
 //!
 //! `cargo run --release -p transload-transport-ucx --example bandwidth [-- SPIN_US]`. Settings of UCX come from the environment, as in
-//! `UCX_TLS=tcp`. Prints, for each size, the latency of one fetch alone and the bandwidth with several under way, medians of several
-//! rounds; then, where `ucx_perftest` is installed, its own figures and the ratio.
+//! `UCX_TLS=tcp`. Prints, for each size, the latency of one fetch alone, awaited as usual and polled again and again, and the bandwidth with several
+//! under way, medians of several rounds; then, where `ucx_perftest` is installed, its own figures and the ratio.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that cannot be made ends with the reason"
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::join_all;
 use transload_gpu::{Budget, Partition};
 use transload_protocol::Address;
@@ -69,12 +70,15 @@ async fn measure(spin: String) {
     let peer = Address::new("ucx", endpoint);
     let connection = transport.connect(&peer).await.unwrap();
     println!("over {}, spinning for {spin} us", connection.link());
-    println!("{:>10} {:>12} {:>14}", "bytes", "latency us", "MiB/s");
+    println!(
+        "{:>10} {:>10} {:>10} {:>10}",
+        "bytes", "us", "us polled", "MiB/s"
+    );
     let mut ours = Vec::new();
     for (number, bytes) in (0..).zip(SIZES) {
-        let (latency, rate) = measure_size(&connection, number, bytes).await;
-        println!("{bytes:>10} {latency:>12.1} {rate:>14.0}");
-        ours.push((bytes, latency, rate));
+        let (latency, polled, rate) = measure_size(&connection, number, bytes).await;
+        println!("{bytes:>10} {latency:>10.1} {polled:>10.1} {rate:>10.0}");
+        ours.push((bytes, polled, rate));
     }
     drop((connection, transport));
     drop(server.stdin.take());
@@ -95,38 +99,46 @@ fn start_server(spin: &str) -> (Child, String) {
     (server, endpoint.trim().to_owned())
 }
 
-async fn measure_size(connection: &Arc<dyn Connection>, number: u32, bytes: usize) -> (f64, f64) {
+async fn measure_size(
+    connection: &Arc<dyn Connection>,
+    number: u32,
+    bytes: usize,
+) -> (f64, f64, f64) {
     let memory = Arc::new(Budget::new("received partitions", u64::MAX));
-    let fetch = async || {
-        let partition = connection
-            .fetch(partition_id(number), Arc::clone(&memory) as _)
-            .await
-            .unwrap();
-        assert_eq!(partition.bytes() as usize, bytes);
-    };
+    let fetch = || connection.fetch(partition_id(number), Arc::clone(&memory) as _);
     let count = (BYTES / bytes).min(MOST_FETCHES);
     let in_flight = 4;
     for _ in 0..count.min(20) {
-        fetch().await;
+        assert_eq!(fetch().await.unwrap().bytes() as usize, bytes);
     }
-    let (mut latencies, mut rates) = (Vec::new(), Vec::new());
+    let (mut awaited, mut polled, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         for _ in 0..count.min(500) {
             let started = Instant::now();
-            fetch().await;
-            latencies.push(started.elapsed().as_secs_f64() * 1e6);
+            fetch().await.unwrap();
+            awaited.push(started.elapsed().as_secs_f64() * 1e6);
+            let started = Instant::now();
+            let mut fetching = fetch();
+            while (&mut fetching).now_or_never().is_none() {
+                std::thread::yield_now();
+            }
+            polled.push(started.elapsed().as_secs_f64() * 1e6);
         }
         let started = Instant::now();
         join_all((0..in_flight).map(|_| async {
             for _ in 0..count / in_flight {
-                fetch().await;
+                fetch().await.unwrap();
             }
         }))
         .await;
         let mib = (count / in_flight * in_flight * bytes) as f64 / f64::from(1 << 20);
         rates.push(mib / started.elapsed().as_secs_f64());
     }
-    (median(&mut latencies), median(&mut rates))
+    (
+        median(&mut awaited),
+        median(&mut polled),
+        median(&mut rates),
+    )
 }
 
 fn median(values: &mut [f64]) -> f64 {
