@@ -352,52 +352,55 @@ impl ByHand {
         [&["sql", "--connect", &self.address], arguments].concat()
     }
 
-    /// A query whose work takes some seconds and is spread over the workers, as arguments of `sql`, and its answer.
+    /// [`slow_query`] with files of this cluster's sandbox.
     pub(crate) fn slow(&self) -> (Vec<String>, String) {
-        const FILES: u64 = 11;
-        const ROWS_PER_FILE: u64 = 2_000;
-        const OTHER_ROWS: u64 = 3_000;
-        const KEYS: u64 = 4;
-        let left = |row: u64| row * 31 % 9_973;
-        let right = |row: u64| row * 57 % 9_973;
-        let lines = |rows: std::ops::Range<u64>, number: &dyn Fn(u64) -> u64| {
-            let lines = rows.map(|row| format!("{},{}\n", row % KEYS, number(row)));
-            format!("k,n\n{}", lines.collect::<String>())
-        };
-        let folder = self.sandbox.path("left");
-        fs::create_dir_all(&folder).unwrap();
-        for file in 0..FILES {
-            let rows = file * ROWS_PER_FILE..(file + 1) * ROWS_PER_FILE;
-            fs::write(folder.join(format!("{file}.csv")), lines(rows, &left)).unwrap();
-        }
-        let other = self
-            .sandbox
-            .file("right.csv", &lines(0..OTHER_ROWS, &right));
-        let mut answer = 0_u64;
-        for a in 0..FILES * ROWS_PER_FILE {
-            let x = left(a);
-            for b in (a % KEYS..OTHER_ROWS).step_by(4) {
-                answer += u64::from((x * right(b) + x) % 7 == 3);
-            }
-        }
-        let arguments = [
-            "--table",
-            &format!("l={}/*.csv", folder.display()),
-            "--table",
-            &format!("r={other}"),
-            "--format",
-            "csv",
-            "-c",
-            // So little data would be one task by itself.
-            &format!("SET datafusion.execution.target_partitions = {FILES}"),
-            "-c",
-            "SELECT count(*) AS pairs FROM l JOIN r ON l.k = r.k AND (l.n * r.n + l.n) % 7 = 3",
-        ];
-        (
-            arguments.map(str::to_owned).to_vec(),
-            format!("pairs\n{answer}\n"),
-        )
+        slow_query(&self.sandbox)
     }
+}
+
+/// A query whose work takes some seconds and is spread over the workers, as arguments of `sql`, and its answer.
+pub(crate) fn slow_query(sandbox: &Sandbox) -> (Vec<String>, String) {
+    const FILES: u64 = 11;
+    const ROWS_PER_FILE: u64 = 2_000;
+    const OTHER_ROWS: u64 = 3_000;
+    const KEYS: u64 = 4;
+    let left = |row: u64| row * 31 % 9_973;
+    let right = |row: u64| row * 57 % 9_973;
+    let lines = |rows: std::ops::Range<u64>, number: &dyn Fn(u64) -> u64| {
+        let lines = rows.map(|row| format!("{},{}\n", row % KEYS, number(row)));
+        format!("k,n\n{}", lines.collect::<String>())
+    };
+    let folder = sandbox.path("left");
+    fs::create_dir_all(&folder).unwrap();
+    for file in 0..FILES {
+        let rows = file * ROWS_PER_FILE..(file + 1) * ROWS_PER_FILE;
+        fs::write(folder.join(format!("{file}.csv")), lines(rows, &left)).unwrap();
+    }
+    let other = sandbox.file("right.csv", &lines(0..OTHER_ROWS, &right));
+    let mut answer = 0_u64;
+    for a in 0..FILES * ROWS_PER_FILE {
+        let x = left(a);
+        for b in (a % KEYS..OTHER_ROWS).step_by(4) {
+            answer += u64::from((x * right(b) + x) % 7 == 3);
+        }
+    }
+    let arguments = [
+        "--table",
+        &format!("l={}/*.csv", folder.display()),
+        "--table",
+        &format!("r={other}"),
+        "--format",
+        "csv",
+        "-c",
+        // So little data would be one task by itself.
+        &format!("SET datafusion.execution.target_partitions = {FILES}"),
+        "-c",
+        "SELECT count(*) AS pairs FROM l JOIN r ON l.k = r.k AND (l.n * r.n + l.n) % 7 = 3",
+    ];
+    (
+        arguments.map(str::to_owned).to_vec(),
+        format!("pairs\n{answer}\n"),
+    )
 }
 
 /// TPC-H at scale 0.01, made once for all tests of a file.
