@@ -1,7 +1,4 @@
-//! Several hosts: network namespaces with a cable each, which can be pulled. Needs root, `ip`, and a kernel that has veth and bridges; what
-//! is missing is said, and the test skipped.
-//!
-//! Workers use TCP here: the hosts share a kernel, over whose memory UCX would go on when the cable is pulled.
+//! Several hosts, whose cables are pulled. What this machine lacks for that ([`common::network`]) is said, and the test skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,186 +8,140 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use common::{Background, Sandbox, finish, slow_query, wait_until};
-use serde_json::Value;
+use common::network::{Cluster, HOSTS, Network};
+use common::{Background, Sandbox, wait_until};
 
-const HOSTS: usize = 3;
-
-/// Runs a command to its end; what it said where it failed.
-fn run(line: &str) -> Result<(), String> {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap()).args(words).output();
-    let output = output.map_err(|error| format!("{line}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(format!("{line}: {said}"))
-}
-
-/// Hosts with a cable each to one switch. Host `n` is 10.77.0.`n`.
-struct Network {
-    name: String,
-}
-
-impl Network {
-    /// `None`, and a printed reason, where this machine has none.
-    fn lay() -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let network = Self {
-            name: format!("transload-{}-{number}", std::process::id()),
-        };
-        match network.lay_cables() {
-            Ok(()) => Some(network),
-            Err(reason) => {
-                println!("skipped: no network of our own on this machine: {reason}");
-                None
-            }
-        }
-    }
-
-    fn lay_cables(&self) -> Result<(), String> {
-        let switch = self.host(0);
-        run(&format!("ip netns add {switch}"))?;
-        run(&format!("ip -n {switch} link add switch type bridge"))?;
-        run(&format!("ip -n {switch} link set switch up"))?;
-        for number in 1..=HOSTS {
-            let host = self.host(number);
-            run(&format!("ip netns add {host}"))?;
-            run(&format!(
-                "ip link add cable netns {host} type veth peer name port{number} netns {switch}"
-            ))?;
-            run(&format!(
-                "ip -n {switch} link set port{number} master switch up"
-            ))?;
-            run(&format!(
-                "ip -n {host} address add 10.77.0.{number}/24 dev cable"
-            ))?;
-            run(&format!("ip -n {host} link set cable up"))?;
-            run(&format!("ip -n {host} link set lo up"))?;
-        }
-        Ok(())
-    }
-
-    /// The namespace of a host; 0 is the switch.
-    fn host(&self, number: usize) -> String {
-        format!("{}-{number}", self.name)
-    }
-
-    fn set_cable(&self, number: usize, state: &str) {
-        let switch = self.host(0);
-        run(&format!("ip -n {switch} link set port{number} {state}")).unwrap();
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for number in 0..=HOSTS {
-            // Some are not there where laying them failed.
-            let _ = run(&format!("ip netns delete {}", self.host(number)));
-        }
-    }
-}
-
-/// A scheduler on host 1 and a worker on each.
-struct Cluster {
-    network: Network,
-    sandbox: Sandbox,
-    address: String,
-    _processes: Vec<Background>,
-}
-
-impl Cluster {
-    fn start(network: Network, scheduler: &[&str]) -> Self {
-        let mut cluster = Self {
-            network,
-            sandbox: Sandbox::new(),
-            address: String::new(),
-            _processes: Vec::new(),
-        };
-        let listen = ["scheduler", "--host", "10.77.0.1", "--port", "0"];
-        let mut scheduler = Background::new(cluster.command(1, &[&listen[..], scheduler].concat()));
-        let line = scheduler.line();
-        cluster.address = line.rsplit(' ').next().unwrap().to_owned();
-        assert!(cluster.address.starts_with("10.77.0.1:"), "{line}");
-        cluster._processes.push(scheduler);
-        for host in 1..=HOSTS {
-            let name = format!("host-{host}");
-            let worker = [
-                "worker",
-                &cluster.address,
-                "--transport",
-                "tcp",
-                "--name",
-                &name,
-            ];
-            let worker = Background::new(cluster.command(host, &worker));
-            cluster._processes.push(worker);
-        }
-        wait_until("all workers joined", || {
-            cluster.info()["workers"].as_array().unwrap().len() == HOSTS
-        });
-        cluster
-    }
-
-    /// The program on a host.
-    fn command(&self, host: usize, arguments: &[&str]) -> Command {
-        let inner = self.sandbox.command(arguments);
-        let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.network.host(host)])
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .current_dir(self.sandbox.path(""))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        for (name, value) in inner.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command
-    }
-
-    fn info(&self) -> Value {
-        let info = self.command(1, &["cluster", "info", &self.address, "--json"]);
-        let said = finish({ info }.spawn().unwrap());
-        assert_eq!(said.code, 0, "{}", said.err);
-        serde_json::from_str(&said.out).unwrap()
-    }
-
-    fn is_busy(&self, host: usize) -> bool {
-        let name = format!("host-{host}");
-        let info = self.info();
-        let workers = info["workers"].as_array().unwrap();
-        workers.iter().any(|worker| {
-            worker["name"] == name.as_str() && !worker["running"].as_array().unwrap().is_empty()
-        })
-    }
-
-    /// Begins a query that takes some seconds; its answer comes back too.
-    fn begin(&self) -> (Background, String) {
-        let (arguments, answer) = slow_query(&self.sandbox);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let client = self.command(
-            1,
-            &[&["sql", "--connect", &self.address], &arguments[..]].concat(),
-        );
-        (Background::new(client), answer)
-    }
-}
+const TCP: &[&str] = &["--transport", "tcp"];
+const UCX: &[&str] = &["--transport", "ucx"];
+/// When a silent worker counts as lost.
+const GIVEN_UP: &str = "4s";
+/// Workers that notice early that another is not reached.
+const IMPATIENT: &[&str] = &[
+    "--tcp-connect-timeout",
+    "1s",
+    "--tcp-stall-timeout",
+    "2s",
+    "--ucx-connect-timeout",
+    "1s",
+    "--ucx-stall-timeout",
+    "2s",
+];
 
 fn assert_answered(client: Background, answer: &str) {
     let said = client.finish();
     assert_eq!((said.code, said.out.as_str()), (0, answer), "{}", said.err);
+}
+
+/// Whether UCX can be used, and has nothing but our cables; prints a reason where not.
+fn has_ucx() -> bool {
+    if has_rdma() {
+        println!("skipped: UCX would not need our cables, but use this machine's RDMA");
+        return false;
+    }
+    let bench = ["bench", "transport", "--transport", "ucx", "--sizes", "8"];
+    let said = Sandbox::new().run(&[&bench[..], &["--fetches", "3"]].concat());
+    if said.code != 0 {
+        println!("skipped: no UCX on this machine: {}", said.err.trim());
+    }
+    said.code == 0
+}
+
+fn has_rdma() -> bool {
+    let devices = fs::read_dir("/sys/class/infiniband");
+    devices.is_ok_and(|mut devices| devices.next().is_some())
+}
+
+fn assert_links(cluster: &Cluster, expected: &str) {
+    // It is told with the next heartbeat.
+    wait_until("what crossed a cable is told", || {
+        let links = cluster.links();
+        !links.is_empty() && links.iter().all(|it| it.starts_with(expected))
+    });
+}
+
+fn pull_for_ten_seconds(worker: &[&str]) {
+    let Some(network) = Network::lay() else {
+        return;
+    };
+    // Longer than the cable is out: nothing is given up.
+    let cluster = Cluster::start(network, &["--worker-timeout", "60s"], worker);
+    let (mut client, answer) = cluster.begin_on(1);
+    wait_until("host 3 is amid work", || cluster.is_amid_work(3));
+    cluster.network.pull_cable(3);
+    thread::sleep(Duration::from_secs(10));
+    assert!(!client.has_ended(), "nobody else has what host 3 made");
+    cluster.network.plug_cable_in(3);
+    assert_answered(client, &answer);
+    assert_eq!(cluster.names().len(), HOSTS);
+}
+
+fn pull_for_ever(worker: &[&str]) {
+    let Some(network) = Network::lay() else {
+        return;
+    };
+    let cluster = Cluster::start(network, &["--worker-timeout", GIVEN_UP], worker);
+    let (client, answer) = cluster.begin_on(1);
+    wait_until("host 3 is amid work", || cluster.is_amid_work(3));
+    cluster.network.pull_cable(3);
+    assert_answered(client, &answer);
+    assert_eq!(cluster.names(), ["host-1", "host-2"]);
+}
+
+/// Hosts 2 and 3 reach the scheduler, but not each other.
+fn part_two(worker: &[&str]) {
+    let Some(network) = Network::lay() else {
+        return;
+    };
+    let cluster = Cluster::start(network, &[], &[worker, IMPATIENT].concat());
+    cluster.network.part([2, 3]);
+    let (client, answer) = cluster.begin_on(1);
+    assert_answered(client, &answer);
+    assert_eq!(cluster.names().len(), HOSTS);
+}
+
+/// Fetches from host 3 to host 1 without end, so that the cable is pulled in the middle of a partition.
+fn pull_amid_a_transfer(transport: &str) {
+    let Some(network) = Network::lay() else {
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let bench = ["bench", "transport", "--transport", transport];
+    let serve = [&bench[..], &["--serve", "10.77.0.3:8475"]].concat();
+    let mut server = Background::new(network.command(&sandbox, 3, &serve));
+    server.line();
+    let endless = [
+        "--sizes",
+        "64MiB",
+        "--fetches",
+        "1000000",
+        "--bytes",
+        "1024TiB",
+    ];
+    let peer = ["--peer", "10.77.0.3:8475"];
+    let mut fetch = network.command(&sandbox, 1, &[&bench[..], &endless, &peer].concat());
+    for scheme in ["TCP", "UCX"] {
+        // Longer than it takes to go on, with the system's pauses between attempts.
+        fetch.env(format!("TRANSLOAD_{scheme}_STALL_TIMEOUT"), "6s");
+        fetch.env(format!("TRANSLOAD_{scheme}_CONNECT_TIMEOUT"), "2s");
+    }
+    let fetch = Background::new(fetch);
+    let flows = || {
+        let some = network.received_bytes(1) + (256 << 20);
+        wait_until("partitions come", || network.received_bytes(1) > some);
+    };
+    flows();
+    network.pull_cable(3);
+    thread::sleep(Duration::from_secs(1));
+    network.plug_cable_in(3);
+    flows();
+    network.pull_cable(3);
+    let said = fetch.finish();
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("10.77.0.3:8475"), "{}", said.err);
 }
 
 #[test]
@@ -198,46 +149,113 @@ fn hosts_answer_together_and_what_crossed_a_cable_is_told() {
     let Some(network) = Network::lay() else {
         return;
     };
-    let cluster = Cluster::start(network, &[]);
-    let (client, answer) = cluster.begin();
+    let cluster = Cluster::start(network, &[], &[]);
+    let (client, answer) = cluster.begin_on(1);
     assert_answered(client, &answer);
-    wait_until("what crossed is told", || {
-        let info = cluster.info();
-        let transfers = info["transfers"].as_array().unwrap();
-        !transfers.is_empty() && transfers.iter().all(|it| it["transport"] == "tcp")
-    });
+    if !has_rdma() {
+        // UCX would only put its own protocol over the same cable.
+        assert_links(&cluster, "tcp");
+    }
+}
+
+#[test]
+fn ucx_carries_partitions_between_hosts_where_it_is_named() {
+    if !has_ucx() {
+        return;
+    }
+    let Some(network) = Network::lay() else {
+        return;
+    };
+    let cluster = Cluster::start(network, &[], UCX);
+    let (client, answer) = cluster.begin_on(2);
+    assert_answered(client, &answer);
+    assert_links(&cluster, "ucx");
 }
 
 #[test]
 fn a_cable_pulled_for_ten_seconds_changes_no_answer() {
-    let Some(network) = Network::lay() else {
-        return;
-    };
-    // Longer than the cable is out: nothing is given up.
-    let cluster = Cluster::start(network, &["--worker-timeout", "40s"]);
-    let (client, answer) = cluster.begin();
-    wait_until("host 3 works", || cluster.is_busy(3));
-    cluster.network.set_cable(3, "down");
-    thread::sleep(Duration::from_secs(10));
-    cluster.network.set_cable(3, "up");
-    assert_answered(client, &answer);
-    assert_eq!(cluster.info()["workers"].as_array().unwrap().len(), HOSTS);
+    pull_for_ten_seconds(TCP);
+}
+
+#[test]
+fn a_cable_pulled_for_ten_seconds_changes_no_answer_over_ucx() {
+    if has_ucx() {
+        pull_for_ten_seconds(UCX);
+    }
 }
 
 #[test]
 fn a_cable_pulled_for_ever_leaves_the_work_to_the_others() {
+    pull_for_ever(TCP);
+}
+
+#[test]
+fn a_cable_pulled_for_ever_leaves_the_work_to_the_others_over_ucx() {
+    if has_ucx() {
+        pull_for_ever(UCX);
+    }
+}
+
+#[test]
+fn a_worker_that_comes_back_after_it_was_given_up_ends_and_changes_no_answer() {
     let Some(network) = Network::lay() else {
         return;
     };
-    let cluster = Cluster::start(network, &["--worker-timeout", "3s"]);
-    let (client, answer) = cluster.begin();
-    wait_until("host 3 works", || cluster.is_busy(3));
-    cluster.network.set_cable(3, "down");
+    let mut cluster = Cluster::start(network, &["--worker-timeout", GIVEN_UP], TCP);
+    let (client, answer) = cluster.begin_on(1);
+    wait_until("host 3 is amid work", || cluster.is_amid_work(3));
+    cluster.network.pull_cable(3);
+    wait_until("host 3 is given up", || cluster.names().len() < HOSTS);
+    cluster.network.plug_cable_in(3);
+    let worker = cluster.take_worker(3).finish();
+    assert!(worker.err.contains("this worker ends"), "{}", worker.err);
     assert_answered(client, &answer);
-    assert_eq!(
-        cluster.info()["workers"].as_array().unwrap().len(),
-        HOSTS - 1
+}
+
+#[test]
+fn what_is_on_a_host_cut_off_for_ever_ends_and_the_rest_is_free() {
+    let Some(network) = Network::lay() else {
+        return;
+    };
+    let mut cluster = Cluster::start(network, &["--worker-timeout", GIVEN_UP], TCP);
+    let (client, _) = cluster.begin_on(3);
+    wait_until("host 3 is amid work", || cluster.is_amid_work(3));
+    cluster.network.pull_cable(3);
+    let client = client.finish();
+    assert_ne!(client.code, 0);
+    assert!(
+        client.err.contains("connection to the scheduler lost"),
+        "{}",
+        client.err
     );
+    let worker = cluster.take_worker(3).finish();
+    assert_ne!(worker.code, 0);
+    assert!(worker.err.contains("this worker ends"), "{}", worker.err);
+    wait_until("its work stopped", || cluster.info()["graphs_running"] == 0);
+}
+
+#[test]
+fn two_hosts_that_only_others_reach_change_no_answer() {
+    part_two(TCP);
+}
+
+#[test]
+fn two_hosts_that_only_others_reach_change_no_answer_over_ucx() {
+    if has_ucx() {
+        part_two(UCX);
+    }
+}
+
+#[test]
+fn a_transfer_goes_on_after_a_moment_without_a_cable_and_does_not_hang_without_one() {
+    pull_amid_a_transfer("tcp");
+}
+
+#[test]
+fn a_transfer_over_ucx_goes_on_after_a_moment_without_a_cable_and_does_not_hang_without_one() {
+    if has_ucx() {
+        pull_amid_a_transfer("ucx");
+    }
 }
 
 #[test]
@@ -246,13 +264,11 @@ fn cables_that_delay_and_lose_packets_change_no_answer() {
         return;
     };
     for host in 1..=HOSTS {
-        let host = network.host(host);
-        let bad = "tc qdisc add dev cable root netem delay 5ms loss 2%";
-        if let Err(reason) = run(&format!("ip netns exec {host} {bad}")) {
+        if let Err(reason) = network.spoil_cable(host, "delay 5ms loss 2%") {
             return println!("skipped: this kernel makes no bad cables: {reason}");
         }
     }
-    let cluster = Cluster::start(network, &[]);
-    let (client, answer) = cluster.begin();
+    let cluster = Cluster::start(network, &[], &[]);
+    let (client, answer) = cluster.begin_on(1);
     assert_answered(client, &answer);
 }

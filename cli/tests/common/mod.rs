@@ -8,6 +8,8 @@
 )]
 #![allow(dead_code, reason = "no test file uses every helper")]
 
+pub(crate) mod network;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
