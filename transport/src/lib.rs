@@ -5,6 +5,7 @@
 //! fault-injecting wrapper. It deliberately does not know which backend is in use, nor what the bytes mean.
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod conformance;
 mod error;
 pub mod faulty;

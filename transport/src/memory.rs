@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition};
 use transload_protocol::{Address, PartitionId};
 
-use crate::{Connection, Destination, Listener, PartitionSource, Transport, TransportError};
+use crate::{
+    Connection, Destination, Listener, PartitionSource, Transport, TransportError, backend,
+};
 
 const SCHEME: &str = "memory";
 
@@ -84,13 +86,7 @@ impl MemoryTransport {
     }
 
     fn open(&self, peer: &Address) -> Result<MemoryConnection, TransportError> {
-        if peer.scheme != SCHEME {
-            return Err(TransportError::Address {
-                address: peer.clone(),
-                scheme: SCHEME,
-                reason: format!("its scheme is not `{SCHEME}`"),
-            });
-        }
+        backend::check_scheme(peer, SCHEME)?;
         let served = self
             .listeners()
             .get(&peer.endpoint)
@@ -198,15 +194,7 @@ impl MemoryConnection {
             return Ok(partition);
         }
         let header = partition.header();
-        let buffer = destination.allocate(&header)?;
-        let (expected_bytes, actual_bytes) =
-            (header.payload_bytes(), buffer.as_slice().len() as u64);
-        if expected_bytes != actual_bytes {
-            return Err(TransportError::WrongBuffer {
-                expected_bytes,
-                actual_bytes,
-            });
-        }
+        let buffer = backend::allocate(&*destination, &header)?;
         // Where a network would be: other tasks run, and the future can be dropped, between allocation and payload.
         tokio::task::yield_now().await;
         header

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use transload_gpu::Partition;
 use transload_protocol::{Address, PartitionId};
-use transload_transport::{Connection, Destination, TransportError};
+use transload_transport::{Connection, Destination, TransportError, backend};
 
 use crate::pending::{Pending, Waiting};
 use crate::socket::{Broken, Receiver, prepare};
@@ -46,13 +46,7 @@ pub(crate) async fn connect(
     peer: &Address,
     options: &Arc<TcpOptions>,
 ) -> Result<TcpConnection, TransportError> {
-    if peer.scheme != SCHEME {
-        return Err(TransportError::Address {
-            address: peer.clone(),
-            scheme: SCHEME,
-            reason: format!("its scheme is not `{SCHEME}`"),
-        });
-    }
+    backend::check_scheme(peer, SCHEME)?;
     let timed_out = |waiting_for| {
         move |_| TransportError::TimedOut {
             peer: peer.clone(),

@@ -8,7 +8,6 @@ mod writer;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,13 +19,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::Partition;
-use transload_protocol::{Address, PartitionId, codec};
-use transload_transport::{Listener, PartitionSource, TransportError};
+use transload_protocol::{Address, PartitionId};
+use transload_transport::{Listener, PartitionSource, TransportError, backend};
 
 use crate::socket::{Broken, Receiver, prepare};
-use crate::wire::{
-    GREETING_BYTES, Greeting, GreetingError, MAX_HEADER_BYTES, Nonsense, REQUEST_BYTES, Request,
-};
+use crate::wire::{GREETING_BYTES, Greeting, GreetingError, Nonsense, REQUEST_BYTES, Request};
 use crate::{SCHEME, TcpOptions};
 
 use writer::{Answer, Body, Sending};
@@ -66,14 +63,7 @@ pub(crate) async fn listen(
     };
     let listener = TcpListener::bind(bind).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let endpoint = match &options.advertised_host {
-        // An IPv6 address is told from its port by brackets.
-        Some(host) if host.contains(':') && !host.starts_with('[') => {
-            format!("[{host}]:{}", bound.port())
-        }
-        Some(host) => format!("{host}:{}", bound.port()),
-        None => bound.to_string(),
-    };
+    let endpoint = backend::published(bound, options.advertised_host.as_deref());
     let task = tokio::spawn(accept(listener, source, options)).abort_handle();
     Ok(TcpPartitionListener {
         address: Address::new(SCHEME, endpoint),
@@ -288,29 +278,19 @@ async fn open(peer: &Arc<Peer>, partition: PartitionId) -> Body {
     let Ok(place) = Arc::clone(&peer.places).acquire_owned().await else {
         return Body::Ended;
     };
-    let opened = AssertUnwindSafe(peer.source.open(partition))
-        .catch_unwind()
-        .await;
-    match opened {
-        Ok(Ok(Some(partition))) => sending(peer, partition, place).await,
-        Ok(Ok(None)) => Body::NotFound,
-        Ok(Err(reason)) => Body::failed(reason),
-        Err(_) => Body::failed("opening it panicked; see the log there".to_owned()),
+    match backend::open(&*peer.source, partition).await {
+        Ok(Some(partition)) => sending(peer, partition, place).await,
+        Ok(None) => Body::NotFound,
+        Err(reason) => Body::failed(reason),
     }
 }
 
 async fn sending(peer: &Peer, partition: Partition, place: OwnedSemaphorePermit) -> Body {
     let header = partition.header();
     let payload_bytes = header.payload_bytes();
-    let header = match codec::encode(&header) {
-        Ok(header) if header.len() <= MAX_HEADER_BYTES as usize => header,
-        Ok(header) => {
-            return Body::failed(format!(
-                "its header of {} B exceeds the limit of {MAX_HEADER_BYTES} B",
-                header.len()
-            ));
-        }
-        Err(error) => return Body::failed(error.to_string()),
+    let header = match backend::encode_header(&header) {
+        Ok(header) => header,
+        Err(reason) => return Body::failed(reason),
     };
     let flight = if payload_bytes <= peer.chunk_bytes {
         None

@@ -7,14 +7,11 @@
 use transload_protocol::{
     ClientId, GraphId, PROTOCOL_VERSION, PartitionId, TaskId, VersionMismatch, check_version,
 };
+use transload_transport::backend::{MAX_HEADER_BYTES, MAX_REASON_BYTES};
 
 pub(crate) const GREETING_BYTES: usize = 20;
 pub(crate) const REQUEST_BYTES: usize = 24;
 pub(crate) const HEAD_BYTES: usize = 12;
-/// Longest header of a partition: metadata and 8 bytes per buffer.
-pub(crate) const MAX_HEADER_BYTES: u32 = 64 << 20;
-/// Longest reason in a `Failed` answer.
-pub(crate) const MAX_REASON_BYTES: u32 = 4 << 10;
 pub(crate) const MIN_CHUNK_BYTES: u32 = 4 << 10;
 pub(crate) const MAX_CHUNK_BYTES: u32 = 16 << 20;
 

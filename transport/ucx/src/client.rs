@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use transload_gpu::Partition;
 use transload_protocol::{Address, PartitionId};
-use transload_transport::{Connection, Destination, TransportError};
+use transload_transport::{Connection, Destination, TransportError, backend};
 
 use crate::engine::{Attach, Command, Ending, Engine, Side};
 use crate::hello::{self, Answer, Hello, HelloError};
@@ -48,13 +48,7 @@ pub(crate) async fn connect(
     peer: &Address,
     options: &UcxOptions,
 ) -> Result<UcxConnection, TransportError> {
-    if peer.scheme != SCHEME {
-        return Err(TransportError::Address {
-            address: peer.clone(),
-            scheme: SCHEME,
-            reason: format!("its scheme is not `{SCHEME}`"),
-        });
-    }
+    backend::check_scheme(peer, SCHEME)?;
     let patience = Patience {
         peer,
         after: options.connect_timeout,

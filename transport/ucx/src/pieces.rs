@@ -24,14 +24,14 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn new(partition: Partition) -> Self {
-        let left = partition.header().payload_bytes();
+    /// Of a partition with so many bytes of payload.
+    pub(crate) fn new(partition: Partition, payload_bytes: u64) -> Self {
         Self {
             partition,
             buffer: 0,
             position: 0,
             offset: 0,
-            left,
+            left: payload_bytes,
         }
     }
 
@@ -118,7 +118,7 @@ mod tests {
             let partition = Partition::new(Bytes::new(), buffers);
             let payload_bytes = partition.header().payload_bytes();
             let mut payload = vec![0xff_u8; payload_bytes as usize];
-            let mut pieces = Pieces::new(partition.clone());
+            let mut pieces = Pieces::new(partition.clone(), payload_bytes);
             let mut counted = 0;
             while let Some((offset, piece)) = pieces.next(most) {
                 prop_assert_eq!(offset % ALIGNMENT_BYTES as u64, 0);
@@ -132,7 +132,7 @@ mod tests {
             let back = partition.header().assemble(payload.into()).expect("belongs");
             prop_assert_eq!(&back, &partition);
             let mut packed = Vec::new();
-            Pieces::new(partition.clone()).pack_all(&mut packed);
+            Pieces::new(partition.clone(), payload_bytes).pack_all(&mut packed);
             prop_assert_eq!(partition.header().assemble(packed.into()).expect("belongs"), partition);
         }
     }
@@ -144,7 +144,8 @@ mod tests {
             Bytes::new(),
             vec![Bytes::from_static(b"small"), large.clone()],
         );
-        let mut pieces = Pieces::new(partition);
+        let bytes = partition.header().payload_bytes();
+        let mut pieces = Pieces::new(partition, bytes);
         assert_eq!(
             pieces.next(1 << 30).map(|(at, it)| (at, it.len())),
             Some((0, 64))

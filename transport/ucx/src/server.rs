@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use transload_protocol::Address;
-use transload_transport::{Listener, PartitionSource, TransportError};
+use transload_transport::{Listener, PartitionSource, TransportError, backend};
 
 use crate::engine::{Attach, Command, Engine, Side};
 use crate::hello::{self, Answer, Hello, HelloError};
@@ -54,14 +54,7 @@ pub(crate) async fn listen(
     };
     let listener = TcpListener::bind(bind).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let endpoint = match &options.advertised_host {
-        // An IPv6 address is told from its port by brackets.
-        Some(host) if host.contains(':') && !host.starts_with('[') => {
-            format!("[{host}]:{}", bound.port())
-        }
-        Some(host) => format!("{host}:{}", bound.port()),
-        None => bound.to_string(),
-    };
+    let endpoint = backend::published(bound, options.advertised_host.as_deref());
     let serving = Serving {
         engine,
         source,

@@ -5,10 +5,6 @@
 use transload_protocol::{ClientId, GraphId, PartitionId, TaskId};
 
 pub(crate) const HEADER_BYTES: usize = 48;
-/// Longest header of a partition: metadata and 8 bytes per buffer.
-pub(crate) const MAX_PARTITION_HEADER_BYTES: usize = 64 << 20;
-/// Longest reason in a `Failed` answer.
-pub(crate) const MAX_REASON_BYTES: usize = 4 << 10;
 
 /// What a message is. Those with a body say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

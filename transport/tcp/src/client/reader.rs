@@ -3,12 +3,13 @@
 use transload_gpu::{Partition, PartitionHeader};
 use transload_protocol::codec;
 use transload_transport::TransportError;
+use transload_transport::backend::{self, MAX_HEADER_BYTES};
 
 use super::Shared;
 use crate::TcpOptions;
 use crate::pending::{Receiving, Reply, State, Waiting};
 use crate::socket::{Broken, Receiver};
-use crate::wire::{HEAD_BYTES, Head, Kind, MAX_HEADER_BYTES};
+use crate::wire::{HEAD_BYTES, Head, Kind};
 
 /// A claimed length is no reason to allocate: headers grow by this much as their bytes arrive.
 const HEADER_STEP_BYTES: usize = 1 << 20;
@@ -83,19 +84,10 @@ impl Reader<'_> {
                 return Err(error);
             }
         };
-        let payload_bytes = header.payload_bytes();
-        let buffer = match waiting.destination.allocate(&header) {
-            Ok(buffer) if buffer.as_slice().len() as u64 == payload_bytes => buffer,
-            Ok(buffer) => {
-                let error = TransportError::WrongBuffer {
-                    expected_bytes: payload_bytes,
-                    actual_bytes: buffer.as_slice().len() as u64,
-                };
-                self.refuse(head, waiting.reply, error);
-                return Ok(());
-            }
+        let buffer = match backend::allocate(&*waiting.destination, &header) {
+            Ok(buffer) => buffer,
             Err(error) => {
-                self.refuse(head, waiting.reply, error.into());
+                self.refuse(head, waiting.reply, error);
                 return Ok(());
             }
         };

@@ -7,11 +7,12 @@ use tokio::net::tcp::WriteHalf;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use transload_gpu::{ALIGNMENT_BYTES, Partition};
+use transload_transport::backend;
 
 use super::{Ended, Peer};
 use crate::TcpOptions;
 use crate::socket::Batch;
-use crate::wire::{Head, Kind, MAX_REASON_BYTES};
+use crate::wire::{Head, Kind};
 
 /// Pieces in one batch, so that partitions of many tiny buffers do not make it long.
 const PIECES_PER_BATCH: usize = 4_096;
@@ -34,8 +35,7 @@ pub(super) enum Body {
 impl Body {
     /// The reason is cut to the length that a peer accepts.
     pub(super) fn failed(reason: String) -> Self {
-        let end = reason.floor_char_boundary(MAX_REASON_BYTES as usize);
-        Self::Failed(Bytes::from(reason).slice(..end))
+        Self::Failed(backend::shortened(reason))
     }
 }
 

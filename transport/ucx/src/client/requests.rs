@@ -10,13 +10,14 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition, PartitionHeader};
 use transload_protocol::{Address, PartitionId, codec};
+use transload_transport::backend::{self, MAX_HEADER_BYTES};
 use transload_transport::{Destination, TransportError};
 
 use super::Shared;
 use crate::PROBE_BYTES;
 use crate::engine::{Ending, Way};
-use crate::ucp::{Body, Claim, Landing, Tag, Worker};
-use crate::wire::{Header, Kind, MAX_PARTITION_HEADER_BYTES};
+use crate::ucp::{Body, Claim, Landing, Offer, Tag, Worker};
+use crate::wire::{Header, Kind};
 
 /// Parts of a payload that may come before its header: many more than a server has under way.
 const MOST_EARLY: usize = 1_024;
@@ -210,11 +211,10 @@ impl ClientLink {
     fn on_probe(&mut self, way: &Way, worker: &Worker, body: Body) -> Result<(), Ending> {
         match body {
             Body::Offered(offer) => {
-                let mut landing = Landing::new(vec![0; PROBE_BYTES]);
-                let claim = landing.claim(0, offer.bytes());
-                let claim = claim.ok_or_else(|| nonsense("a probe of another length"))?;
-                self.probe = Some(landing);
-                worker.receive(offer, claim, way.tag(PROBE, 0));
+                if offer.bytes() != PROBE_BYTES {
+                    return Err(nonsense("a probe of another length"));
+                }
+                self.probe = Some(receive_whole(worker, offer, way.tag(PROBE, 0))?);
                 Ok(())
             }
             Body::Copied(_) | Body::Held(_) => self.proven(way, body.as_slice()),
@@ -247,7 +247,7 @@ impl ClientLink {
             Stage::GivenUp => return Ok(()),
             Stage::Heading(..) | Stage::Paying(_) => return Err(nonsense("a second header")),
         };
-        if bytes > body.bytes() as u64 || bytes > MAX_PARTITION_HEADER_BYTES as u64 {
+        if bytes > body.bytes() as u64 || bytes > u64::from(MAX_HEADER_BYTES) {
             return Err(nonsense(format!(
                 "a header of {bytes} B in a message of {} B",
                 body.bytes()
@@ -258,12 +258,9 @@ impl ClientLink {
                 if offer.bytes() as u64 != bytes {
                     return Err(nonsense("a long header with a payload"));
                 }
-                let mut landing = Landing::new(vec![0; offer.bytes()]);
-                let claim = landing.claim(0, offer.bytes());
-                let claim = claim.ok_or_else(|| nonsense("an empty long header"))?;
+                let landing = receive_whole(worker, offer, way.tag(number, bytes))?;
                 request.stage = Stage::Heading(asked, landing);
                 request.arriving += 1;
-                worker.receive(offer, claim, way.tag(number, bytes));
                 Ok(())
             }
             Body::Copied(_) | Body::Held(_) => {
@@ -305,18 +302,10 @@ impl ClientLink {
                 self.max_partition_bytes
             )));
         }
-        let buffer = match asked.destination.allocate(&header) {
-            Ok(buffer) if buffer.as_slice().len() as u64 == bytes => buffer,
-            Ok(buffer) => {
-                let error = TransportError::WrongBuffer {
-                    expected_bytes: bytes,
-                    actual_bytes: buffer.as_slice().len() as u64,
-                };
-                self.refuse(way, number, error);
-                return Ok(());
-            }
+        let buffer = match backend::allocate(&*asked.destination, &header) {
+            Ok(buffer) => buffer,
             Err(error) => {
-                self.refuse(way, number, error.into());
+                self.refuse(way, number, error);
                 return Ok(());
             }
         };
@@ -445,6 +434,16 @@ impl ClientLink {
 
 fn nonsense(reason: impl Into<String>) -> Ending {
     Ending::Nonsense(reason.into())
+}
+
+/// Receives an offered body into memory of its own.
+fn receive_whole(worker: &Worker, offer: Offer, tag: Tag) -> Result<Landing<Vec<u8>>, Ending> {
+    let bytes = offer.bytes();
+    let mut landing = Landing::new(vec![0; bytes]);
+    let claim = landing.claim(0, bytes);
+    let claim = claim.ok_or_else(|| nonsense("an offer of nothing"))?;
+    worker.receive(offer, claim, tag);
+    Ok(landing)
 }
 
 fn fill(landing: &mut Landing<HostBuffer>, offset: u64, bytes: &[u8]) -> bool {

@@ -4,23 +4,21 @@
 //! from their own buffers.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use transload_gpu::Partition;
-use transload_protocol::{PartitionId, codec};
-use transload_transport::PartitionSource;
+use transload_protocol::PartitionId;
+use transload_transport::{PartitionSource, backend};
 
 use crate::UcxOptions;
 use crate::engine::{Command, Commands, Ending, Opened, Way};
 use crate::pieces::Pieces;
 use crate::ucp::{Body, Tag};
-use crate::wire::{Header, Kind, MAX_PARTITION_HEADER_BYTES, MAX_REASON_BYTES};
+use crate::wire::{Header, Kind};
 
 /// Header and payload up to this go in one message.
 const TOGETHER_BYTES: u64 = 8 << 10;
@@ -209,7 +207,8 @@ impl ServerLink {
 
     /// A partition in memory is there at once, and needs no task of its own.
     fn ask(&mut self, way: &Way, request: u64, partition: PartitionId) {
-        let mut asking = ask(Arc::clone(&self.source), partition);
+        let source = Arc::clone(&self.source);
+        let mut asking = async move { backend::open(&*source, partition).await }.boxed();
         let at_once = {
             // The source may want timers, or threads for what blocks.
             let _runtime = self.runtime.enter();
@@ -244,7 +243,7 @@ impl ServerLink {
     /// Answers at once, or puts the partition in line.
     fn answer(&mut self, way: &Way, request: u64, opened: Opened) {
         let prepared = match opened {
-            Ok(Some(partition)) => prepare(&partition),
+            Ok(Some(partition)) => prepare(partition),
             Ok(None) => {
                 way.send(request, Kind::NotFound, Bytes::new(), 0);
                 return self.forget(request);
@@ -270,8 +269,7 @@ impl ServerLink {
                 self.to_send.push_back(request);
             }
             Err(reason) => {
-                let end = reason.floor_char_boundary(MAX_REASON_BYTES);
-                way.send(request, Kind::Failed, Bytes::from(reason).slice(..end), 0);
+                way.send(request, Kind::Failed, backend::shortened(reason), 0);
                 self.forget(request);
             }
         }
@@ -348,26 +346,14 @@ impl ServerLink {
     }
 }
 
-/// Asks the source, whose panic is a reason like any other.
-fn ask(source: Arc<dyn PartitionSource>, partition: PartitionId) -> BoxFuture<'static, Opened> {
-    async move {
-        let opened = AssertUnwindSafe(async { source.open(partition).await });
-        let panicked = |_| Err("opening it panicked; see the log there".to_owned());
-        opened.catch_unwind().await.unwrap_or_else(panicked)
-    }
-    .boxed()
-}
-
 /// Its header as it is sent, and its payload in pieces.
-fn prepare(partition: &Partition) -> Result<(Bytes, Pieces), String> {
-    let header = codec::encode(&partition.header()).map_err(|error| error.to_string())?;
-    if header.len() > MAX_PARTITION_HEADER_BYTES {
-        return Err(format!(
-            "its header of {} B exceeds the limit of {MAX_PARTITION_HEADER_BYTES} B",
-            header.len()
-        ));
-    }
-    Ok((header.into(), Pieces::new(partition.clone())))
+fn prepare(partition: Partition) -> Result<(Bytes, Pieces), String> {
+    let header = partition.header();
+    let encoded = backend::encode_header(&header)?;
+    Ok((
+        encoded.into(),
+        Pieces::new(partition, header.payload_bytes()),
+    ))
 }
 
 /// A small partition goes in one message, behind its header.
