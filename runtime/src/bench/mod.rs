@@ -21,7 +21,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use transload_protocol::{GraphError, GraphOutcome};
 
-use crate::{ClientError, ControlError, RuntimeError};
+use crate::{
+    ClientError, Config, ControlError, LocalCluster, LocalClusterOptions, RuntimeError, WorkerMode,
+};
 
 pub use graphs::{Shape, edge_count};
 pub use part::run_part;
@@ -86,6 +88,30 @@ pub struct Program {
     pub program: PathBuf,
     /// Its first arguments.
     pub arguments: Vec<String>,
+}
+
+impl Program {
+    /// A cluster whose workers are processes of this program.
+    async fn start_cluster(
+        &self,
+        workers: u32,
+        slots: u32,
+        memory_per_worker_bytes: Option<u64>,
+        config: Config,
+    ) -> Result<LocalCluster, RuntimeError> {
+        LocalCluster::start(LocalClusterOptions {
+            workers,
+            slots_per_worker: Some(slots),
+            memory_per_worker_bytes,
+            spill_dir: None,
+            mode: WorkerMode::Processes {
+                program: self.program.clone(),
+                arguments: self.arguments.clone(),
+            },
+            config,
+        })
+        .await
+    }
 }
 
 /// Why nothing could be measured.

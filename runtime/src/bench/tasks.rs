@@ -10,7 +10,7 @@ use transload_protocol::{Edges, Layer, LayerIndex, TaskGraph};
 
 use super::usage::process_cpu_nanos;
 use super::{BenchError, Program};
-use crate::{Client, ClientOptions, Config, LocalCluster, LocalClusterOptions, WorkerMode};
+use crate::{Client, ClientOptions, Config};
 
 /// How many tasks of the chain there are for each task of the merge graph: a tenth.
 const CHAIN_SHARE: u32 = 10;
@@ -75,18 +75,9 @@ impl TaskBench {
     /// # Errors
     /// [`BenchError`].
     pub async fn measure(self, program: &Program) -> Result<MeasuredTasks, BenchError> {
-        let cluster = LocalCluster::start(LocalClusterOptions {
-            workers: self.workers,
-            slots_per_worker: Some(self.slots),
-            memory_per_worker_bytes: None,
-            spill_dir: None,
-            mode: WorkerMode::Processes {
-                program: program.program.clone(),
-                arguments: program.arguments.clone(),
-            },
-            config: Config::default(),
-        })
-        .await?;
+        let cluster = program
+            .start_cluster(self.workers, self.slots, None, Config::default())
+            .await?;
         let measured = match cluster.client().await {
             Ok(client) => self.run(&client, &cluster.worker_processes()).await,
             Err(error) => Err(error.into()),
@@ -174,7 +165,7 @@ impl Spread {
 }
 
 /// The number below which this share of the numbers lies; they must be sorted. 0 for none.
-fn rank(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn rank(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     let at = (last as f64 * share).round() as usize;
     sorted.get(at).copied().unwrap_or_default()

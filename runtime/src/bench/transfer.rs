@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use transload_protocol::{ClusterInfo, Edges, Layer, LayerIndex, TaskGraph, WorkerId};
 
+use super::tasks::rank;
 use super::{BenchError, Program};
-use crate::{Client, Config, LayerHandle, LocalCluster, LocalClusterOptions, WorkerMode};
+use crate::{Client, Config, LayerHandle};
 
 /// Time in which workers tell the scheduler what has moved.
 const REPORTED_WITHIN: Duration = Duration::from_secs(30);
@@ -56,20 +57,8 @@ impl TransferBench {
     ) -> Result<MeasuredTransfer, BenchError> {
         // So that nothing is spilled: half of a worker's memory is for partitions, of which it spills above 70 %, and what is imported counts
         // beside what it was made as, although both are the same bytes.
-        let bytes = self.size_bytes.saturating_mul(self.partitions.into());
-        let memory = bytes.saturating_mul(8).saturating_add(SPARE_BYTES);
-        let cluster = LocalCluster::start(LocalClusterOptions {
-            workers: 2,
-            slots_per_worker: Some(1),
-            memory_per_worker_bytes: Some(memory),
-            spill_dir: None,
-            mode: WorkerMode::Processes {
-                program: program.program.clone(),
-                arguments: program.arguments.clone(),
-            },
-            config,
-        })
-        .await?;
+        let memory = self.bytes().saturating_mul(8).saturating_add(SPARE_BYTES);
+        let cluster = program.start_cluster(2, 1, Some(memory), config).await?;
         let measured = match cluster.client().await {
             Ok(client) => self.run(&client, done).await,
             Err(error) => Err(error.into()),
@@ -105,18 +94,22 @@ impl TransferBench {
                 done();
             }
         }
-        let bytes = self.size_bytes * u64::from(self.partitions);
-        let transport = self.all_moved(client, (holder, reader), bytes * u64::from(runs));
-        let transport = transport.await?;
+        let moved = self.bytes().saturating_mul(runs.into());
+        let transport = self.all_moved(client, (holder, reader), moved).await?;
         walls.sort_by(f64::total_cmp);
-        let wall_s = walls[walls.len() / 2];
+        let wall_s = rank(&walls, 0.5);
         Ok(MeasuredTransfer {
             bench: self,
             transport,
             wall_s,
-            best_wall_s: walls[0],
-            bytes_per_s: bytes as f64 / wall_s,
+            best_wall_s: rank(&walls, 0.0),
+            bytes_per_s: self.bytes() as f64 / wall_s,
         })
+    }
+
+    /// Of all partitions together.
+    fn bytes(self) -> u64 {
+        self.size_bytes.saturating_mul(self.partitions.into())
     }
 
     /// What carried the last partition, once the scheduler has heard that so many bytes have moved: they are told with some delay. A copy that
