@@ -244,6 +244,7 @@ fn as_value(info: &ClusterInfo) -> Value {
             "instead_of": transfer.demotion.as_ref().map(|demotion| json!({
                 "transport": demotion.wanted,
                 "reason": demotion.reason,
+                "lasting": demotion.lasting,
             })),
         })
     });
@@ -294,6 +295,7 @@ mod tests {
             demotion: Some(Demotion {
                 wanted: "ucx".to_owned(),
                 reason: "UCX 1.13.1 here, 1.22.0 there".to_owned(),
+                lasting: false,
             }),
             ..transfer.clone()
         };

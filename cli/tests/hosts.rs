@@ -155,6 +155,10 @@ fn hosts_answer_together_and_what_crossed_a_cable_is_told() {
     if !has_rdma() {
         // UCX would only put its own protocol over the same cable.
         assert_links(&cluster, "tcp");
+        for (reason, lasting) in cluster.demotions() {
+            assert!(reason.contains("is all that leads to"), "{reason}");
+            assert!(lasting, "{reason}");
+        }
     }
 }
 

@@ -68,7 +68,11 @@ impl Idle {
     }
 
     fn remove_if_empty(&mut self, class_bytes: usize) {
-        if self.storages.get(&class_bytes).is_some_and(VecDeque::is_empty) {
+        if self
+            .storages
+            .get(&class_bytes)
+            .is_some_and(VecDeque::is_empty)
+        {
             self.storages.remove(&class_bytes);
         }
     }

@@ -708,11 +708,13 @@ pub struct Transfer {
     pub demotion: Option<Demotion>,
 }
 
-/// A transport that is not used between two workers for a while, although both have it.
+/// A transport that is not used between two workers, for a while where it failed, although both have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demotion {
     /// Name of the transport: the scheme of its addresses.
     pub wanted: String,
     /// Why it is not used, in words.
     pub reason: String,
+    /// It works and has nothing to offer between these two; not tried again.
+    pub lasting: bool,
 }

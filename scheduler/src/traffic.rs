@@ -161,6 +161,7 @@ mod tests {
         let demotion = Demotion {
             wanted: "ucx".to_owned(),
             reason: "it died".to_owned(),
+            lasting: false,
         };
         traffic.on_demoted(&demotion, "tcp");
         traffic.on_fetched(MIB, "tcp", Time::from_micros(1_000), 1_000);

@@ -64,6 +64,14 @@ pub enum TransportError {
         /// Why, in words.
         reason: String,
     },
+    /// The way to the peer works, and is not worth taking: another transport does the same for less.
+    #[error("{what} is all that leads to {peer} here")]
+    NothingBetter {
+        /// To whom.
+        peer: Address,
+        /// What was found, in words.
+        what: String,
+    },
     /// The peer was silent for too long.
     #[error(
         "{peer} sent nothing for {} ms while {waiting_for} was awaited; it hangs, is overloaded, or the network is down",
@@ -133,6 +141,7 @@ impl TransportError {
             | Self::Version { .. }
             | Self::NotFound { .. }
             | Self::WrongBuffer { .. }
+            | Self::NothingBetter { .. }
             | Self::Protocol { .. } => false,
         }
     }
@@ -145,6 +154,7 @@ impl TransportError {
             | Self::Version { .. }
             | Self::Refused { .. }
             | Self::Closed { .. }
+            | Self::NothingBetter { .. }
             | Self::TimedOut { .. }
             | Self::Protocol { .. } => true,
             Self::Listen { .. }

@@ -317,6 +317,7 @@ fn a_transport_that_is_not_used_is_told_with_the_partition_that_came_over_anothe
     let demotion = Demotion {
         wanted: "ucx".to_owned(),
         reason: "it died".to_owned(),
+        lasting: false,
     };
     let demoted = bench.input(Input::LinkDemoted {
         from: PEER,

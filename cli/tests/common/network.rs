@@ -241,6 +241,18 @@ impl Cluster {
         links.map(str::to_owned).collect()
     }
 
+    /// Of each pair that does without a better transport: why, and whether for good.
+    pub(crate) fn demotions(&self) -> Vec<(String, bool)> {
+        let info = self.info();
+        let transfers = info["transfers"].as_array().unwrap().iter();
+        let demotions = transfers.filter_map(|it| it["instead_of"].as_object());
+        let told = |it: &serde_json::Map<String, serde_json::Value>| {
+            let reason = it["reason"].as_str().unwrap().to_owned();
+            (reason, it["lasting"].as_bool().unwrap())
+        };
+        demotions.map(told).collect()
+    }
+
     /// The worker of a host, which is then the test's to wait for.
     pub(crate) fn take_worker(&mut self, host: usize) -> Background {
         self.workers[host - 1].take().unwrap()

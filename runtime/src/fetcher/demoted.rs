@@ -18,7 +18,8 @@ pub(super) struct Demoted {
 
 struct Failure {
     at: Instant,
-    until: Instant,
+    /// `None` where trying again is pointless.
+    until: Option<Instant>,
     /// How often in a row.
     times: u32,
     error: TransportError,
@@ -39,11 +40,13 @@ impl Demoted {
         let now = Instant::now();
         match self.failures().get_mut(address) {
             None => true,
-            Some(failure) if failure.until <= now => {
-                failure.until = now + self.time_after(failure.times);
-                true
+            Some(failure) => {
+                let over = failure.until.is_some_and(|until| until <= now);
+                if over {
+                    failure.until = Some(now + self.time_after(failure.times));
+                }
+                over
             }
-            Some(_) => false,
         }
     }
 
@@ -64,7 +67,7 @@ impl Demoted {
         let times = before.map_or(1, |failure| failure.times.saturating_add(1));
         let failure = Failure {
             at: now,
-            until: now + self.time_after(times),
+            until: (!is_lasting(&error)).then(|| now + self.time_after(times)),
             times,
             error,
             told: false,
@@ -109,10 +112,16 @@ impl Demoted {
             };
             failure.told = true;
             let reason = failure.error.to_string();
-            tracing::warn!(%address, %used, %reason, again_after = ?self.time_after(failure.times), "a better transport to a peer has failed; its partitions come over another");
+            let lasting = is_lasting(&failure.error);
+            if lasting {
+                tracing::info!(%address, %used, %reason, "a transport has nothing to offer to a peer; its partitions come over another");
+            } else {
+                tracing::warn!(%address, %used, %reason, again_after = ?self.time_after(failure.times), "a better transport to a peer has failed; its partitions come over another");
+            }
             return Some(Demotion {
                 wanted: address.scheme.clone(),
                 reason,
+                lasting,
             });
         }
         None
@@ -121,5 +130,42 @@ impl Demoted {
     fn failures(&self) -> MutexGuard<'_, HashMap<Address, Failure>> {
         // Nothing that holds this lock can leave the map half-changed.
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_lasting(error: &TransportError) -> bool {
+    matches!(error, TransportError::NothingBetter { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_nothing_to_offer_is_told_once_and_not_tried_again() {
+        let demoted = Demoted::new(Duration::ZERO);
+        let [lasting, failed] = ["a:1", "b:1"].map(|endpoint| Address::new("ucx", endpoint));
+        let error = |peer: &Address| TransportError::NothingBetter {
+            peer: peer.clone(),
+            what: "tcp/eth0".to_owned(),
+        };
+        demoted.demote(&lasting, error(&lasting));
+        demoted.demote(
+            &failed,
+            TransportError::Refused {
+                peer: failed.clone(),
+                reason: "full".to_owned(),
+            },
+        );
+        for _ in 0..3 {
+            assert!(!demoted.may_try(&lasting));
+            assert!(demoted.may_try(&failed));
+        }
+        let told = |address| demoted.tell([address].into_iter(), "tcp");
+        assert!(told(&lasting).is_some_and(|it| it.lasting));
+        assert_eq!(told(&lasting), None);
+        assert!(told(&failed).is_some_and(|it| !it.lasting));
+        demoted.forget(&lasting);
+        assert!(demoted.may_try(&lasting));
     }
 }

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use transload_protocol::{
-    ClientHello, ClientId, ClientMessage, ClusterId, ClusterInfo, Event, EventRecord, Explanation,
-    JournalEntry, PROTOCOL_VERSION, ReturningClient, Role, Session, SessionToken, TaskId, Time,
-    Welcome, WorkerHello, WorkerId, WorkerMessage,
+    ClientHello, ClientId, ClientMessage, ClusterId, ClusterInfo, Demotion, Event, EventRecord,
+    Explanation, JournalEntry, PROTOCOL_VERSION, ReturningClient, Role, Session, SessionToken,
+    TaskId, Time, Welcome, WorkerHello, WorkerId, WorkerMessage,
 };
 use transload_scheduler::{Action, Facts, Input, Scheduler};
 
@@ -512,7 +512,16 @@ fn log(record: &EventRecord) {
             demotion,
             used,
         } => {
-            tracing::warn!(%from, %to, wanted = %demotion.wanted, %used, reason = %demotion.reason, "two workers use another transport for a while");
+            let Demotion {
+                wanted,
+                reason,
+                lasting,
+            } = demotion;
+            if *lasting {
+                tracing::info!(%from, %to, wanted, %used, reason, "between two workers another transport does as well");
+            } else {
+                tracing::warn!(%from, %to, wanted, %used, reason, "two workers use another transport for a while");
+            }
         }
         event @ (Event::GraphAccepted { .. }
         | Event::TaskAssigned { .. }

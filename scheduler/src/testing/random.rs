@@ -214,6 +214,7 @@ impl Cluster {
             let demotion = Demotion {
                 wanted: "ucx".to_owned(),
                 reason: "by chance".to_owned(),
+                lasting: exponent % 2 == 0,
             };
             let used = ["tcp", "ucx posix/memory"][exponent % 8 / 4].to_owned();
             let event = Event::LinkDemoted {

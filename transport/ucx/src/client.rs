@@ -89,17 +89,14 @@ pub(crate) async fn connect(
         done,
     })));
     let attached = patience.for_(attached, "an endpoint").await?;
-    attached
+    let chosen = attached
         .unwrap_or_else(|_| Err("the progress thread has ended".to_owned()))
         .map_err(|reason| shared.error(&Ending::Closed(reason)))?;
+    // Before the peer's answer: that may decline as well, and what ends its side of it ends ours, for another reason.
+    worth_it(peer, &chosen, options)?;
     let transports = patience.for_(proof, "an answer over UCX").await?;
     let transports = transports.map_err(|_| shared.closed_error())?;
-    if !options.accept_tcp_lanes && goes_over_tcp(&transports) {
-        return Err(TransportError::Refused {
-            peer: peer.clone(),
-            reason: format!("UCX found nothing better than {transports} between the two machines"),
-        });
-    }
+    worth_it(peer, &transports, options)?;
     connection.link = format!("{SCHEME} {transports}").trim_end().to_owned();
     tracing::debug!(%peer, link = connection.link, "connected over UCX");
     Ok(connection)
@@ -170,6 +167,16 @@ fn hello_error(peer: &Address, error: HelloError) -> TransportError {
 async fn watch(engine: Arc<Engine>, link: u64, mut stream: TcpStream) {
     let reason = hello::until_closed(&mut stream).await;
     engine.commands().send(Command::Close { link, reason });
+}
+
+fn worth_it(peer: &Address, transports: &str, options: &UcxOptions) -> Result<(), TransportError> {
+    if options.accept_tcp_lanes || !goes_over_tcp(transports) {
+        return Ok(());
+    }
+    Err(TransportError::NothingBetter {
+        peer: peer.clone(),
+        what: transports.to_owned(),
+    })
 }
 
 /// Whether UCX chose nothing better than TCP.

@@ -80,8 +80,8 @@ pub(crate) struct Attach {
     /// What the peer said.
     pub(crate) peer: Hello,
     pub(crate) side: Side,
-    /// Told when it has an endpoint.
-    pub(crate) done: oneshot::Sender<Result<(), String>>,
+    /// Told what UCX chose to go over, when it has an endpoint: see [`Endpoint::transports`].
+    pub(crate) done: oneshot::Sender<Result<String, String>>,
 }
 
 /// Which end of it is ours.
@@ -425,8 +425,9 @@ impl Thread {
             way.send(0, Kind::Probe, Bytes::new(), 0);
         }
         let moved = Instant::now();
+        let transports = way.endpoint.transports();
         self.links.insert(key, Link { way, role, moved });
-        if done.send(Ok(())).is_err() {
+        if done.send(Ok(transports)).is_err() {
             self.close(key, Ending::Closed("nobody waits for it".to_owned()));
         }
     }

@@ -167,7 +167,7 @@ impl Serving {
             done,
         })));
         let ended = || Err("the progress thread has ended".to_owned());
-        attached.await.unwrap_or_else(|_| ended())
+        attached.await.unwrap_or_else(|_| ended()).map(|_| ())
     }
 }
 

@@ -206,6 +206,7 @@ fn info_adds_up_what_workers_report() {
     let demotion = Demotion {
         wanted: "ucx".to_owned(),
         reason: "another version".to_owned(),
+        lasting: false,
     };
     let demoted = Event::LinkDemoted {
         from: WorkerId(0),
