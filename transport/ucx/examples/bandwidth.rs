@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p transload-transport-ucx --example bandwidth [-- SPIN_US]`. Settings of UCX come from the environment, as in
 //! `UCX_TLS=tcp`. Prints, for each size, the latency of one fetch alone, awaited as usual and polled again and again, and the bandwidth with several
-//! under way, medians of several rounds; then, where `ucx_perftest` is installed, its own figures and the ratio.
+//! under way, medians of several rounds; where `ucx_perftest` is installed, it takes turns, and the ratio is that of each round.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that cannot be made ends with the reason"
@@ -71,19 +71,15 @@ async fn measure(spin: String) {
     let connection = transport.connect(&peer).await.unwrap();
     println!("over {}, spinning for {spin} us", connection.link());
     println!(
-        "{:>10} {:>10} {:>10} {:>10}",
-        "bytes", "us", "us polled", "MiB/s"
+        "{:>10} {:>10} {:>10} {:>10} {:>12} {:>12} {:>22}",
+        "bytes", "us", "us polled", "MiB/s", "perftest us", "perftest", "ratio (least to most)"
     );
-    let mut ours = Vec::new();
     for (number, bytes) in (0..).zip(SIZES) {
-        let (latency, polled, rate) = measure_size(&connection, number, bytes).await;
-        println!("{bytes:>10} {latency:>10.1} {polled:>10.1} {rate:>10.0}");
-        ours.push((bytes, polled, rate));
+        measure_size(&connection, number, bytes).await;
     }
     drop((connection, transport));
     drop(server.stdin.take());
     server.wait().unwrap();
-    beside_perftest(&ours);
 }
 
 fn start_server(spin: &str) -> (Child, String) {
@@ -99,11 +95,9 @@ fn start_server(spin: &str) -> (Child, String) {
     (server, endpoint.trim().to_owned())
 }
 
-async fn measure_size(
-    connection: &Arc<dyn Connection>,
-    number: u32,
-    bytes: usize,
-) -> (f64, f64, f64) {
+/// In turn with `ucx_perftest`, which sends without being asked, and from the same buffer into the same buffer each time: what a machine
+/// carries changes from minute to minute.
+async fn measure_size(connection: &Arc<dyn Connection>, number: u32, bytes: usize) {
     let memory = Arc::new(Budget::new("received partitions", u64::MAX));
     let fetch = || connection.fetch(partition_id(number), Arc::clone(&memory) as _);
     let count = (BYTES / bytes).min(MOST_FETCHES);
@@ -113,7 +107,8 @@ async fn measure_size(
         assert_eq!(fetch().await.unwrap().bytes() as usize, bytes);
     }
     let (mut awaited, mut polled, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    let (mut one_way, mut perftest_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
         for _ in 0..count.min(500) {
             let started = Instant::now();
             fetch().await.unwrap();
@@ -133,13 +128,33 @@ async fn measure_size(
         }))
         .await;
         let mib = (count / in_flight * in_flight * bytes) as f64 / f64::from(1 << 20);
-        rates.push(mib / started.elapsed().as_secs_f64());
+        let rate = mib / started.elapsed().as_secs_f64();
+        rates.push(rate);
+        let port = 13_400 + (20 * number as usize + 2 * round) as u16;
+        let latency = perftest("ucp_am_lat", bytes, count, port);
+        let bandwidth = perftest("ucp_am_bw", bytes, count, port + 1);
+        if let (Some(latency), Some(bandwidth)) = (latency, bandwidth) {
+            one_way.push(latency.0);
+            perftest_rates.push(bandwidth.1);
+            ratios.push(rate / bandwidth.1);
+        }
     }
-    (
-        median(&mut awaited),
-        median(&mut polled),
-        median(&mut rates),
-    )
+    let (awaited, polled) = (median(&mut awaited), median(&mut polled));
+    print!(
+        "{bytes:>10} {awaited:>10.1} {polled:>10.1} {:>10.0} ",
+        median(&mut rates)
+    );
+    if ratios.len() < ROUNDS {
+        return println!("no ucx_perftest to compare with (Debian: ucx-utils)");
+    }
+    println!(
+        "{:>12.2} {:>12.0} {:>8.2} ({:.2} to {:.2})",
+        median(&mut one_way),
+        median(&mut perftest_rates),
+        median(&mut ratios),
+        ratios[0],
+        ratios[ROUNDS - 1],
+    );
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -147,62 +162,30 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// The same sizes through `ucx_perftest`, which sends without being asked, and from the same buffer into the same buffer each time.
-fn beside_perftest(ours: &[(usize, f64, f64)]) {
-    for (at, (bytes, latency, rate)) in ours.iter().enumerate() {
-        let count = (BYTES / bytes).min(20_000);
-        let port = 13_400 + 10 * at as u16;
-        let Some(lat) = perftest("ucp_am_lat", *bytes, count, port) else {
-            return println!("no ucx_perftest (Debian: ucx-utils) to compare with");
-        };
-        let Some(bw) = perftest("ucp_am_bw", *bytes, count, port + 5) else {
-            return;
-        };
-        println!(
-            "{bytes:>10} ucx_perftest {:>10.2} us {:>10.0} MiB/s; ours {:+.1} us, {:.2} of its bandwidth",
-            lat.0,
-            bw.1,
-            latency - lat.0,
-            rate / bw.1
-        );
-    }
-}
-
 /// Latency of one way in us, and MiB/s.
 fn perftest(test: &str, bytes: usize, count: usize, port: u16) -> Option<(f64, f64)> {
-    let mut medians = (Vec::new(), Vec::new());
-    for round in 0..3 {
-        let port = (port + round).to_string();
-        let mut server = Command::new("ucx_perftest")
-            .args(["-e", "-p", &port])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        std::thread::sleep(Duration::from_millis(500));
-        let client = Command::new("ucx_perftest")
-            .args(["127.0.0.1", "-e", "-f", "-v", "-t", test, "-p", &port])
-            .args([
-                "-s",
-                &bytes.to_string(),
-                "-n",
-                &count.to_string(),
-                "-w",
-                "20",
-            ])
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
-        server.wait().ok()?;
-        // iterations, then percentile, average and overall latency, then average and overall bandwidth.
-        let text = String::from_utf8_lossy(&client.stdout).into_owned();
-        let last = text.lines().rfind(|line| line.contains(','))?;
-        let fields: Vec<f64> = last
-            .split(',')
-            .filter_map(|it| it.trim().parse().ok())
-            .collect();
-        medians.0.push(*fields.get(1)?);
-        medians.1.push(*fields.get(5)?);
-    }
-    Some((median(&mut medians.0), median(&mut medians.1)))
+    let port = port.to_string();
+    let mut server = Command::new("ucx_perftest")
+        .args(["-e", "-p", &port])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let (bytes, count) = (bytes.to_string(), count.to_string());
+    let client = Command::new("ucx_perftest")
+        .args(["127.0.0.1", "-e", "-f", "-v", "-t", test, "-p", &port])
+        .args(["-s", &bytes, "-n", &count, "-w", "20"])
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    server.wait().ok()?;
+    // Iterations, then percentile, average and overall latency, then average and overall bandwidth.
+    let text = String::from_utf8_lossy(&client.stdout).into_owned();
+    let last = text.lines().rfind(|line| line.contains(','))?;
+    let fields: Vec<f64> = last
+        .split(',')
+        .filter_map(|it| it.trim().parse().ok())
+        .collect();
+    Some((*fields.get(1)?, *fields.get(5)?))
 }

@@ -22,6 +22,7 @@ use transload_transport::{Connection, Destination, TransportError, backend};
 
 use crate::engine::{Attach, Command, Ending, Engine, Side};
 use crate::hello::{self, Answer, Hello, HelloError};
+use crate::ucp::goes_over_tcp;
 use crate::{SCHEME, UcxOptions};
 
 use requests::{NewClient, Wanted};
@@ -179,11 +180,6 @@ fn worth_it(peer: &Address, transports: &str, options: &UcxOptions) -> Result<()
     })
 }
 
-/// Whether UCX chose nothing better than TCP.
-fn goes_over_tcp(transports: &str) -> bool {
-    !transports.is_empty() && transports.split('+').all(|it| it.starts_with("tcp/"))
-}
-
 impl Shared {
     fn closed(&self) -> MutexGuard<'_, Option<TransportError>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
@@ -287,19 +283,5 @@ impl Drop for UcxConnection {
         let (link, reason) = (self.key, "it was closed at this end".to_owned());
         self.engine.commands().send(Command::Close { link, reason });
         self.watch.abort();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::goes_over_tcp;
-
-    #[test]
-    fn only_tcp_alone_is_nothing_better_than_tcp() {
-        assert!(goes_over_tcp("tcp/eth0"));
-        assert!(goes_over_tcp("tcp/eth0+tcp/eth1"));
-        assert!(!goes_over_tcp("rc_mlx5/mlx5_0:1+tcp/eth0"));
-        assert!(!goes_over_tcp("posix/memory"));
-        assert!(!goes_over_tcp(""));
     }
 }

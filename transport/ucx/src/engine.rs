@@ -18,7 +18,7 @@ use crate::UcxOptions;
 use crate::client::requests::{ClientLink, NewClient, Wanted};
 use crate::hello::Hello;
 use crate::server::answers::ServerLink;
-use crate::ucp::{Body, Endpoint, Event, Message, Protocol, Signal, Tag, Worker};
+use crate::ucp::{Body, Endpoint, Event, Message, Protocol, Signal, Tag, Worker, goes_over_tcp};
 use crate::wire::{Header, Kind, Nonsense};
 
 /// How often a thread that has always something to do looks for silence all the same.
@@ -34,6 +34,8 @@ const SLEEP_WHILE_POSTED: Duration = Duration::from_millis(1);
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Bodies above this wait until the receiver has said where they go.
 const EAGER_BYTES: usize = 8 << 10;
+/// The same where every message crosses the kernel: the receiver's word costs more than its copy of so much.
+const EAGER_BYTES_OVER_TCP: usize = 64 << 10;
 
 /// Why there is no UCX to be had, in words with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -222,6 +224,8 @@ pub(crate) struct Way {
     key: u64,
     /// The peer's.
     peer_key: u64,
+    /// Longest body that is sent without being asked for.
+    eager_bytes: usize,
 }
 
 impl Way {
@@ -232,7 +236,7 @@ impl Way {
             request,
             kind,
         };
-        let protocol = if body.len() > EAGER_BYTES {
+        let protocol = if body.len() > self.eager_bytes {
             Protocol::Rendezvous
         } else {
             Protocol::Eager
@@ -416,16 +420,21 @@ impl Thread {
                 return role.close(&Ending::Closed(reason));
             }
         };
+        let transports = endpoint.transports();
         let way = Way {
             endpoint,
             key,
             peer_key: peer.key,
+            eager_bytes: if goes_over_tcp(&transports) {
+                EAGER_BYTES_OVER_TCP
+            } else {
+                EAGER_BYTES
+            },
         };
         if let Role::Client(_) = &role {
             way.send(0, Kind::Probe, Bytes::new(), 0);
         }
         let moved = Instant::now();
-        let transports = way.endpoint.transports();
         self.links.insert(key, Link { way, role, moved });
         if done.send(Ok(transports)).is_err() {
             self.close(key, Ending::Closed("nobody waits for it".to_owned()));

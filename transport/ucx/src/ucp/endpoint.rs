@@ -122,9 +122,14 @@ fn lanes(printed: &str) -> String {
     names.join("+")
 }
 
+/// Whether these are nothing better than TCP; as in [`Endpoint::transports`].
+pub(crate) fn goes_over_tcp(transports: &str) -> bool {
+    !transports.is_empty() && transports.split('+').all(|it| it.starts_with("tcp/"))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::lanes;
+    use super::{goes_over_tcp, lanes};
 
     #[test]
     fn the_lanes_are_found_in_what_is_printed() {
@@ -135,5 +140,14 @@ mod tests {
             #                tag_send: 0..<egr/short>..8185\n";
         assert_eq!(lanes(printed), "posix/memory+rc_mlx5/mlx5_0:1");
         assert_eq!(lanes("nothing of the kind"), "");
+    }
+
+    #[test]
+    fn only_tcp_alone_is_nothing_better_than_tcp() {
+        assert!(goes_over_tcp("tcp/eth0"));
+        assert!(goes_over_tcp("tcp/eth0+tcp/eth1"));
+        assert!(!goes_over_tcp("rc_mlx5/mlx5_0:1+tcp/eth0"));
+        assert!(!goes_over_tcp("posix/memory"));
+        assert!(!goes_over_tcp(""));
     }
 }

@@ -32,7 +32,7 @@ use ucx_sys::{
 };
 
 pub(crate) use config::set_environment;
-pub(crate) use endpoint::{Endpoint, Protocol};
+pub(crate) use endpoint::{Endpoint, Protocol, goes_over_tcp};
 pub(crate) use landing::{Claim, Landing};
 pub(crate) use signal::Signal;
 
