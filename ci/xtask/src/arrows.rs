@@ -33,12 +33,17 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "gpu",
-        to: &["protocol"],
+        to: &["cuda-driver", "protocol"],
         reason: "gpu holds bytes and knows neither tasks nor the network",
     },
     Arrows {
-        from: "gpu-conformance",
+        from: "cuda-driver",
         to: &[],
+        reason: "it names what the driver has and knows nothing of ours",
+    },
+    Arrows {
+        from: "gpu-conformance",
+        to: &["cuda-driver"],
         reason: "it asks the driver alone, so that it judges the emulator and hardware by the same words",
     },
     Arrows {
@@ -138,7 +143,7 @@ const OUTSIDE: &[Outside] = &[
     },
     Outside {
         name: "cudarc",
-        users: &["gpu", "gpu-conformance"],
+        users: &["cuda-driver", "gpu", "gpu-conformance"],
         reason: "CUDA is reached through gpu alone, and asked by its conformance suite",
     },
 ];

@@ -15,7 +15,14 @@ pub(crate) struct File {
 }
 
 /// Crates in which `unsafe` may stand, each block with its proof.
-const MAY_BE_UNSAFE: &[&str] = &["gpu", "gpu-conformance", "transport-ucx", "ucx-sys"];
+const MAY_BE_UNSAFE: &[&str] = &[
+    "cuda-driver",
+    "cuda-emulator",
+    "gpu",
+    "gpu-conformance",
+    "transport-ucx",
+    "ucx-sys",
+];
 
 /// What a pure crate's `clippy.toml` must ban.
 const CLIPPY_BANS: &[&str] = &[

@@ -13,7 +13,6 @@
 )]
 mod cases;
 mod child;
-mod driver;
 mod facts;
 mod kernels;
 #[allow(clippy::wildcard_imports, reason = "as for the cases")]
@@ -24,6 +23,8 @@ mod tools;
 
 use std::process::ExitCode;
 use std::time::Duration;
+
+use transload_cuda_driver as driver;
 
 use crate::cases::{Case, HELPERS};
 use crate::child::Process;

@@ -3,7 +3,6 @@
 #![allow(non_snake_case, reason = "the functions carry the library's names")]
 
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::OnceLock;
 
 use crate::driver::{Code, functions};
 use crate::facts::Facts;

@@ -1,8 +1,8 @@
-//! The functions of `libcuda.so.1` that the cases call, each found by name when it is first called.
+//! The functions of `libcuda.so.1` that we call, each found by name when it is first called.
 //!
-//! Called by cases and measurements. Takes cudarc's library and structures, not its functions: those answer with an enum, and
-//! a code that a newer driver invents would be undefined behaviour in it. Here a code is a number that the driver names. Handles
-//! and addresses are `u64`, as cases pass wrong ones on purpose; every platform of CUDA passes them as it passes pointers.
+//! Called by `gpu`, and by the cases and measurements of `gpu/conformance`; knows nothing of either. Takes cudarc's library and
+//! structures, not its functions: those answer with an enum, and a code that a newer driver invents would be undefined behaviour
+//! in it. Here a code is a number that the driver names. Handles and addresses are `u64`, as the cases pass wrong ones on purpose; every platform of CUDA passes them as it passes pointers.
 
 #![allow(
     non_snake_case,
@@ -12,20 +12,19 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
-use std::sync::OnceLock;
 
 use cudarc::driver::sys;
 
 /// What a function of the driver answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Code(pub(crate) u32);
+pub struct Code(pub u32);
 
 impl Code {
     /// The library has no such function.
-    pub(crate) const ABSENT: Self = Self(u32::MAX);
+    pub const ABSENT: Self = Self(u32::MAX);
 
     /// Whether this is `CUDA_SUCCESS`.
-    pub(crate) fn is_ok(self) -> bool {
+    pub fn is_ok(self) -> bool {
         self.0 == 0
     }
 }
@@ -49,13 +48,13 @@ impl fmt::Display for Code {
 }
 
 /// Whether there is a driver to ask.
-pub(crate) fn is_present() -> bool {
+pub fn is_present() -> bool {
     // SAFETY: loading the system's CUDA library runs its initializers, which is what the program is for.
     unsafe { sys::is_culib_present() }
 }
 
 /// Where `name`, which ends with a zero, is in the driver's library.
-pub(crate) fn locate(name: &str) -> Option<usize> {
+pub fn locate(name: &str) -> Option<usize> {
     if !is_present() {
         return None;
     }
@@ -67,35 +66,38 @@ pub(crate) fn locate(name: &str) -> Option<usize> {
 }
 
 /// Declares functions by name and parameters; each answers [`Code::ABSENT`] where `$find` does not find it.
+#[macro_export]
 macro_rules! functions {
     ($find:path; $($name:ident($($argument:ident: $kind:ty),* $(,)?);)*) => {
         $(
-            /// The driver's function of this name. Safety: as its documentation says of its arguments.
-            pub(crate) unsafe fn $name($($argument: $kind),*) -> Code {
-                static ADDRESS: OnceLock<Option<usize>> = OnceLock::new();
+            /// The driver's function of this name.
+            ///
+            /// # Safety
+            /// As the driver's documentation says of its arguments.
+            pub unsafe fn $name($($argument: $kind),*) -> $crate::Code {
+                static ADDRESS: ::std::sync::OnceLock<Option<usize>> = ::std::sync::OnceLock::new();
                 let Some(address) = *ADDRESS.get_or_init(|| $find(concat!(stringify!($name), "\0"))) else {
-                    return Code::ABSENT;
+                    return $crate::Code::ABSENT;
                 };
-                let address = std::ptr::with_exposed_provenance::<c_void>(address);
+                let address = std::ptr::with_exposed_provenance::<::std::ffi::c_void>(address);
                 // SAFETY: the library exports a C function of this name with these parameters and is never closed; the
                 // caller answers for the arguments.
                 unsafe {
-                    let function = std::mem::transmute::<*const c_void, unsafe extern "C" fn($($kind),*) -> u32>(address);
-                    Code(function($($argument),*))
+                    let function = std::mem::transmute::<*const ::std::ffi::c_void, unsafe extern "C" fn($($kind),*) -> u32>(address);
+                    $crate::Code(function($($argument),*))
                 }
             }
         )*
     };
 }
-pub(crate) use functions;
 
 /// A handle of memory or of an event that another process can open.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct IpcHandle(pub(crate) [u8; 64]);
+pub struct IpcHandle(pub [u8; 64]);
 
 /// A function that the driver calls when a stream arrives at it.
-pub(crate) type HostFunction = extern "C" fn(*mut c_void);
+pub type HostFunction = extern "C" fn(*mut c_void);
 
 functions! { locate;
     cuInit(flags: u32);
