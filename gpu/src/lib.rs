@@ -1,12 +1,16 @@
 //! Holds the bytes of partitions in memory tiers.
 //!
 //! Every allocation is preceded by a [`Reservation`] from a [`Budget`]; spilling is mechanism here ([`SpillDirectory`]) and
-//! policy elsewhere (`worker`). Host and disk tiers are built; device and pinned host memory have their names in
-//! [`transload_protocol::Tier`] and their rooms to come. Knows no tasks, schedulers or network.
-#![forbid(unsafe_code)]
+//! policy elsewhere (`worker`). What concerns a GPU, which few machines have, is in [`device`]. Knows no tasks, schedulers or network.
+#![deny(unsafe_code)]
 
 mod budget;
 mod buffer;
+#[allow(
+    unsafe_code,
+    reason = "CUDA's driver is a C library, and devices write where they are told"
+)]
+pub mod device;
 mod partition;
 mod pool;
 mod spill;

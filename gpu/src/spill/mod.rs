@@ -105,40 +105,60 @@ impl SpillDirectory {
         id: PartitionId,
         partition: Partition,
     ) -> Result<SpilledPartition, SpillError> {
-        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        let path = self
-            .path()
-            .join(format!("{}-{}.{number}.partition", id.task, id.output));
-        match file::write(&path, &partition) {
+        let mut file = self.new_file(&format!("{}-{}", id.task, id.output));
+        match file::write(file.path(), &partition) {
             Ok(file_bytes) => {
-                self.used_bytes.fetch_add(file_bytes, Ordering::AcqRel);
+                file.set_bytes(file_bytes);
                 Ok(SpilledPartition {
-                    path,
+                    file,
                     bytes: partition.bytes(),
-                    file_bytes,
-                    used_bytes: Arc::clone(&self.used_bytes),
                 })
             }
-            Err(source) => {
-                // The write has failed already; a file that cannot be removed either is swept with its directory.
-                let _ = std::fs::remove_file(&path);
-                Err(SpillError {
-                    partition,
-                    path,
-                    source,
-                })
-            }
+            Err(source) => Err(SpillError {
+                partition,
+                path: file.path().to_owned(),
+                source,
+            }),
         }
+    }
+
+    /// Room for a file of this name and a number of its own, which is not there yet.
+    pub(crate) fn new_file(&self, name: &str) -> SpillFile {
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        SpillFile {
+            path: self.path().join(format!("{name}.{number}.partition")),
+            bytes: 0,
+            used_bytes: Arc::clone(&self.used_bytes),
+        }
+    }
+}
+
+/// A file in the directory, removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SpillFile {
+    path: PathBuf,
+    bytes: u64,
+    used_bytes: Arc<AtomicU64>,
+}
+
+impl SpillFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It has been written, and is so long.
+    pub(crate) fn set_bytes(&mut self, bytes: u64) {
+        self.used_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.used_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.bytes = bytes;
     }
 }
 
 /// A partition on disk. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct SpilledPartition {
-    path: PathBuf,
+    file: SpillFile,
     bytes: u64,
-    file_bytes: u64,
-    used_bytes: Arc<AtomicU64>,
 }
 
 impl SpilledPartition {
@@ -149,7 +169,7 @@ impl SpilledPartition {
 
     /// Its file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Reads the partition back into memory reserved from `budget`. Blocks. The file stays until this is dropped.
@@ -179,13 +199,13 @@ impl SpilledPartition {
         &self,
         allocate: impl FnOnce(&PartitionHeader) -> Result<HostBuffer, OutOfBudget>,
     ) -> Result<Partition, LoadError> {
-        file::read(&self.path, allocate).map_err(|failure| match failure {
+        file::read(self.path(), allocate).map_err(|failure| match failure {
             file::ReadFailure::Io(source) => LoadError::Read {
-                path: self.path.clone(),
+                path: self.path().to_owned(),
                 source,
             },
             file::ReadFailure::Corrupt(reason) => LoadError::Corrupt {
-                path: self.path.clone(),
+                path: self.path().to_owned(),
                 reason,
             },
             file::ReadFailure::NoMemory(error) => LoadError::NoMemory(error),
@@ -193,17 +213,17 @@ impl SpilledPartition {
     }
 }
 
-impl Drop for SpilledPartition {
+impl Drop for SpillFile {
     fn drop(&mut self) {
         match std::fs::remove_file(&self.path) {
             Ok(()) => {}
-            // Its directory went first, and all files with it.
+            // It was never written, or its directory went first, and all files with it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(path = %self.path.display(), %error, "cannot remove a spilled partition");
             }
         }
-        self.used_bytes.fetch_sub(self.file_bytes, Ordering::AcqRel);
+        self.used_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 

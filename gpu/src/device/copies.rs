@@ -1,0 +1,185 @@
+//! Copies between a device and host memory, and within a device: each way on a stream of its own, so that they overlap with each other and
+//! with kernels. Called by moves between tiers and by whoever fills device partitions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use transload_cuda_driver::{cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemcpyHtoDAsync_v2};
+
+use super::context::Device;
+use super::error::{DeviceError, check};
+use super::memory::DeviceBuffer;
+use super::pinned::PinnedBuffer;
+use super::stream::{Completion, Stream};
+use super::traffic::Path;
+use crate::HostBuffer;
+
+/// The streams that copy. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Copies {
+    to_device: Stream,
+    from_device: Stream,
+    within: Stream,
+}
+
+/// A source and a destination.
+type Pair<F, T> = (Arc<F>, T);
+
+impl Copies {
+    /// Streams of their own on this device.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn new(device: &Device) -> Result<Self, DeviceError> {
+        Ok(Self {
+            to_device: Stream::new(device, "upload")?,
+            from_device: Stream::new(device, "download")?,
+            within: Stream::new(device, "copy")?,
+        })
+    }
+
+    fn device(&self) -> &Device {
+        self.within.device()
+    }
+
+    /// Page-locked memory to the device: one copy for each of its pieces.
+    pub fn upload(
+        &self,
+        from: Arc<PinnedBuffer>,
+        to: DeviceBuffer,
+    ) -> Completion<Pair<PinnedBuffer, DeviceBuffer>> {
+        let keep = (from, to);
+        self.to_device.submit(keep, |(from, to), stream| {
+            for (host, at, bytes) in used_pieces(from, to.bytes())? {
+                self.device().traffic().add(Path::PinnedToDevice, bytes);
+                // SAFETY: `keep` has both until it has ended, nobody writes a shared source, and the piece lies in both.
+                check("cuMemcpyHtoDAsync", unsafe {
+                    cuMemcpyHtoDAsync_v2(to.address() + at, host, bytes as usize, stream)
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The device to page-locked memory: one copy for each of its pieces.
+    pub fn download(
+        &self,
+        from: Arc<DeviceBuffer>,
+        to: PinnedBuffer,
+    ) -> Completion<Pair<DeviceBuffer, PinnedBuffer>> {
+        let keep = (from, to);
+        self.from_device.submit(keep, |(from, to), stream| {
+            for (host, at, bytes) in used_pieces(to, from.bytes())? {
+                self.device().traffic().add(Path::DeviceToPinned, bytes);
+                // SAFETY: as for `upload`; nobody else has the destination.
+                check("cuMemcpyDtoHAsync", unsafe {
+                    cuMemcpyDtoHAsync_v2(host, from.address() + at, bytes as usize, stream)
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Ordinary memory to the device, as slices that follow each other there, each at a multiple of [`crate::ALIGNMENT_BYTES`]. The driver
+    /// stages them, and this may block until it has.
+    pub fn upload_slices(
+        &self,
+        from: Vec<Bytes>,
+        to: DeviceBuffer,
+    ) -> Completion<(Vec<Bytes>, DeviceBuffer)> {
+        let keep = (from, to);
+        self.to_device.submit(keep, |(from, to), stream| {
+            let padded =
+                |bytes: &Bytes| bytes.len().next_multiple_of(crate::ALIGNMENT_BYTES) as u64;
+            same_size(from.iter().map(padded).sum(), to.bytes())?;
+            let mut at = to.address();
+            for slice in from {
+                if !slice.is_empty() {
+                    let traffic = self.device().traffic();
+                    traffic.add(Path::PageableToDevice, slice.len() as u64);
+                    // SAFETY: `keep` has both until it has ended, bytes are immutable, and all of them fit, as was just checked.
+                    check("cuMemcpyHtoDAsync", unsafe {
+                        cuMemcpyHtoDAsync_v2(at, address(slice.as_ptr()), slice.len(), stream)
+                    })?;
+                }
+                at += padded(slice);
+            }
+            Ok(())
+        })
+    }
+
+    /// The device to ordinary memory, which the driver stages. Blocks until it has.
+    pub fn download_host(
+        &self,
+        from: Arc<DeviceBuffer>,
+        mut to: HostBuffer,
+    ) -> Completion<Pair<DeviceBuffer, HostBuffer>> {
+        let host = address(to.as_mut_slice().as_mut_ptr());
+        let keep = (from, to);
+        self.from_device.submit(keep, |(from, to), stream| {
+            same_size(from.bytes(), to.as_slice().len() as u64)?;
+            if from.bytes() == 0 {
+                return Ok(());
+            }
+            let traffic = self.device().traffic();
+            traffic.add(Path::DeviceToPageable, from.bytes());
+            // SAFETY: `keep` has both until it has ended, nobody else has the destination, and both are of this size.
+            check("cuMemcpyDtoHAsync", unsafe {
+                cuMemcpyDtoHAsync_v2(host, from.address(), from.bytes() as usize, stream)
+            })
+        })
+    }
+
+    /// Within the device.
+    pub fn copy(
+        &self,
+        from: Arc<DeviceBuffer>,
+        to: DeviceBuffer,
+    ) -> Completion<Pair<DeviceBuffer, DeviceBuffer>> {
+        let keep = (from, to);
+        self.within.submit(keep, |(from, to), stream| {
+            same_size(from.bytes(), to.bytes())?;
+            if from.bytes() == 0 {
+                return Ok(());
+            }
+            let traffic = self.device().traffic();
+            traffic.add(Path::DeviceToDevice, from.bytes());
+            // SAFETY: `keep` has both until it has ended, nobody else has the destination, and both are of this size.
+            check("cuMemcpyDtoDAsync", unsafe {
+                cuMemcpyDtoDAsync_v2(to.address(), from.address(), from.bytes() as usize, stream)
+            })
+        })
+    }
+}
+
+/// What is used of each piece: its address, its place in the whole, and its length.
+fn used_pieces(
+    pinned: &PinnedBuffer,
+    device_bytes: u64,
+) -> Result<Vec<(u64, u64, u64)>, DeviceError> {
+    same_size(pinned.bytes(), device_bytes)?;
+    let mut at = 0;
+    let piece = |(address, bytes): (u64, u64)| {
+        let used = bytes.min(device_bytes - at);
+        let piece = (address, at, used);
+        at += used;
+        piece
+    };
+    let pieces = pinned.pieces().map(piece);
+    Ok(pieces.filter(|(_, _, bytes)| *bytes > 0).collect())
+}
+
+/// Both ends of a copy are of one size, or nothing is copied.
+fn same_size(from_bytes: u64, to_bytes: u64) -> Result<(), DeviceError> {
+    if from_bytes == to_bytes {
+        return Ok(());
+    }
+    Err(DeviceError::Sizes {
+        from_bytes,
+        to_bytes,
+    })
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}

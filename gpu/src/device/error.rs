@@ -1,0 +1,196 @@
+//! What goes wrong with a GPU, in words with the remedy. Called by all of `device`.
+
+use std::io;
+use std::path::PathBuf;
+
+use transload_cuda_driver::Code;
+
+use crate::OutOfBudget;
+
+/// A GPU could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// There is no driver.
+    #[error(
+        "there is no CUDA driver here: libcuda.so.1 was not found; install NVIDIA's driver, or do without a GPU"
+    )]
+    NoDriver,
+    /// The driver is there and cannot be used.
+    #[error("the CUDA driver here cannot be used: {reason}")]
+    Unusable {
+        /// Why, in words.
+        reason: String,
+    },
+    /// There are fewer devices.
+    #[error(
+        "there is no GPU {ordinal}: the driver shows {count}; see nvidia-smi, and CUDA_VISIBLE_DEVICES"
+    )]
+    NoDevice {
+        /// Which was asked for.
+        ordinal: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// The budget is exhausted.
+    #[error(transparent)]
+    OutOfBudget(#[from] OutOfBudget),
+    /// The driver has no memory left to give.
+    #[error("the driver has not {requested_bytes} B of {what} left")]
+    OutOfMemory {
+        /// Of which kind.
+        what: &'static str,
+        /// Bytes that were asked for.
+        requested_bytes: u64,
+    },
+    /// There is enough in all, and not in one piece.
+    #[error(
+        "{requested_bytes} B of device memory are not free in one piece: the longest is {longest_bytes} of {free_bytes} B"
+    )]
+    Fragmented {
+        /// Bytes that were asked for.
+        requested_bytes: u64,
+        /// The longest free piece.
+        longest_bytes: u64,
+        /// All that is free.
+        free_bytes: u64,
+    },
+    /// A copy between places of different sizes: a bug in this process.
+    #[error("a copy of {from_bytes} B into {to_bytes} B; please report this bug")]
+    Sizes {
+        /// Bytes at its source.
+        from_bytes: u64,
+        /// Bytes at its destination.
+        to_bytes: u64,
+    },
+    /// A file could not be read or written.
+    #[error(
+        "cannot {verb} spilled device memory, {}: {reason}; free space there, or choose a spill directory on another disk",
+        path.display()
+    )]
+    Disk {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// [`io::ErrorKind::StorageFull`] for a full disk.
+        kind: io::ErrorKind,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// A file is not what was written.
+    #[error(
+        "spilled device memory, {}, is corrupt: its checksum is {actual:08x}, and was {expected:08x} when it was written; check the disk",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Of what is there.
+        actual: u32,
+        /// Of what was written.
+        expected: u32,
+    },
+    /// A kernel did what it must not, or the hardware failed. Nothing on this device works in this process from then on.
+    #[error(
+        "the GPU is lost to this process after a fault, {code}: it has to be started anew ({function} told)"
+    )]
+    Lost {
+        /// The call that told so.
+        function: &'static str,
+        /// The driver's name of the fault.
+        code: String,
+    },
+    /// A call failed that should not.
+    #[error("{function} failed with {code}")]
+    Call {
+        /// The driver's function.
+        function: &'static str,
+        /// What it answered.
+        code: String,
+    },
+}
+
+/// Codes after which a device is of no use to the process (docs/gpu-facts.md, "Faults").
+const LOST: [u32; 14] = [
+    214, // ECC_UNCORRECTABLE
+    220, // NVLINK_UNCORRECTABLE
+    700, // ILLEGAL_ADDRESS
+    702, // LAUNCH_TIMEOUT
+    709, // CONTEXT_IS_DESTROYED
+    710, // ASSERT
+    714, // HARDWARE_STACK_ERROR
+    715, // ILLEGAL_INSTRUCTION
+    716, // MISALIGNED_ADDRESS
+    717, // INVALID_ADDRESS_SPACE
+    718, // INVALID_PC
+    719, // LAUNCH_FAILED
+    721, // CONTAINED
+    999, // UNKNOWN
+];
+const OUT_OF_MEMORY: u32 = 2;
+
+impl DeviceError {
+    /// Whether giving memory free may help.
+    pub fn is_about_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::OutOfBudget(_) | Self::OutOfMemory { .. } | Self::Fragmented { .. }
+        )
+    }
+
+    /// The same, of a request for so much as a whole.
+    pub(super) fn of(self, requested_bytes: u64) -> Self {
+        match self {
+            Self::OutOfMemory { what, .. } => Self::OutOfMemory {
+                what,
+                requested_bytes,
+            },
+            other => other,
+        }
+    }
+
+    /// Whether nothing on this device will work any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+}
+
+/// The answer of `function` as a result.
+pub(super) fn check(function: &'static str, code: Code) -> Result<(), DeviceError> {
+    if code.is_ok() {
+        return Ok(());
+    }
+    if code == Code::ABSENT {
+        return Err(DeviceError::Unusable {
+            reason: format!("it has no {function}; install a driver for CUDA 12 or later"),
+        });
+    }
+    let name = code.to_string();
+    Err(if LOST.contains(&code.0) {
+        DeviceError::Lost {
+            function,
+            code: name,
+        }
+    } else {
+        DeviceError::Call {
+            function,
+            code: name,
+        }
+    })
+}
+
+/// The same of a call that takes so much memory.
+pub(super) fn check_memory(
+    function: &'static str,
+    code: Code,
+    what: &'static str,
+    requested_bytes: u64,
+) -> Result<(), DeviceError> {
+    if code.0 == OUT_OF_MEMORY {
+        return Err(DeviceError::OutOfMemory {
+            what,
+            requested_bytes,
+        });
+    }
+    check(function, code)
+}

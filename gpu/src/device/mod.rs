@@ -1,0 +1,25 @@
+//! Memory of GPUs, page-locked memory beside it, and the moves between them and disk. Called by workers that have a GPU; knows bytes and
+//! streams, never what the bytes mean.
+//!
+//! What is under way owns what it reads and writes until the driver has said that it ended ([`Stream::submit`]); so memory that is dropped
+//! is idle, and can be given to the next at once, whatever stream asks.
+
+mod context;
+mod copies;
+mod disk;
+mod error;
+mod memory;
+mod pinned;
+mod ranges;
+mod stream;
+mod tiered;
+mod traffic;
+
+pub use context::Device;
+pub use copies::Copies;
+pub use error::DeviceError;
+pub use memory::{DeviceBuffer, DeviceMemory};
+pub use pinned::{PinnedBuffer, PinnedPool};
+pub use stream::{Completion, Stream};
+pub use tiered::{TieredBuffer, Tiers};
+pub use traffic::{Path, Traffic};

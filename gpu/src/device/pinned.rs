@@ -1,0 +1,270 @@
+//! Page-locked host memory, which devices, disks and network cards read and write themselves. Called by moves between tiers; knows sizes
+//! alone.
+//!
+//! It is taken in blocks of huge pages that are locked once, as needed and up to a budget, and stay until the end: locking takes
+//! longer than what is done with it. A buffer is one piece where there is one, and several where not, so that pieces that live long
+//! cost nothing but copies that are shorter.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use transload_cuda_driver::{cuMemHostRegister_v2, cuMemHostUnregister};
+
+use super::context::Device;
+use super::error::{DeviceError, check, check_memory};
+use super::ranges::{Range, Ranges};
+use crate::{Budget, OutOfBudget, Reservation};
+
+/// What pieces are aligned to and multiples of: what disks want for transfers past the page cache.
+const PAGE_BYTES: u64 = 4 << 10;
+/// What is locked at once.
+const BLOCK_BYTES: u64 = 64 << 20;
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// `CU_MEMHOSTREGISTER_PORTABLE`.
+const PORTABLE: u32 = 1;
+
+/// Page-locked memory of this process. Clones share it.
+#[derive(Clone)]
+pub struct PinnedPool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    device: Device,
+    budget: Budget,
+    state: Mutex<State>,
+}
+
+struct State {
+    ranges: Ranges,
+    blocks: Vec<Block>,
+}
+
+/// Memory that is locked as long as this lives.
+struct Block {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it is plain memory, and who may touch which bytes is the business of the buffers.
+unsafe impl Send for Block {}
+
+/// Page-locked memory in pieces. Its bytes are idle when it is dropped, as whatever works on them holds it.
+pub struct PinnedBuffer {
+    pool: Arc<Shared>,
+    pieces: Vec<Range>,
+    bytes: u64,
+    _reservation: Reservation,
+}
+
+impl PinnedPool {
+    /// Up to `bytes` of memory, none of which is taken yet.
+    pub fn new(device: &Device, bytes: u64) -> Self {
+        let state = State {
+            ranges: Ranges::new(PAGE_BYTES),
+            blocks: Vec::new(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                device: device.clone(),
+                budget: Budget::new("pinned memory", bytes - bytes % PAGE_BYTES),
+                state: Mutex::new(state),
+            }),
+        }
+    }
+
+    /// What it may have and what is in use.
+    pub fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    /// Room for `bytes`, rounded up to pages.
+    ///
+    /// # Errors
+    /// [`OutOfBudget`].
+    pub fn try_reserve(&self, bytes: u64) -> Result<Reservation, OutOfBudget> {
+        self.shared.budget.try_reserve(rounded(bytes))
+    }
+
+    /// A buffer of `bytes`, in room that was reserved before, with whatever it holds. May take long, as memory may have to be locked.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] where the system locks no more.
+    pub fn allocate(
+        &self,
+        bytes: u64,
+        reservation: Reservation,
+    ) -> Result<PinnedBuffer, DeviceError> {
+        debug_assert!(
+            reservation.bytes() >= rounded(bytes),
+            "{bytes} B under {reservation:?}"
+        );
+        let mut state = self.shared.state();
+        let pieces = loop {
+            if let Some(pieces) = state.ranges.take_scattered(bytes) {
+                break pieces;
+            }
+            let missing = rounded(bytes) - state.ranges.free_bytes();
+            let block = Block::lock(&self.shared.device, missing.max(self.block_bytes(&state)))?;
+            state.ranges.add(block.address(), block.bytes());
+            state.blocks.push(block);
+        };
+        drop(state);
+        Ok(PinnedBuffer {
+            pool: Arc::clone(&self.shared),
+            pieces,
+            bytes,
+            _reservation: reservation,
+        })
+    }
+
+    /// Reserves and allocates.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfBudget`] and [`DeviceError::OutOfMemory`].
+    pub fn try_allocate(&self, bytes: u64) -> Result<PinnedBuffer, DeviceError> {
+        self.allocate(bytes, self.try_reserve(bytes)?)
+    }
+
+    /// What the next block has, unless more is needed: no more than the budget has left for blocks.
+    fn block_bytes(&self, state: &State) -> u64 {
+        let locked: u64 = state.blocks.iter().map(Block::bytes).sum();
+        let left = self.shared.budget.limit_bytes().saturating_sub(locked);
+        BLOCK_BYTES.min(left)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds this lock can leave it half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Unlocking wants a context, and that is let go of with the device.
+        if let Err(error) = self.device.enter() {
+            tracing::debug!(%error, "pinned memory is freed without a device");
+        }
+        self.state().blocks.clear();
+    }
+}
+
+impl Block {
+    fn lock(device: &Device, bytes: u64) -> Result<Self, DeviceError> {
+        let no_memory = || DeviceError::OutOfMemory {
+            what: "pinned memory",
+            requested_bytes: bytes,
+        };
+        device.enter()?;
+        let layout = Layout::from_size_align(bytes as usize, HUGE_PAGE_BYTES);
+        let layout = layout.map_err(|_| no_memory())?;
+        // SAFETY: the layout is not empty: at least one page is missing.
+        let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(no_memory)?;
+        // SAFETY: the range is ours. Where the system has no huge pages it is as it was. Pages that exist are locked faster.
+        unsafe {
+            libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
+            start.as_ptr().write_bytes(0, layout.size());
+        }
+        let block = Self { start, layout };
+        // SAFETY: the range is ours until it is unlocked, in `drop`.
+        let code = unsafe { cuMemHostRegister_v2(block.address(), layout.size(), PORTABLE) };
+        if let Err(error) = check_memory("cuMemHostRegister", code, "pinned memory", bytes) {
+            let unlocked = std::mem::ManuallyDrop::new(block);
+            // SAFETY: from `alloc` with this layout, and not locked.
+            unsafe { dealloc(unlocked.start.as_ptr(), unlocked.layout) };
+            return Err(error);
+        }
+        Ok(block)
+    }
+
+    fn address(&self) -> u64 {
+        self.start.as_ptr().expose_provenance() as u64
+    }
+
+    fn bytes(&self) -> u64 {
+        self.layout.size() as u64
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: locked by `lock`; no piece of it is left.
+        let code = unsafe { cuMemHostUnregister(self.address()) };
+        if let Err(error) = check("cuMemHostUnregister", code) {
+            // A lost device reads and writes nothing any more.
+            tracing::debug!(%error, "pinned memory is freed without unlocking it");
+        }
+        // SAFETY: from `alloc` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+impl PinnedBuffer {
+    /// Bytes that were asked for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Its pieces in order, as address and length; the last may be longer than what is used of it. All but that are whole pages.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.pieces.iter().map(|piece| (piece.start, piece.bytes))
+    }
+
+    /// Its pieces as bytes, whole pages. For whoever knows that nothing writes them: it holds the buffer, and what wrote it has ended.
+    pub(super) fn page_slices(&self) -> Vec<&[u8]> {
+        let slice = |piece: &Range| {
+            let start = std::ptr::with_exposed_provenance::<u8>(piece.start as usize);
+            // SAFETY: the piece is of a block that lives as long as the pool, which we hold, and is initialized: `lock`
+            // cleared the block.
+            unsafe { std::slice::from_raw_parts(start, piece.bytes as usize) }
+        };
+        self.pieces.iter().map(slice).collect()
+    }
+
+    /// The same, to be written.
+    pub(super) fn page_slices_mut(&mut self) -> Vec<&mut [u8]> {
+        let slice = |piece: &Range| {
+            let start = std::ptr::with_exposed_provenance_mut::<u8>(piece.start as usize);
+            // SAFETY: as for `page_slices`; pieces do not overlap, and nobody else has this buffer.
+            unsafe { std::slice::from_raw_parts_mut(start, piece.bytes as usize) }
+        };
+        self.pieces.iter().map(slice).collect()
+    }
+}
+
+impl Drop for PinnedBuffer {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        for piece in self.pieces.drain(..) {
+            state.ranges.free(piece);
+        }
+    }
+}
+
+fn rounded(bytes: u64) -> u64 {
+    bytes
+        .max(1)
+        .checked_next_multiple_of(PAGE_BYTES)
+        .unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for PinnedPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PinnedPool({:?})", self.shared.budget)
+    }
+}
+
+impl fmt::Debug for PinnedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "PinnedBuffer({} B in {} pieces)",
+            self.bytes,
+            self.pieces.len()
+        )
+    }
+}
