@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use transload_cuda_driver::{cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemcpyHtoDAsync_v2};
+use transload_cuda_driver::{
+    cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemcpyHtoDAsync_v2, cuMemsetD8Async,
+};
 
 use super::context::Device;
 use super::error::{DeviceError, check};
@@ -94,6 +96,15 @@ impl Copies {
             same_size(from.iter().map(padded).sum(), to.bytes())?;
             let mut at = to.address();
             for slice in from {
+                let padding = padded(slice) - slice.len() as u64;
+                if padding > 0 {
+                    // Kernels read whole words.
+                    let end = at + slice.len() as u64;
+                    // SAFETY: the padding lies in the destination, which `keep` has until it has ended.
+                    check("cuMemsetD8Async", unsafe {
+                        cuMemsetD8Async(end, 0, padding as usize, stream)
+                    })?;
+                }
                 if !slice.is_empty() {
                     let traffic = self.device().traffic();
                     traffic.add(Path::PageableToDevice, slice.len() as u64);

@@ -15,7 +15,7 @@ use transload_cuda_driver::{cuMemHostRegister_v2, cuMemHostUnregister};
 use super::context::Device;
 use super::error::{DeviceError, check, check_memory};
 use super::ranges::{Range, Ranges};
-use crate::{Budget, OutOfBudget, Reservation};
+use crate::{Budget, HostBuffer, OutOfBudget, Reservation};
 
 /// What pieces are aligned to and multiples of: what disks want for transfers past the page cache.
 const PAGE_BYTES: u64 = 4 << 10;
@@ -223,6 +223,23 @@ impl PinnedBuffer {
             unsafe { std::slice::from_raw_parts(start, piece.bytes as usize) }
         };
         self.pieces.iter().map(slice).collect()
+    }
+
+    /// Copies its bytes to ordinary memory of the same size.
+    pub(super) fn copy_to(&self, mut to: HostBuffer) -> Result<HostBuffer, DeviceError> {
+        let mut left = to.as_mut_slice();
+        if left.len() as u64 != self.bytes {
+            return Err(DeviceError::Sizes {
+                from_bytes: self.bytes,
+                to_bytes: left.len() as u64,
+            });
+        }
+        for piece in self.page_slices() {
+            let (now, later) = left.split_at_mut(piece.len().min(left.len()));
+            now.copy_from_slice(&piece[..now.len()]);
+            left = later;
+        }
+        Ok(to)
     }
 
     /// The same, to be written.

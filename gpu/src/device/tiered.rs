@@ -37,15 +37,16 @@ pub struct Tiers {
     memory: DeviceMemory,
     pinned: PinnedPool,
     copies: Copies,
-    disk: Disk,
+    directory: Arc<SpillDirectory>,
+    threads: Threads,
 }
 
-/// Threads that read and write files, one each, so that neither waits for the other.
+/// Threads for what blocks, so that neither kind waits for another.
 #[derive(Debug, Clone)]
-struct Disk {
-    directory: Arc<SpillDirectory>,
+struct Threads {
     writes: mpsc::Sender<Job>,
     reads: mpsc::Sender<Job>,
+    copies: mpsc::Sender<Job>,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -78,6 +79,14 @@ impl TieredBuffer {
             Place::Device(_) => Tier::Device,
             Place::Pinned(_) => Tier::PinnedHost,
             Place::Disk(_) => Tier::Disk,
+        }
+    }
+
+    /// Its place on the device, if it is there.
+    pub(super) fn device_place(&self) -> Option<Arc<DeviceBuffer>> {
+        match &*self.place() {
+            Place::Device(there) => Some(Arc::clone(there)),
+            Place::Pinned(_) | Place::Disk(_) => None,
         }
     }
 
@@ -120,10 +129,11 @@ impl Tiers {
             copies: Copies::new(memory.device())?,
             memory,
             pinned,
-            disk: Disk {
-                directory,
+            directory,
+            threads: Threads {
                 writes: start_thread("disk-write")?,
                 reads: start_thread("disk-read")?,
+                copies: start_thread("pageable")?,
             },
         })
     }
@@ -141,6 +151,14 @@ impl Tiers {
     /// Its copies.
     pub fn copies(&self) -> &Copies {
         &self.copies
+    }
+
+    /// Carries out what may block its thread for as long as a copy takes.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, DeviceError> + Send + 'static,
+    ) -> Result<T, DeviceError> {
+        run(&self.threads.copies, job).await
     }
 
     /// Brings the buffer to the device, if it is not there, and gives its place, which stays as long as it is held.
@@ -178,7 +196,7 @@ impl Tiers {
                 Place::Disk(from) => {
                     let (from, device) = (Arc::clone(from), self.memory.device().clone());
                     let read = move || from.read(&mut to, device.traffic()).map(|()| to);
-                    run(&self.disk.reads, read).await?
+                    run(&self.threads.reads, read).await?
                 }
                 Place::Pinned(_) => to,
             };
@@ -198,9 +216,9 @@ impl Tiers {
                 Place::Device(_) => drop(self.to_pinned(buffer).await?),
                 Place::Pinned(from) => {
                     let (from, device) = (Arc::clone(from), self.memory.device().clone());
-                    let file = self.disk.directory.new_file("device");
+                    let file = self.directory.new_file("device");
                     let write = move || DiskBuffer::write(&from, file, device.traffic());
-                    let to = run(&self.disk.writes, write).await?;
+                    let to = run(&self.threads.writes, write).await?;
                     buffer.arrive(&place, Place::Disk(Arc::new(to)));
                 }
             }
@@ -214,7 +232,7 @@ fn start_thread(name: &str) -> Result<mpsc::Sender<Job>, DeviceError> {
     let thread = thread::Builder::new().name(format!("gpu-{name}"));
     let started = thread.spawn(move || jobs.into_iter().for_each(|job| job()));
     started.map_err(|error| DeviceError::Unusable {
-        reason: format!("no thread for files: {error}"),
+        reason: format!("no thread for copies: {error}"),
     })?;
     Ok(sender)
 }
@@ -229,7 +247,7 @@ async fn run<T: Send + 'static>(
         let _ = told.send(job());
     };
     let ended = || DeviceError::Unusable {
-        reason: "the thread for files has ended".to_owned(),
+        reason: "a thread for copies has ended".to_owned(),
     };
     thread.send(Box::new(job)).map_err(|_| ended())?;
     end.await.unwrap_or_else(|_| Err(ended()))
