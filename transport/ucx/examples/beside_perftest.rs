@@ -1,6 +1,6 @@
 //! Partitions between two processes of one machine over UCX, beside `ucx_perftest`'s active messages with the same settings.
 //!
-//! `cargo run --release -p transload-transport-ucx --example bandwidth [-- SPIN_US]`. Settings of UCX come from the environment, as in
+//! `cargo run --release -p transload-transport-ucx --example beside_perftest [-- SPIN_US]`. Settings of UCX come from the environment, as in
 //! `UCX_TLS=tcp`. Prints, for each size, the latency of one fetch alone, awaited as usual and polled again and again, and the bandwidth with several
 //! under way, medians of several rounds; where `ucx_perftest` is installed, it takes turns, and the ratio is that of each round.
 #![allow(
