@@ -116,6 +116,13 @@ fn as_text(info: &ClusterInfo) -> String {
     }
     text.push_str(&format!("\n{}", show::columns(&rows)));
 
+    let gpus: Vec<_> = info.workers.iter().filter_map(gpu_row).collect();
+    if !gpus.is_empty() {
+        let head = ["gpu", "number", "name", "memory"].map(str::to_owned);
+        let rows: Vec<_> = std::iter::once(head.to_vec()).chain(gpus).collect();
+        text.push_str(&format!("\n{}", show::columns(&rows)));
+    }
+
     let mut rows = vec![["transports", "address"].map(str::to_owned).to_vec()];
     for worker in &info.workers {
         rows.extend(
@@ -175,6 +182,16 @@ fn links(transfers: &[Transfer]) -> String {
     show::columns(&head.chain(rows).collect::<Vec<_>>())
 }
 
+fn gpu_row(worker: &WorkerInfo) -> Option<Vec<String>> {
+    let gpu = worker.hello.gpu.as_ref()?;
+    Some(vec![
+        worker.worker.to_string(),
+        gpu.ordinal.to_string(),
+        gpu.name.clone(),
+        show::bytes(gpu.memory_bytes),
+    ])
+}
+
 fn tier_row(worker: &WorkerInfo, usage: &TierUsage) -> Vec<String> {
     vec![
         worker.worker.to_string(),
@@ -221,6 +238,11 @@ fn as_value(info: &ClusterInfo) -> Value {
             "resources": amounts(&worker.hello.resources),
             "shared_resources": worker.hello.shared,
             "labels": worker.hello.labels,
+            "gpu": worker.hello.gpu.as_ref().map(|gpu| json!({
+                "ordinal": gpu.ordinal,
+                "name": gpu.name,
+                "memory_bytes": gpu.memory_bytes,
+            })),
             "operator_memory_bytes": worker.hello.resources.memory_bytes,
             "addresses": texts(&worker.hello.addresses),
             "memory": tiers.collect::<Vec<_>>(),

@@ -230,6 +230,7 @@ mod tests {
                         .collect(),
                     labels: [memory_bytes.to_string()].into(),
                     shared: BTreeSet::new(),
+                    gpu: None,
                 },
             )
     }

@@ -46,7 +46,7 @@ pub use ids::{
 };
 pub use journal::JournalEntry;
 pub use message::{
-    ClientHello, ClientMessage, ClusterInfo, Demotion, Explanation, GraphOutcome, Hello,
+    ClientHello, ClientMessage, ClusterInfo, Demotion, Explanation, Gpu, GraphOutcome, Hello,
     InputLocation, InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient,
     ReturningWorker, Role, RunningTask, SchedulerToClient, SchedulerToWorker, Session, Straggler,
     TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad,

@@ -86,6 +86,19 @@ pub struct WorkerHello {
     pub labels: BTreeSet<String>,
     /// Named resources of which tasks may ask for fractions here.
     pub shared: BTreeSet<String>,
+    /// Its GPU.
+    pub gpu: Option<Gpu>,
+}
+
+/// A GPU that a worker has for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Its number among those that its process sees.
+    pub ordinal: u32,
+    /// As in "NVIDIA H100 80GB HBM3".
+    pub name: String,
+    /// All its memory, in bytes.
+    pub memory_bytes: u64,
 }
 
 impl WorkerHello {

@@ -7,6 +7,7 @@ use transload_transport::TransportError;
 
 use crate::config::ConfigError;
 use crate::control::ControlError;
+use crate::gpu::GpuChoice;
 use crate::scheduler_server::JournalError;
 
 /// Why a scheduler, worker or local cluster could not start or go on.
@@ -44,6 +45,14 @@ pub enum RuntimeError {
         "--transport ucx: {reason}; --ucx-library-dir names the folder of a UCX, and --transport auto does without where there is none"
     )]
     NoUcx {
+        /// Why, in words.
+        reason: String,
+    },
+    /// A GPU is wanted by its number and cannot be had.
+    #[error("--gpu {wanted}: {reason}; --gpu auto does without where there is none")]
+    NoGpu {
+        /// What was wanted.
+        wanted: GpuChoice,
         /// Why, in words.
         reason: String,
     },

@@ -15,6 +15,7 @@ mod environment;
 mod error;
 pub mod fetcher;
 mod gang;
+pub mod gpu;
 mod inside;
 mod local_cluster;
 mod operator;

@@ -236,6 +236,7 @@ impl Process {
                 .into_iter()
                 .collect(),
             shared: BTreeSet::from(["gpu".to_owned()]),
+            gpu: None,
         }
     }
 

@@ -94,6 +94,7 @@ impl Run {
                 addresses: vec![Address::new("tcp", "127.0.0.1:1")],
                 labels: BTreeSet::new(),
                 shared: BTreeSet::new(),
+                gpu: None,
             };
             let worker = WorkerId(process);
             run.feed(Input::WorkerConnected { worker, hello });

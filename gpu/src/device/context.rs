@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use transload_cuda_driver::{
     self as driver, Code, cuCtxSetCurrent, cuDeviceGet, cuDeviceGetCount, cuDeviceGetName,
-    cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRetain, cuDriverGetVersion, cuInit,
-    cuMemGetInfo_v2,
+    cuDeviceGetUuid_v2, cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRetain,
+    cuDeviceTotalMem_v2, cuDriverGetVersion, cuInit, cuMemGetInfo_v2,
 };
 
 use super::error::{DeviceError, check};
@@ -31,7 +31,28 @@ struct Shared {
     traffic: Traffic,
 }
 
+/// What is known of a device that nobody has opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its number among those that are visible to this process.
+    pub ordinal: u32,
+    /// As in "NVIDIA H100 80GB HBM3".
+    pub name: String,
+    /// The same in every process, whatever is visible to it.
+    pub uuid: [u8; 16],
+    /// All its memory, in bytes.
+    pub total_bytes: u64,
+}
+
 impl Device {
+    /// The devices that are visible, in order. Takes no memory of theirs, as an open device does.
+    ///
+    /// # Errors
+    /// As [`Device::count`].
+    pub fn list() -> Result<Vec<DeviceInfo>, DeviceError> {
+        (0..Self::count()?).map(describe).collect()
+    }
+
     /// How many devices the driver shows to this process, which `CUDA_VISIBLE_DEVICES` can make fewer. 0 where it shows none.
     ///
     /// # Errors
@@ -73,26 +94,21 @@ impl Device {
         let count = Self::count()?;
         let number = i32::try_from(ordinal).ok().filter(|_| ordinal < count);
         let number = number.ok_or(DeviceError::NoDevice { ordinal, count })?;
+        let name = describe(ordinal)?.name;
         let (mut device, mut context) = (0, 0);
-        let mut name = [0; NAME_BYTES];
-        // SAFETY: the pointers are of locals, and the name has the length that is said.
+        // SAFETY: the pointers are of locals.
         unsafe {
             check("cuDeviceGet", cuDeviceGet(&mut device, number))?;
-            check(
-                "cuDeviceGetName",
-                cuDeviceGetName(name.as_mut_ptr(), NAME_BYTES as i32, device),
-            )?;
             check(
                 "cuDevicePrimaryCtxRetain",
                 cuDevicePrimaryCtxRetain(&mut context, device),
             )?;
         }
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let device = Self {
             shared: Arc::new(Shared {
                 ordinal: device,
                 context,
-                name: String::from_utf8_lossy(name).into_owned(),
+                name,
                 traffic: Traffic::default(),
             }),
         };
@@ -136,6 +152,31 @@ impl Device {
             cuCtxSetCurrent(self.shared.context)
         })
     }
+}
+
+/// A visible device by its number.
+fn describe(ordinal: u32) -> Result<DeviceInfo, DeviceError> {
+    let (mut device, mut name, mut uuid, mut total_bytes) = (0, [0; NAME_BYTES], [0; 16], 0);
+    // SAFETY: the pointers are of locals, and the name has the length that is said.
+    unsafe {
+        check("cuDeviceGet", cuDeviceGet(&mut device, ordinal as i32))?;
+        check(
+            "cuDeviceGetName",
+            cuDeviceGetName(name.as_mut_ptr(), NAME_BYTES as i32, device),
+        )?;
+        check("cuDeviceGetUuid", cuDeviceGetUuid_v2(&mut uuid, device))?;
+        check(
+            "cuDeviceTotalMem",
+            cuDeviceTotalMem_v2(&mut total_bytes, device),
+        )?;
+    }
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(DeviceInfo {
+        ordinal,
+        name: String::from_utf8_lossy(name).into_owned(),
+        uuid,
+        total_bytes: total_bytes as u64,
+    })
 }
 
 impl Drop for Shared {

@@ -4,6 +4,7 @@
 //! What is under way owns what it reads and writes until the driver has said that it ended ([`Stream::submit`]); so memory that is dropped
 //! is idle, and can be given to the next at once, whatever stream asks.
 
+mod claim;
 mod context;
 mod copies;
 mod disk;
@@ -16,7 +17,8 @@ mod stream;
 mod tiered;
 mod traffic;
 
-pub use context::Device;
+pub use claim::Claim;
+pub use context::{Device, DeviceInfo};
 pub use copies::Copies;
 pub use error::DeviceError;
 pub use memory::{DeviceBuffer, DeviceMemory};

@@ -71,6 +71,7 @@ pub(super) fn hello(number: u32, slots: u32) -> WorkerHello {
         )],
         labels: BTreeSet::new(),
         shared: BTreeSet::new(),
+        gpu: None,
     }
 }
 

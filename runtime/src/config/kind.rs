@@ -8,6 +8,7 @@ use std::time::Duration;
 use transload_protocol::Amount;
 
 use super::Fsync;
+use crate::gpu::GpuChoice;
 use crate::transports::TransportChoice;
 
 /// How values of one kind read and print. A printed value reads back as the same.
@@ -149,6 +150,12 @@ pub(super) const TRANSPORT: Kind<TransportChoice> = Kind {
     name: "auto, tcp, ucx",
     parse: TransportChoice::from_str,
     print: TransportChoice::to_string,
+};
+
+pub(super) const GPU: Kind<GpuChoice> = Kind {
+    name: "auto, none, number",
+    parse: GpuChoice::from_str,
+    print: GpuChoice::to_string,
 };
 
 pub(super) const FSYNC: Kind<Fsync> = Kind {

@@ -23,6 +23,7 @@ use crate::RuntimeError;
 use crate::client::ClientOptions;
 use crate::control::SendLimits;
 use crate::fetcher::LINK_RETRY;
+use crate::gpu::GpuChoice;
 use crate::scheduler_server::SchedulerFile;
 use crate::transports::{TransportChoice, UcxConfig};
 
@@ -140,6 +141,8 @@ pub struct WorkerConfig {
     pub reconnect_timeout: Duration,
     /// How long running operators may take to stop when the worker ends.
     pub stop_timeout: Duration,
+    /// Its GPU.
+    pub gpu: GpuChoice,
     /// What carries its data connections.
     pub transport: TransportChoice,
     /// Its data connections over TCP.
@@ -232,6 +235,7 @@ impl Default for WorkerConfig {
             connect_timeout: Duration::from_secs(30),
             reconnect_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
+            gpu: GpuChoice::default(),
             transport: TransportChoice::default(),
             tcp: TcpOptions::default(),
             ucx: UcxConfig::default(),

@@ -247,6 +247,10 @@ pub static SETTINGS: &[Setting] = &[
         what: "A worker tells its load at least so often; never less often than four times per scheduler.worker_timeout.",
         cost: "A shorter one costs messages.",
         change: "Longer for thousands of workers."),
+    setting!("worker.gpu", GPU, --"gpu" on [Worker, Sql] at worker.gpu;
+        what: "The GPU that a worker has for itself: `auto` for the first that no other worker of the machine has, and none where there is none; `none`; or its number among those that are visible, without which the worker does not start. CUDA_VISIBLE_DEVICES counts.",
+        cost: "None yet: no operator uses it.",
+        change: "none to leave GPUs to others; a number where a job manager gives one to each worker."),
     setting!("worker.transport", TRANSPORT, --"transport" on [Worker, Sql] at worker.transport;
         what: "What carries partitions between workers: `auto` for the best that both have, UCX where it can be started and otherwise TCP; `tcp` for TCP alone; `ucx` for UCX, without which the worker does not start. Clients fetch over TCP in any case.",
         cost: "UCX has a thread that looks for messages before it sleeps.",

@@ -36,6 +36,7 @@ use self::store::PartitionStore;
 use crate::config::WorkerConfig;
 use crate::control::{self, ControlError, Dialed};
 use crate::fetcher::Fetcher;
+use crate::gpu::ChosenGpu;
 use crate::inside::WorkerClient;
 use crate::process;
 use crate::transports::{CannotListen, Listeners, Places, Transports};
@@ -124,6 +125,10 @@ async fn work(
         .name
         .clone()
         .unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
+    let gpu = config.gpu.choose().map_err(|reason| RuntimeError::NoGpu {
+        wanted: config.gpu,
+        reason,
+    })?;
     let spill = Arc::new(make_spill_directory(&config)?);
     let environment = Arc::new(WorkerEnvironment {
         name: name.clone(),
@@ -154,6 +159,7 @@ async fn work(
         addresses: [&[published.address().clone()], &served[..]].concat(),
         labels: config.labels.clone(),
         shared: config.shared_resources.clone(),
+        gpu: gpu.as_ref().map(ChosenGpu::told),
     };
     let handshake = control::greet(
         dialed,
@@ -197,6 +203,7 @@ async fn work(
         .run(connected, config.control.send_limits(), stop)
         .await;
     drop(published);
+    drop(gpu);
     drop(data.listeners);
     match &ended {
         Ok(()) => tracing::info!(worker = %id, "worker ended"),

@@ -131,6 +131,7 @@ impl Cluster {
             addresses: Vec::new(),
             labels: [parity.to_owned()].into(),
             shared: BTreeSet::new(),
+            gpu: None,
         };
         change(&mut hello);
         self.hellos.insert(worker, hello.clone());

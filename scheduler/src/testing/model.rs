@@ -200,6 +200,7 @@ impl Model {
             addresses: Vec::new(),
             labels: BTreeSet::new(),
             shared: BTreeSet::new(),
+            gpu: None,
         };
         let worker = WorkerId(id);
         self.feed(Input::WorkerConnected { worker, hello });

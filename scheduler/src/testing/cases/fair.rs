@@ -52,6 +52,7 @@ impl Rounds {
                 addresses: Vec::new(),
                 labels: Default::default(),
                 shared: Default::default(),
+                gpu: None,
             };
             rounds.feed(Input::WorkerConnected { worker, hello });
         }
