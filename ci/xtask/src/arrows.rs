@@ -42,6 +42,11 @@ const ARROWS: &[Arrows] = &[
         reason: "it names what the driver has and knows nothing of ours",
     },
     Arrows {
+        from: "cuda-emulator",
+        to: &["cuda-driver"],
+        reason: "it stands where the driver stands and knows nothing of ours; its tests call it as a driver is called",
+    },
+    Arrows {
         from: "gpu-conformance",
         to: &["cuda-driver"],
         reason: "it asks the driver alone, so that it judges the emulator and hardware by the same words",

@@ -1,0 +1,317 @@
+//! For tests: a machine with emulated devices, programs that run on it, and what they did to the devices.
+//!
+//! The library itself is a file beside the test's program, as cargo builds it for every package that has this one among its
+//! dev-dependencies.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::counters::{Counters, FILE_PREFIX, Moved, Movement, Number};
+use crate::settings;
+
+/// The file that cargo builds, and the variable that names it where it lies elsewhere.
+const LIBRARY: &str = "libcuda_emulator.so";
+const LIBRARY_VARIABLE: &str = "CUDA_EMULATOR_LIBRARY";
+/// Names under which programs ask for it.
+const NAMES: [&str; 5] = [
+    "libcuda.so.1",
+    "libcuda.so",
+    "libnvidia-ml.so.1",
+    "libcufile.so.0",
+    "libcufile.so",
+];
+
+/// A machine with emulated devices. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    folder: tempfile::TempDir,
+    variables: BTreeMap<&'static str, String>,
+}
+
+/// Where the shared library lies.
+///
+/// # Errors
+///
+/// Says where it was looked for, when it is not there.
+pub fn library() -> io::Result<PathBuf> {
+    if let Some(path) = std::env::var_os(LIBRARY_VARIABLE) {
+        return std::fs::canonicalize(path);
+    }
+    let program = std::env::current_exe()?;
+    // Tests lie in `deps`, programs above it and examples beside it.
+    let folders = program
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .flat_map(|folder| [folder.join("deps"), folder.to_path_buf()]);
+    folders.map(|folder| folder.join(LIBRARY)).find(|path| path.is_file()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
+                "{LIBRARY} is not near {}: build it with `cargo build -p transload-cuda-emulator`, or name it in {LIBRARY_VARIABLE}",
+                program.display()
+            ),
+        )
+    })
+}
+
+impl Emulator {
+    /// A machine with one device of one gibibyte.
+    ///
+    /// # Errors
+    ///
+    /// Where the library is missing, or no folder can be made.
+    pub fn new() -> io::Result<Self> {
+        let root = Path::new("/dev/shm");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("cuda-emulator-");
+        let folder = if root.is_dir() {
+            builder.tempdir_in(root)?
+        } else {
+            builder.tempdir()?
+        };
+        let (library, names) = (library()?, folder.path().join("lib"));
+        std::fs::create_dir(&names)?;
+        for name in NAMES {
+            std::os::unix::fs::symlink(&library, names.join(name))?;
+        }
+        let state = folder.path().join("state");
+        std::fs::create_dir(&state)?;
+        let variables = BTreeMap::from([(settings::STATE, state.to_string_lossy().into_owned())]);
+        Ok(Self { folder, variables })
+    }
+
+    /// With so many devices.
+    #[must_use]
+    pub fn devices(self, count: usize) -> Self {
+        self.with(settings::DEVICES, count)
+    }
+
+    /// With so many bytes in each device.
+    #[must_use]
+    pub fn memory_bytes(self, bytes: u64) -> Self {
+        self.with(settings::MEMORY, bytes)
+    }
+
+    /// With pauses in streams and blocks in random order, by a seed.
+    #[must_use]
+    pub fn chaos(self, seed: u64) -> Self {
+        self.with(settings::CHAOS, seed)
+    }
+
+    /// With faults, as `docs/testing-without-a-gpu.md` describes them.
+    #[must_use]
+    pub fn faults(self, plan: &str) -> Self {
+        self.with(settings::FAULTS, plan)
+    }
+
+    /// With any other variable of the emulator's.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.variables.insert(name, value.to_string());
+        self
+    }
+
+    /// The folder that processes share.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// The folder with the libraries, by the names under which programs ask for them.
+    #[must_use]
+    pub fn libraries(&self) -> PathBuf {
+        self.folder.path().join("lib")
+    }
+
+    /// What a process needs in its environment to run on this machine. Puts the libraries before those of `LD_LIBRARY_PATH`.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let mut path = self.libraries().into_os_string();
+        if let Some(others) =
+            std::env::var_os("LD_LIBRARY_PATH").filter(|others| !others.is_empty())
+        {
+            path.push(":");
+            path.push(others);
+        }
+        let own = self
+            .variables
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        own.chain([(OsString::from("LD_LIBRARY_PATH"), path)])
+            .collect()
+    }
+
+    /// A command that runs `program` on this machine.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.environment());
+        command
+    }
+
+    /// Loads the driver into this process, for all who ask for `libcuda.so.1` from now on. Before anything calls CUDA, and once: a
+    /// process has one machine, and cannot leave it.
+    ///
+    /// # Errors
+    ///
+    /// Where the library cannot be loaded.
+    pub fn load(&self) -> io::Result<()> {
+        for (name, value) in &self.variables {
+            set_variable(name, value)?;
+        }
+        let path = CString::new(library()?.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        // SAFETY: the library is this package's own; loading it runs no code of it.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if handle.is_null() {
+            Err(io::Error::other(format!(
+                "{} cannot be loaded",
+                path.to_string_lossy()
+            )))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What every process did so far, by its id; also those that have ended.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be read.
+    pub fn processes(&self) -> io::Result<BTreeMap<u32, Report>> {
+        let mut reports = BTreeMap::new();
+        for entry in std::fs::read_dir(self.state())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let id = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(FILE_PREFIX))
+                .and_then(|id| id.parse().ok());
+            if let Some(id) = id {
+                reports.insert(id, Report::of(&Counters::at(&entry.path())?));
+            }
+        }
+        Ok(reports)
+    }
+
+    /// What all processes did so far, added up.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be read.
+    pub fn report(&self) -> io::Result<Report> {
+        Ok(self
+            .processes()?
+            .values()
+            .fold(Report::default(), |sum, report| sum.and(report)))
+    }
+}
+
+/// Sets a variable of this process's environment.
+fn set_variable(name: &str, value: &str) -> io::Result<()> {
+    let (name, value) = (
+        CString::new(name).map_err(io::Error::other)?,
+        CString::new(value).map_err(io::Error::other)?,
+    );
+    // SAFETY: both texts end with a zero. Tests of one process call this before they start CUDA; Rust's readers of the
+    // environment take a lock that C's writer does not, so no other thread may use it meanwhile, as `load` says.
+    if unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// What processes did to devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    moved: BTreeMap<Movement, Moved>,
+    /// Kernels launched.
+    pub launches: u64,
+    /// Faults that ended the use of a device.
+    pub faults: u64,
+    /// Page-locked bytes that are allocated, and the most of them there ever were in one process.
+    pub pinned_bytes: u64,
+    /// The most page-locked bytes that one process ever had allocated.
+    pub peak_pinned_bytes: u64,
+    /// By device: bytes that are allocated now.
+    pub device_bytes: BTreeMap<usize, u64>,
+    /// By device: the most bytes that one process ever had allocated.
+    pub peak_device_bytes: BTreeMap<usize, u64>,
+}
+
+impl Report {
+    fn of(counters: &Counters) -> Self {
+        let mut report = Self {
+            moved: Movement::ALL
+                .into_iter()
+                .map(|movement| (movement, counters.moved(movement)))
+                .collect(),
+            launches: counters.number(Number::Launches),
+            faults: counters.number(Number::Faults),
+            pinned_bytes: counters.number(Number::PinnedBytes),
+            peak_pinned_bytes: counters.number(Number::PeakPinnedBytes),
+            ..Self::default()
+        };
+        for device in 0..crate::machine::MOST_DEVICES {
+            let (now, most) = counters.device_bytes(device);
+            if most > 0 {
+                report.device_bytes.insert(device, now);
+                report.peak_device_bytes.insert(device, most);
+            }
+        }
+        report
+    }
+
+    /// What moved bytes in one way.
+    #[must_use]
+    pub fn moved(&self, movement: Movement) -> Moved {
+        self.moved.get(&movement).copied().unwrap_or_default()
+    }
+
+    /// Copies with the host on one side, of whichever memory.
+    #[must_use]
+    pub fn through_host(&self) -> Moved {
+        let ways = [
+            Movement::UploadPinned,
+            Movement::UploadPageable,
+            Movement::DownloadPinned,
+            Movement::DownloadPageable,
+        ];
+        ways.into_iter()
+            .map(|way| self.moved(way))
+            .fold(Moved::default(), Moved::and)
+    }
+
+    fn and(mut self, other: &Self) -> Self {
+        for (movement, moved) in &other.moved {
+            let sum = self.moved(*movement).and(*moved);
+            self.moved.insert(*movement, sum);
+        }
+        self.launches += other.launches;
+        self.faults += other.faults;
+        self.pinned_bytes += other.pinned_bytes;
+        self.peak_pinned_bytes = self.peak_pinned_bytes.max(other.peak_pinned_bytes);
+        for (device, bytes) in &other.device_bytes {
+            *self.device_bytes.entry(*device).or_default() += bytes;
+        }
+        for (device, bytes) in &other.peak_device_bytes {
+            let peak = self.peak_device_bytes.entry(*device).or_default();
+            *peak = (*peak).max(*bytes);
+        }
+        self
+    }
+}
+
+impl Moved {
+    fn and(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What all processes see that share devices: who lives, who holds which block of memory, events between processes.
+//!
+//! Used by `backing`, `event` and `ipc`. Lies in the folder `CUDA_EMULATOR_STATE`. A process that dies gives everything back:
+//! the kernel drops its lock, and the next process that looks clears what it held. Knows no addresses.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::call::{lock, say};
+use crate::mapped::{Words, open};
+
+/// Memory is handed out in blocks of this size (docs/gpu-facts.md, Device memory).
+pub(crate) const BLOCK_BYTES: u64 = 2 << 20;
+/// Devices a machine can have.
+pub(crate) const MOST_DEVICES: usize = 16;
+/// Processes that can share devices at once: one bit each in the word of a block.
+const MOST_PROCESSES: usize = 64;
+/// Events that can be shared between processes at once.
+const MOST_EVENTS: usize = 4096;
+/// Words of one shared event: processes that have it, records begun, records done.
+const EVENT_WORDS: usize = 3;
+
+/// The shared folder, opened by this process.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    folder: PathBuf,
+    /// The folder is this process's alone and goes with it.
+    is_private: bool,
+    /// One word for each process: its id, 0 for none.
+    processes: Words,
+    events: Words,
+    lock_file: File,
+    in_process: Mutex<()>,
+    /// Which of the processes this one is.
+    slot: usize,
+    devices: Vec<SharedMemory>,
+}
+
+/// Memory of one device, shared by all processes.
+#[derive(Debug)]
+struct SharedMemory {
+    /// One word for each block: the processes that hold it; then one word for the most blocks ever held.
+    blocks: Words,
+    /// The bytes.
+    file: File,
+}
+
+/// The machine, held by this thread of this process alone until it is dropped.
+pub(crate) struct Held<'a> {
+    machine: &'a Machine,
+    _in_process: MutexGuard<'a, ()>,
+}
+
+/// Where a byte of the lock file is locked: by whom it means.
+const WHOLE: i64 = MOST_PROCESSES as i64;
+
+fn lock_byte(file: &File, byte: i64, kind: i32, command: i32) -> io::Result<bool> {
+    // SAFETY: all-zero bytes are a `flock` that asks for nothing.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = kind as i16;
+    request.l_whence = libc::SEEK_SET as i16;
+    request.l_start = byte;
+    request.l_len = 1;
+    loop {
+        // SAFETY: the descriptor is open and the request is a local.
+        if unsafe { libc::fcntl(file.as_raw_fd(), command, &mut request) } == 0 {
+            return Ok(i32::from(request.l_type) == libc::F_UNLCK);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+impl Machine {
+    /// Joins the machine in `folder`, or one of this process alone.
+    pub(crate) fn join(
+        folder: Option<&Path>,
+        devices: usize,
+        memory_bytes: u64,
+    ) -> io::Result<Self> {
+        let is_private = folder.is_none();
+        let folder = folder.map_or_else(private_folder, Path::to_path_buf);
+        std::fs::create_dir_all(&folder)?;
+        let lock_file = open(&folder.join("lock"))?;
+        let mut machine = Self {
+            processes: Words::of_file(&folder.join("processes"), MOST_PROCESSES)?,
+            events: Words::of_file(&folder.join("events"), MOST_EVENTS * EVENT_WORDS)?,
+            lock_file,
+            in_process: Mutex::new(()),
+            slot: 0,
+            devices: Vec::new(),
+            folder,
+            is_private,
+        };
+        for device in 0..devices {
+            machine
+                .devices
+                .push(SharedMemory::open(&machine.folder, device, memory_bytes)?);
+        }
+        let slot = machine.hold().claim_slot()?;
+        machine.slot = slot;
+        Ok(machine)
+    }
+
+    /// Waits until no other thread or process has it.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        let guard = lock(&self.in_process);
+        if let Err(error) = lock_byte(&self.lock_file, WHOLE, libc::F_WRLCK, libc::F_OFD_SETLKW) {
+            say!(
+                "the lock in {} cannot be taken: {error}; the process ends here",
+                self.folder.display()
+            );
+            std::process::abort();
+        }
+        Held {
+            machine: self,
+            _in_process: guard,
+        }
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether only this process can be here.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_private
+    }
+
+    /// The number of this process among those that share the machine.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// The file with the bytes of a device's memory.
+    pub(crate) fn memory_file(&self, device: usize) -> Option<&File> {
+        self.devices.get(device).map(|memory| &memory.file)
+    }
+
+    /// Whether the process `id` in place `slot` lives.
+    pub(crate) fn lives(&self, slot: usize, id: u64) -> bool {
+        let known = self
+            .processes
+            .all()
+            .get(slot)
+            .map(|word| word.load(Ordering::SeqCst));
+        known == Some(id)
+            && (slot == self.slot
+                || !lock_byte(
+                    &self.lock_file,
+                    slot as i64,
+                    libc::F_WRLCK,
+                    libc::F_OFD_GETLK,
+                )
+                .unwrap_or(false))
+    }
+
+    /// In a child that was forked off: lets go of the parent's lock, so that the child does not keep a dead parent alive.
+    pub(crate) fn close_in_forked_child(&self) {
+        // SAFETY: closing a descriptor is safe in a forked child; nothing here uses it again, as every call is refused.
+        unsafe { libc::close(self.lock_file.as_raw_fd()) };
+    }
+
+    /// At the end of the process: removes a folder that nobody else can use.
+    pub(crate) fn leave(&self) {
+        if self.is_private {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    /// A place among the shared events; `None` when all are taken.
+    pub(crate) fn new_event(&self) -> Option<usize> {
+        let held = self.hold();
+        held.reap();
+        let index = (0..MOST_EVENTS).find(|index| {
+            self.event(*index)
+                .is_some_and(|[holders, ..]| holders.load(Ordering::SeqCst) == 0)
+        })?;
+        let [holders, begun, done] = self.event(index)?;
+        begun.store(0, Ordering::SeqCst);
+        done.store(0, Ordering::SeqCst);
+        holders.store(1 << self.slot, Ordering::SeqCst);
+        Some(index)
+    }
+
+    /// Holds an event that another process has made; `false` when nobody has it.
+    pub(crate) fn join_event(&self, index: usize) -> bool {
+        let held = self.hold();
+        held.reap();
+        let joined = self
+            .event(index)
+            .filter(|[holders, ..]| holders.load(Ordering::SeqCst) != 0);
+        if let Some([holders, ..]) = joined {
+            holders.fetch_or(1 << self.slot, Ordering::SeqCst);
+        }
+        joined.is_some()
+    }
+
+    /// Lets go of a shared event.
+    pub(crate) fn leave_event(&self, index: usize) {
+        if let Some([holders, ..]) = self.event(index) {
+            holders.fetch_and(!(1 << self.slot), Ordering::SeqCst);
+        }
+    }
+
+    /// The words of a shared event: who has it, records begun, records done.
+    pub(crate) fn event(&self, index: usize) -> Option<[&AtomicU64; EVENT_WORDS]> {
+        let start = index.checked_mul(EVENT_WORDS)?;
+        let words = self.events.all().get(start..start + EVENT_WORDS)?;
+        let [holders, begun, done] = words else {
+            return None;
+        };
+        Some([holders, begun, done])
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl SharedMemory {
+    fn open(folder: &Path, device: usize, memory_bytes: u64) -> io::Result<Self> {
+        let file = open(&folder.join(format!("device-{device}.memory")))?;
+        let found = file.metadata()?.len();
+        if found == 0 {
+            file.set_len(memory_bytes)?;
+        } else if found != memory_bytes {
+            return Err(io::Error::other(format!(
+                "device {device} has {found} bytes there and {memory_bytes} are asked: give all processes the same {}",
+                crate::settings::MEMORY
+            )));
+        }
+        let blocks = Words::of_file(
+            &folder.join(format!("device-{device}.blocks")),
+            (memory_bytes / BLOCK_BYTES) as usize + 1,
+        )?;
+        Ok(Self { blocks, file })
+    }
+
+    fn holders(&self) -> &[AtomicU64] {
+        self.blocks
+            .all()
+            .split_last()
+            .map_or(&[], |(_, blocks)| blocks)
+    }
+
+    /// Gives the pages of a block back to the host; its next holder finds zeros.
+    fn discard(&self, block: usize) {
+        let (offset, bytes) = (block as u64 * BLOCK_BYTES, BLOCK_BYTES);
+        // SAFETY: the file is ours and the range within it; bytes that nobody holds are nobody's.
+        unsafe {
+            libc::fallocate(
+                self.file.as_raw_fd(),
+                libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+                offset as i64,
+                bytes as i64,
+            )
+        };
+    }
+}
+
+impl Held<'_> {
+    fn claim_slot(&self) -> io::Result<usize> {
+        self.reap();
+        let words = self.machine.processes.all();
+        let free = words
+            .iter()
+            .position(|word| word.load(Ordering::SeqCst) == 0);
+        let slot = free.ok_or_else(|| {
+            io::Error::other(format!(
+                "{MOST_PROCESSES} processes share these devices already"
+            ))
+        })?;
+        lock_byte(
+            &self.machine.lock_file,
+            slot as i64,
+            libc::F_WRLCK,
+            libc::F_OFD_SETLK,
+        )?;
+        if let Some(word) = words.get(slot) {
+            word.store(u64::from(std::process::id()), Ordering::SeqCst);
+        }
+        Ok(slot)
+    }
+
+    /// Takes from dead processes what they held.
+    pub(crate) fn reap(&self) {
+        let machine = self.machine;
+        for (slot, word) in machine.processes.all().iter().enumerate() {
+            let id = word.load(Ordering::SeqCst);
+            if id == 0
+                || slot == machine.slot && id == u64::from(std::process::id())
+                || machine.lives(slot, id)
+            {
+                continue;
+            }
+            for memory in &machine.devices {
+                for (block, holders) in memory.holders().iter().enumerate() {
+                    if holders.fetch_and(!(1 << slot), Ordering::SeqCst) == 1 << slot {
+                        memory.discard(block);
+                    }
+                }
+            }
+            for index in 0..MOST_EVENTS {
+                if let Some([holders, ..]) = machine.event(index) {
+                    holders.fetch_and(!(1 << slot), Ordering::SeqCst);
+                }
+            }
+            word.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes `count` free blocks of a device, in a row where that is possible; `None` where there are too few.
+    pub(crate) fn take(&self, device: usize, count: usize) -> Option<Vec<usize>> {
+        let memory = self.machine.devices.get(device)?;
+        let free: Vec<usize> = (0..memory.holders().len())
+            .filter(|block| {
+                memory
+                    .holders()
+                    .get(*block)
+                    .is_some_and(|word| word.load(Ordering::SeqCst) == 0)
+            })
+            .collect();
+        let row = free.windows(count.max(1)).find(|row| {
+            matches!(row, [first, .., last] if last - first + 1 == count) || count == 1
+        });
+        let taken = row.or_else(|| free.get(..count))?.to_vec();
+        self.hold_blocks(device, &taken);
+        let used = memory.holders().len() - free.len() + taken.len();
+        if let Some(most) = memory.blocks.all().last() {
+            most.fetch_max(used as u64, Ordering::SeqCst);
+        }
+        Some(taken)
+    }
+
+    /// Adds this process to the holders of blocks.
+    pub(crate) fn hold_blocks(&self, device: usize, blocks: &[usize]) {
+        let Some(memory) = self.machine.devices.get(device) else {
+            return;
+        };
+        for word in blocks
+            .iter()
+            .filter_map(|block| memory.holders().get(*block))
+        {
+            word.fetch_or(1 << self.machine.slot, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether somebody holds every one of the blocks.
+    pub(crate) fn are_held(&self, device: usize, blocks: &[usize]) -> bool {
+        let Some(memory) = self.machine.devices.get(device) else {
+            return false;
+        };
+        blocks.iter().all(|block| {
+            memory
+                .holders()
+                .get(*block)
+                .is_some_and(|word| word.load(Ordering::SeqCst) != 0)
+        })
+    }
+
+    /// Takes this process from the holders of blocks; those that nobody holds then are empty.
+    pub(crate) fn leave_blocks(&self, device: usize, blocks: &[usize]) {
+        let Some(memory) = self.machine.devices.get(device) else {
+            return;
+        };
+        let mine = 1 << self.machine.slot;
+        for block in blocks {
+            if memory
+                .holders()
+                .get(*block)
+                .is_some_and(|word| word.fetch_and(!mine, Ordering::SeqCst) == mine)
+            {
+                memory.discard(*block);
+            }
+        }
+    }
+
+    /// Bytes of a device that nobody holds.
+    pub(crate) fn free_bytes(&self, device: usize) -> u64 {
+        let free = self.machine.devices.get(device).map_or(0, |memory| {
+            memory
+                .holders()
+                .iter()
+                .filter(|word| word.load(Ordering::SeqCst) == 0)
+                .count()
+        });
+        free as u64 * BLOCK_BYTES
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let _ = lock_byte(
+            &self.machine.lock_file,
+            WHOLE,
+            libc::F_UNLCK,
+            libc::F_OFD_SETLK,
+        );
+    }
+}
+
+/// A folder in memory where there is one.
+pub(crate) fn private_folder() -> PathBuf {
+    let root = Path::new("/dev/shm");
+    let root = if root.is_dir() {
+        root.to_path_buf()
+    } else {
+        std::env::temp_dir()
+    };
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    root.join(format!(
+        "cuda-emulator-{}-{}",
+        std::process::id(),
+        now.as_nanos()
+    ))
+}
