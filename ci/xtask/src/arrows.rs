@@ -33,8 +33,8 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "gpu",
-        to: &["cuda-driver", "protocol"],
-        reason: "gpu holds bytes and knows neither tasks nor the network",
+        to: &["cuda-driver", "cuda-emulator", "protocol"],
+        reason: "gpu holds bytes and knows neither tasks nor the network; its tests alone know the emulator",
     },
     Arrows {
         from: "cuda-driver",

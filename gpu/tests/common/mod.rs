@@ -1,0 +1,171 @@
+//! A device with its tiers, on the emulated driver, and its counts of copies beside ours.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use cuda_emulator::{Emulator, Movement};
+use futures::executor::block_on;
+use transload_gpu::device::{Device, DeviceMemory, Path, PinnedPool, TieredBuffer, Tiers};
+use transload_gpu::{Budget, HostBuffer, SpillDirectory};
+
+/// The machine of this process. Streams pause at random, so that what does not wait is found out.
+fn emulator() -> &'static Emulator {
+    static EMULATOR: OnceLock<Emulator> = OnceLock::new();
+    EMULATOR.get_or_init(|| {
+        let emulator = Emulator::new().unwrap().chaos(1);
+        emulator.load().unwrap();
+        emulator
+    })
+}
+
+/// Its device, for one test at a time: what is counted is of the process.
+pub(crate) fn device() -> (Device, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    emulator();
+    (Device::open(0).unwrap(), alone)
+}
+
+/// What copies there were, by ours and the driver's count, which agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Device to page-locked memory.
+    pub(crate) to_pinned: u64,
+    pub(crate) from_pinned: u64,
+    pub(crate) to_pageable: u64,
+    pub(crate) from_pageable: u64,
+    pub(crate) within: u64,
+    /// Page-locked memory to a file, by whichever way the file system has.
+    pub(crate) to_disk: u64,
+    pub(crate) from_disk: u64,
+}
+
+impl Counts {
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            to_pinned: self.to_pinned - before.to_pinned,
+            from_pinned: self.from_pinned - before.from_pinned,
+            to_pageable: self.to_pageable - before.to_pageable,
+            from_pageable: self.from_pageable - before.from_pageable,
+            within: self.within - before.within,
+            to_disk: self.to_disk - before.to_disk,
+            from_disk: self.from_disk - before.from_disk,
+        }
+    }
+
+    /// All copies with the host at one end.
+    pub(crate) fn over_the_bus(&self) -> u64 {
+        self.to_pinned + self.from_pinned + self.to_pageable + self.from_pageable
+    }
+}
+
+/// One device, its tiers, and a directory.
+pub(crate) struct Bench {
+    pub(crate) device: Device,
+    pub(crate) tiers: Tiers,
+    pub(crate) directory: Arc<SpillDirectory>,
+    _folder: tempfile::TempDir,
+    /// What was counted before, by path.
+    start: Vec<(u64, u64)>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Bench {
+    pub(crate) fn new(device_bytes: u64, pinned_bytes: u64) -> Self {
+        let (device, alone) = device();
+        // Beside the program, as folders for temporary files are often in memory, where nothing goes past the page cache.
+        let program = std::env::current_exe().unwrap();
+        let folder = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        let directory = Arc::new(SpillDirectory::create(folder.path()).unwrap());
+        let memory = DeviceMemory::take(&device, device_bytes).unwrap();
+        let pinned = PinnedPool::new(&device, pinned_bytes);
+        let tiers = Tiers::new(memory, pinned, Arc::clone(&directory)).unwrap();
+        let start = MOVEMENTS.iter().map(|(_, it)| moved(*it)).collect();
+        Self {
+            device,
+            tiers,
+            directory,
+            _folder: folder,
+            start,
+            _alone: alone,
+        }
+    }
+
+    /// What was copied so far. Ours and the driver's counts agree, copies and bytes.
+    pub(crate) fn counts(&self) -> Counts {
+        let traffic = self.device.traffic();
+        let mut copies = Vec::new();
+        for ((path, movement), start) in MOVEMENTS.iter().zip(&self.start) {
+            let ours = traffic.over(*path);
+            let theirs = moved(*movement);
+            assert_eq!(ours, (theirs.0 - start.0, theirs.1 - start.1), "{path:?}");
+            copies.push(ours.0);
+        }
+        let files = |direct, cached| traffic.over(direct).0 + traffic.over(cached).0;
+        Counts {
+            to_pinned: copies[0],
+            from_pinned: copies[1],
+            to_pageable: copies[2],
+            from_pageable: copies[3],
+            within: copies[4],
+            to_disk: files(Path::PinnedToDisk, Path::PinnedToDiskCached),
+            from_disk: files(Path::DiskToPinned, Path::DiskToPinnedCached),
+        }
+    }
+
+    /// A buffer on the device with a pattern in it.
+    pub(crate) fn filled(&self, bytes: u64, seed: u64) -> TieredBuffer {
+        let to = self.tiers.memory().try_allocate(bytes).unwrap();
+        let uploading = self
+            .tiers
+            .copies()
+            .upload_slices(vec![pattern(bytes, seed).into()], to);
+        TieredBuffer::on_device(uploading.wait().unwrap().1)
+    }
+
+    /// Its bytes, read from whichever tier it is in, by way of page-locked memory.
+    pub(crate) fn contents(&self, buffer: &TieredBuffer) -> Vec<u8> {
+        let place = block_on(self.tiers.to_device(buffer)).unwrap();
+        let budget = Budget::new("host", u64::MAX);
+        let reservation = budget.try_reserve(buffer.bytes()).unwrap();
+        let to = HostBuffer::uncleared(buffer.bytes() as usize, reservation);
+        let (_, to) = self.tiers.copies().download_host(place, to).wait().unwrap();
+        to.as_slice().to_vec()
+    }
+
+    /// Until nothing is under way, and what it held has come back.
+    pub(crate) fn wait_until_idle(&self) {
+        let budgets = [self.tiers.memory().budget(), self.tiers.pinned().budget()];
+        let mut before = None;
+        // What nobody waits for ends soon; no number that stays for so long is still going down.
+        let mut same = 0;
+        while same < 20 {
+            let now = budgets.map(Budget::used_bytes);
+            same = if before == Some(now) { same + 1 } else { 0 };
+            before = Some(now);
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+const MOVEMENTS: [(Path, Movement); 5] = [
+    (Path::DeviceToPinned, Movement::DownloadPinned),
+    (Path::PinnedToDevice, Movement::UploadPinned),
+    (Path::DeviceToPageable, Movement::DownloadPageable),
+    (Path::PageableToDevice, Movement::UploadPageable),
+    (Path::DeviceToDevice, Movement::DeviceToDevice),
+];
+
+/// Copies and bytes, by the driver's count.
+fn moved(movement: Movement) -> (u64, u64) {
+    let moved = emulator().report().unwrap().moved(movement);
+    (moved.calls, moved.bytes)
+}
+
+/// Bytes that differ from place to place and from seed to seed.
+pub(crate) fn pattern(bytes: u64, seed: u64) -> Vec<u8> {
+    (0..bytes)
+        .map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8)
+        .collect()
+}
