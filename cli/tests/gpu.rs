@@ -8,7 +8,8 @@
 
 mod common;
 
-use common::{ByHand, Said, Sandbox, kill, wait_until};
+use common::{Background, ByHand, Said, Sandbox, kill, wait_until};
+use cuda_emulator::Emulator;
 
 #[test]
 fn a_gpu_that_is_no_number_is_wrong_usage() {
@@ -47,7 +48,7 @@ fn a_worker_without_a_gpu_says_so_and_works() {
     let mut worker = cluster.sandbox.command(&["worker", &cluster.address]);
     // Also where there is one.
     worker.env("CUDA_VISIBLE_DEVICES", "");
-    let worker = common::Background::new(worker);
+    let worker = Background::new(worker);
     wait_until("it has joined", || cluster.worker_infos().len() == 1);
     assert!(cluster.worker_infos()[0]["gpu"].is_null());
     let said = cluster.sql(&["-c", "SELECT 1 + 1 AS two", "--format", "csv"]);
@@ -59,4 +60,49 @@ fn a_worker_without_a_gpu_says_so_and_works() {
         .lines()
         .filter(|line| line.contains("no GPU: host memory"));
     assert_eq!(lines.count(), 1, "{}", said.err);
+}
+
+#[test]
+fn workers_of_one_machine_choose_different_gpus_and_cluster_info_shows_them() {
+    let emulator = Emulator::new().unwrap().devices(2).memory_bytes(64 << 20);
+    let cluster = ByHand::new(0);
+    let start = |gpu: &str, name: &str| {
+        let arguments = ["worker", &cluster.address, "--gpu", gpu, "--name", name];
+        let mut worker = cluster.sandbox.command(&arguments);
+        worker.envs(emulator.environment());
+        let before = cluster.worker_infos().len();
+        let worker = Background::new(worker);
+        wait_until("it has joined", || {
+            cluster.worker_infos().len() == before + 1
+        });
+        worker
+    };
+    let mut auto = Vec::from(["first", "second", "third"].map(|name| start("auto", name)));
+    let third = auto.pop().unwrap();
+    let shares = start("1", "shares");
+    let gpu_of = |name: &str| {
+        let infos = cluster.worker_infos();
+        let info = infos.iter().find(|it| it["name"] == name).unwrap();
+        info["gpu"].clone()
+    };
+    assert_eq!(gpu_of("first")["ordinal"], 0);
+    assert_eq!(gpu_of("second")["ordinal"], 1);
+    assert_eq!(gpu_of("second")["memory_bytes"], 64 << 20);
+    assert!(gpu_of("third").is_null());
+    assert_eq!(gpu_of("shares")["ordinal"], 1);
+    let shown = cluster.sandbox.out(&["cluster", "info", &cluster.address]);
+    assert!(shown.contains("64 MiB"), "{shown}");
+    // Whoever comes after one that has ended, however, has its GPU.
+    kill("-KILL", auto[0].pid());
+    wait_until("it is gone", || cluster.worker_infos().len() == 3);
+    let fourth = start("auto", "fourth");
+    assert_eq!(gpu_of("fourth")["ordinal"], 0);
+    let ends = |worker: Background, line: &str| {
+        kill("-TERM", worker.pid());
+        let said = worker.finish();
+        assert!(said.err.contains(line), "{line}: {}", said.err);
+    };
+    ends(third, "every GPU here has a worker already: host memory");
+    ends(shares, "another worker of this machine uses the same GPU");
+    ends(fourth, "worker joined");
 }

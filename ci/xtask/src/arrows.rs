@@ -91,8 +91,8 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "cli",
-        to: &["query", "runtime", "protocol"],
-        reason: "the program joins SQL and runtime and adds nothing of its own",
+        to: &["query", "runtime", "protocol", "cuda-emulator"],
+        reason: "the program joins SQL and runtime and adds nothing of its own; its tests alone run on the emulator",
     },
     Arrows {
         from: "sim",
