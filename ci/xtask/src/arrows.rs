@@ -52,6 +52,11 @@ const ARROWS: &[Arrows] = &[
         reason: "it asks the driver alone, so that it judges the emulator and hardware by the same words",
     },
     Arrows {
+        from: "ptx",
+        to: &[],
+        reason: "it runs PTX texts and knows neither a driver nor us; the product does not contain it",
+    },
+    Arrows {
         from: "transport",
         to: &["gpu", "protocol"],
         reason: "transport moves what gpu holds and knows no backend",

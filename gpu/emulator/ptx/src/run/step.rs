@@ -1,0 +1,416 @@
+//! The loop that executes instructions for a group of lanes until something makes others run.
+
+use super::access::Access;
+use super::block::Shared;
+use super::warp::{Group, Warp, lanes};
+use super::{Grid, Place};
+use crate::code::{Clock, Ins, Logic, Meeting, Op, PredUse, Reg, Row, Sources, Strength};
+use crate::counters::Counters;
+use crate::fault::{Fault, FaultKind};
+use crate::types::Space;
+use crate::{LOCAL_BASE, SHARED_BASE, WINDOW_BYTES};
+
+/// Whether the group goes on with the next instruction.
+#[derive(PartialEq)]
+enum Next {
+    On,
+    /// The lanes' places are stored: look who runs next.
+    Pick,
+    /// All lanes go there.
+    Jump(u32),
+}
+
+impl Warp {
+    /// Executes up to `budget` instructions, fewer if all lanes wait or end.
+    pub(crate) fn run(
+        &mut self,
+        grid: &Grid<'_>,
+        shared: &mut Shared,
+        counters: &mut Counters,
+        mut budget: u32,
+    ) -> Result<(), Fault> {
+        while budget > 0 {
+            let Some(group) = self.pick() else {
+                if !self.meet_after_ends(grid) {
+                    return Ok(());
+                }
+                continue;
+            };
+            self.run_group(grid, shared, counters, group, &mut budget)?;
+            // A group that used up its turn may spin until others of its warp come on.
+            self.put_aside = if budget == 0 { group.mask } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// Meetings that were short only of lanes that have ended meanwhile.
+    fn meet_after_ends(&mut self, grid: &Grid<'_>) -> bool {
+        let mut met = false;
+        for lane in lanes(self.meeting) {
+            met |= self.meeting >> lane & 1 == 1 && self.try_meet(&grid.kernel.code.ins, lane) != 0;
+        }
+        met
+    }
+
+    fn run_group(
+        &mut self,
+        grid: &Grid<'_>,
+        shared: &mut Shared,
+        counters: &mut Counters,
+        group: Group,
+        budget: &mut u32,
+    ) -> Result<(), Fault> {
+        let code = &grid.kernel.code.ins;
+        let Group { mask: act, stop, .. } = group;
+        let mut pc = group.pc;
+        loop {
+            if *budget == 0 {
+                self.set_pcs(act, pc);
+                return Ok(());
+            }
+            *budget -= 1;
+            let Some(ins) = code.get(pc as usize) else {
+                self.alive &= !act;
+                return Ok(());
+            };
+            let mask = match ins.guard {
+                Some(guard) => self.guarded(grid, shared, ins, guard, &group)?,
+                None => act,
+            };
+            counters.warp_instructions += 1;
+            counters.thread_instructions += u64::from(mask.count_ones());
+            counters.coverage.note(pc as usize, mask != 0, mask != act);
+            let next = if mask == 0 {
+                Next::On
+            } else {
+                self.execute(grid, shared, counters, ins, &Group { pc, ..group }, mask)?
+            };
+            match next {
+                Next::Pick => return Ok(()),
+                Next::On => pc += 1,
+                Next::Jump(to) => pc = to,
+            }
+            if pc >= stop {
+                self.set_pcs(act, pc);
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn guarded(
+        &self,
+        grid: &Grid<'_>,
+        shared: &Shared,
+        ins: &Ins,
+        guard: PredUse,
+        group: &Group,
+    ) -> Result<u32, Fault> {
+        let (value, defined) = self.predicate(guard, group);
+        self.must_be_defined(grid, shared, ins, "the predicate", (defined, group.mask))?;
+        Ok(value & group.mask)
+    }
+
+    #[inline(always)]
+    fn predicate(&self, read: PredUse, group: &Group) -> (u32, u32) {
+        let index = group.frame.preds as usize + usize::from(read.pred);
+        let value = self.preds[index];
+        (if read.negated { !value } else { value }, self.preds_defined[index])
+    }
+
+    #[inline(always)]
+    fn combined(&self, (value, defined): (u32, u32), with: Option<(Logic, PredUse)>, group: &Group) -> (u32, u32, u32) {
+        let Some((logic, read)) = with else {
+            return (value, !value, defined);
+        };
+        let (other, other_defined) = self.predicate(read, group);
+        let join = |value: u32| match logic {
+            Logic::And => value & other,
+            Logic::Or => value | other,
+            Logic::Xor => value ^ other,
+        };
+        (join(value), join(!value), defined & other_defined)
+    }
+
+    #[inline(always)]
+    fn index(group: &Group, reg: Reg) -> usize {
+        group.frame.rows as usize + usize::from(reg)
+    }
+
+    #[inline(always)]
+    fn sources(&self, group: &Group, s: [Reg; 3], imm: u64) -> (Sources<'_>, u32) {
+        let [a, b, c] = s.map(|reg| Self::index(group, reg));
+        let sources = Sources {
+            a: &self.rows[a],
+            b: &self.rows[b],
+            c: &self.rows[c],
+            imm,
+        };
+        (sources, self.defined[a] & self.defined[b] & self.defined[c])
+    }
+
+    /// Executes one instruction for the lanes of `mask`, which is not empty.
+    #[inline(always)]
+    fn execute(
+        &mut self,
+        grid: &Grid<'_>,
+        shared: &mut Shared,
+        counters: &mut Counters,
+        ins: &Ins,
+        group: &Group,
+        mask: u32,
+    ) -> Result<Next, Fault> {
+        match &ins.op {
+            Op::Row { f, d, s, imm } => {
+                let (sources, defined) = self.sources(group, *s, *imm);
+                let values = f(&sources);
+                self.write(Self::index(group, *d), mask, &values, defined);
+            }
+            Op::Compare { f, s: [a, b], combine, p, q } => {
+                let (sources, defined) = self.sources(group, [*a, *b, 0], 0);
+                let (yes, no, defined) = self.combined((f(&sources), defined), *combine, group);
+                let preds = group.frame.preds as usize;
+                if let Some(p) = p {
+                    self.write_pred(preds + usize::from(*p), mask, yes, defined);
+                }
+                if let Some(q) = q {
+                    self.write_pred(preds + usize::from(*q), mask, no, defined);
+                }
+            }
+            Op::Set { f, s: [a, b], combine, d, yes } => {
+                let (sources, defined) = self.sources(group, [*a, *b, 0], 0);
+                let (value, _, defined) = self.combined((f(&sources), defined), *combine, group);
+                let values = std::array::from_fn(|lane| if value >> lane & 1 == 1 { *yes } else { 0 });
+                self.write(Self::index(group, *d), mask, &values, defined);
+            }
+            Op::Carry { f, d, s, reads, writes } => {
+                let (sources, mut defined) = self.sources(group, *s, 0);
+                let (values, carries) = f(&sources, if *reads { self.carries } else { 0 });
+                if *reads {
+                    defined &= self.carries_defined;
+                }
+                if *writes {
+                    self.carries = self.carries & !mask | carries & mask;
+                    self.carries_defined = self.carries_defined & !mask | defined & mask;
+                }
+                self.write(Self::index(group, *d), mask, &values, defined);
+            }
+            Op::Select { d, a, b, p } => {
+                let (value, defined) = self.predicate(*p, group);
+                let (a, b) = (Self::index(group, *a), Self::index(group, *b));
+                let (x, y) = (&self.rows[a], &self.rows[b]);
+                let values: Row = std::array::from_fn(|lane| if value >> lane & 1 == 1 { x[lane] } else { y[lane] });
+                // Only the chosen value counts.
+                let defined = defined & (self.defined[a] & value | self.defined[b] & !value);
+                self.write(Self::index(group, *d), mask, &values, defined);
+            }
+            Op::Logic { op, d, a, b } => {
+                let ((x, x_defined), (y, y_defined)) = (self.predicate(*a, group), self.predicate(*b, group));
+                let (value, decided) = match op {
+                    Logic::And => (x & y, x_defined & !x | y_defined & !y),
+                    Logic::Or => (x | y, x_defined & x | y_defined & y),
+                    Logic::Xor => (x ^ y, 0),
+                };
+                self.write_pred(group.frame.preds as usize + usize::from(*d), mask, value, x_defined & y_defined | decided);
+            }
+            Op::Pack { d, parts, bits } => {
+                let mut values: Row = [0; 32];
+                let mut defined = u32::MAX;
+                for (number, part) in parts.iter().enumerate() {
+                    let index = Self::index(group, *part);
+                    let shift = *bits * number as u32;
+                    for (value, part) in values.iter_mut().zip(&self.rows[index]) {
+                        *value |= part << shift;
+                    }
+                    defined &= self.defined[index];
+                }
+                self.write(Self::index(group, *d), mask, &values, defined);
+            }
+            Op::Unpack { parts, a, bits } => {
+                let index = Self::index(group, *a);
+                let (whole, defined) = (self.rows[index], self.defined[index]);
+                for (number, part) in parts.iter().enumerate() {
+                    let Some(part) = part else {
+                        continue;
+                    };
+                    let shift = *bits * number as u32;
+                    let values = whole.map(|value| value >> shift & u64::MAX >> (64 - *bits));
+                    self.write(Self::index(group, *part), mask, &values, defined);
+                }
+            }
+            Op::Clock { d, which } => {
+                let values = [clock(*which, counters); 32];
+                self.write(Self::index(group, *d), mask, &values, u32::MAX);
+            }
+            Op::ActiveMask { d } => {
+                self.write(Self::index(group, *d), mask, &[u64::from(mask); 32], u32::MAX);
+            }
+            Op::IsSpace { p, a, space } => {
+                let index = Self::index(group, *a);
+                let inside = |address: u64| {
+                    let shared = address.wrapping_sub(SHARED_BASE) < WINDOW_BYTES;
+                    let local = address.wrapping_sub(LOCAL_BASE) < WINDOW_BYTES;
+                    match space {
+                        Space::Shared => shared,
+                        Space::Local => local,
+                        _ => !shared && !local,
+                    }
+                };
+                let values = (0..32).fold(0, |values, lane| values | u32::from(inside(self.rows[index][lane])) << lane);
+                let defined = self.defined[index];
+                self.write_pred(group.frame.preds as usize + usize::from(*p), mask, values, defined);
+            }
+            Op::Load { from, d, bytes, signed, strength } => {
+                let access = Access { ins, address: *from, group: *group, mask, bytes: *bytes, strength: *strength };
+                self.load(grid, shared, counters, &access, (d, *signed))?;
+                if *strength == Strength::Fence {
+                    shared.races.fence(self.number as usize);
+                }
+            }
+            Op::Store { to, s, bytes, strength } => {
+                if *strength == Strength::Fence {
+                    shared.races.fence(self.number as usize);
+                }
+                let access = Access { ins, address: *to, group: *group, mask, bytes: *bytes, strength: *strength };
+                self.store(grid, shared, counters, &access, s)?;
+            }
+            Op::Atomic { at, f, d, b, c, bytes, strength } => {
+                if *strength == Strength::Fence {
+                    shared.races.fence(self.number as usize);
+                }
+                let access = Access { ins, address: *at, group: *group, mask, bytes: *bytes, strength: *strength };
+                self.atomic(grid, shared, counters, &access, (*f, *d, [*b, *c]))?;
+                if *strength == Strength::Fence {
+                    shared.races.fence(self.number as usize);
+                }
+            }
+            Op::Fence => shared.races.fence(self.number as usize),
+            Op::Sleep => std::thread::yield_now(),
+            Op::Nothing => {}
+            _ => return self.control(grid, shared, ins, group, mask),
+        }
+        Ok(Next::On)
+    }
+
+    /// Whatever does not simply go on with the next instruction.
+    fn control(
+        &mut self,
+        grid: &Grid<'_>,
+        shared: &mut Shared,
+        ins: &Ins,
+        group: &Group,
+        mask: u32,
+    ) -> Result<Next, Fault> {
+        let rest = group.mask & !mask;
+        let first = lanes(mask).next().unwrap_or(0);
+        let place = Place {
+            ins: Some(ins),
+            block: shared.place,
+            thread: self.thread(first),
+            address: None,
+        };
+        let fault = |kind, detail: &str| Err(grid.fault(kind, place, detail.to_owned()));
+        match &ins.op {
+            Op::Branch { to } if rest == 0 => return Ok(Next::Jump(*to)),
+            Op::Branch { to } => {
+                self.set_pcs(rest, group.pc + 1);
+                self.set_pcs(mask, *to);
+            }
+            Op::BranchIndexed { index, to } => {
+                let row = Self::index(group, *index);
+                self.must_be_defined(grid, shared, ins, "the index", (self.defined[row], mask))?;
+                self.set_pcs(rest, group.pc + 1);
+                for lane in lanes(mask) {
+                    let index = self.rows[row][lane] as usize;
+                    let Some(to) = to.get(index) else {
+                        return fault(FaultKind::IllegalAddress, "a branch behind the last of its targets");
+                    };
+                    self.pcs[lane] = *to;
+                }
+            }
+            Op::Call { function, arguments, .. } => {
+                self.set_pcs(rest, group.pc + 1);
+                if !self.call(grid, shared, (*function, arguments), group.frame, mask, group.pc) {
+                    return fault(FaultKind::StackOverflow, "calls go deeper than local memory reaches");
+                }
+            }
+            Op::Return => {
+                self.set_pcs(rest, group.pc + 1);
+                self.go_back(grid, mask);
+            }
+            Op::Exit => {
+                self.set_pcs(rest, group.pc + 1);
+                self.alive &= !mask;
+            }
+            Op::Trap => return fault(FaultKind::Trap, "the kernel gave up"),
+            Op::Breakpoint => return fault(FaultKind::Trap, "a breakpoint, and no debugger"),
+            Op::AssertionFailed => return fault(FaultKind::Assertion, "an assertion of the kernel does not hold"),
+            Op::Barrier(barrier) => {
+                self.set_pcs(rest, group.pc + 1);
+                let rows = group.frame.rows as usize;
+                self.reach_barrier(grid, shared, (ins, barrier), rows, mask, group.pc)?;
+            }
+            Op::Meet(meeting) => return self.meet(grid, shared, (ins, meeting), group, mask),
+            // All others are executed above.
+            _ => return Ok(Next::On),
+        }
+        Ok(Next::Pick)
+    }
+
+    fn meet(
+        &mut self,
+        grid: &Grid<'_>,
+        shared: &mut Shared,
+        (ins, meeting): (&Ins, &Meeting),
+        group: &Group,
+        mask: u32,
+    ) -> Result<Next, Fault> {
+        let row = Self::index(group, meeting.members);
+        self.must_be_defined(grid, shared, ins, "the mask", (self.defined[row], mask))?;
+        for lane in lanes(mask) {
+            let members = self.rows[row][lane] as u32;
+            if members >> lane & 1 == 0 {
+                let place = Place {
+                    ins: Some(ins),
+                    block: shared.place,
+                    thread: self.thread(lane),
+                    address: None,
+                };
+                return Err(grid.fault(FaultKind::BadShuffle, place, format!("lane {lane} is not in the mask {members:#010x}")));
+            }
+        }
+        self.set_pcs(group.mask & !mask, group.pc + 1);
+        self.set_pcs(mask, group.pc);
+        self.arrive(meeting, group.frame.rows as usize, group.frame.preds as usize, mask);
+        let mut met_all = false;
+        for lane in lanes(mask) {
+            if self.meeting >> lane & 1 == 1 {
+                let met = self.try_meet(&grid.kernel.code.ins, lane);
+                if met != 0 && meeting.what == crate::code::Together::Barrier {
+                    shared.races.warp_barrier(self.number as usize, met, self.alive);
+                }
+                met_all |= met == group.mask;
+            }
+            if self.meeting & mask == 0 {
+                break;
+            }
+        }
+        // Nobody was left behind, and nobody joins: the group goes on as it is.
+        Ok(if met_all { Next::On } else { Next::Pick })
+    }
+}
+
+fn clock(which: Clock, counters: &Counters) -> u64 {
+    let nanoseconds = || {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64)
+    };
+    match which {
+        Clock::Cycles => counters.warp_instructions,
+        Clock::CyclesLow => counters.warp_instructions & u64::from(u32::MAX),
+        Clock::Nanoseconds => nanoseconds(),
+        Clock::NanosecondsLow => nanoseconds() & u64::from(u32::MAX),
+        Clock::NanosecondsHigh => nanoseconds() >> 32,
+    }
+}
