@@ -76,7 +76,10 @@ enum Symbol {
     Predicate(Pred),
     Variable(Space, Constant),
     /// A parameter variable of a call, with its offset in the frame.
-    Argument { offset: u32, bytes: u32 },
+    Argument {
+        offset: u32,
+        bytes: u32,
+    },
     Targets(Vec<String>),
 }
 
@@ -125,7 +128,11 @@ pub(crate) fn assemble(
         registers: 1,
         predicates: 0,
         constants: BTreeMap::from([(Constant::Value(0), 0)]),
-        local_bytes: if function.is_entry { 0 } else { signature.bytes },
+        local_bytes: if function.is_entry {
+            0
+        } else {
+            signature.bytes
+        },
         truth: None,
     };
     assembler.declare_parameters(function, signature)?;
@@ -140,7 +147,11 @@ pub(crate) fn assemble(
         end: assembler.code.len() as u32,
         registers: assembler.registers as u16,
         predicates: assembler.predicates as u16,
-        constants: assembler.constants.iter().map(|(constant, reg)| (*reg, *constant)).collect(),
+        constants: assembler
+            .constants
+            .iter()
+            .map(|(constant, reg)| (*reg, *constant))
+            .collect(),
         truth: assembler.truth,
         local_bytes: assembler.local_bytes.next_multiple_of(16),
     })
@@ -301,7 +312,9 @@ impl Assembler<'_> {
                 let offset = u64::from(self.local_bytes.next_multiple_of(variable.align));
                 let end = offset + variable.bytes;
                 if end > MOST_LOCAL_BYTES {
-                    return Err(self.error(format!("`{}` is too large for local memory", variable.name)));
+                    return Err(
+                        self.error(format!("`{}` is too large for local memory", variable.name))
+                    );
                 }
                 self.local_bytes = end as u32;
                 if variable.space == Space::Local {
@@ -313,7 +326,12 @@ impl Assembler<'_> {
                     }
                 }
             }
-            _ => return Err(PtxError::not_emulated(self.line, "a global variable within a function")),
+            _ => {
+                return Err(PtxError::not_emulated(
+                    self.line,
+                    "a global variable within a function",
+                ));
+            }
         };
         self.declare(&variable.name, symbol)
     }
@@ -391,9 +409,7 @@ impl Assembler<'_> {
             (Number::Integer(value), _) => value & ty.mask(),
             (Number::Single(bits), Type::F64) => f64::from(f32::from_bits(bits)).to_bits(),
             (Number::Single(bits), _) if ty.bytes() == 4 => u64::from(bits),
-            (Number::Double(bits), Type::F32) => {
-                u64::from((f64::from_bits(bits) as f32).to_bits())
-            }
+            (Number::Double(bits), Type::F32) => u64::from((f64::from_bits(bits) as f32).to_bits()),
             (Number::Double(bits), _) if ty.bytes() == 8 => bits,
             (Number::Decimal(value), Type::F32) => u64::from((value as f32).to_bits()),
             (Number::Decimal(value), Type::F64) => value.to_bits(),
@@ -433,10 +449,12 @@ impl Assembler<'_> {
         }
         if let Some((special, register)) = special::named(name) {
             let narrow = register.bytes() == 4 && ty.bytes() == 2;
-            if !ty.takes(register) && !(wider && wide_enough(ty, register)) && !narrow {
-                return Err(self.mismatch());
-            }
-            return self.constant(Constant::Special(special));
+            let fits = ty.takes(register) || wider && wide_enough(ty, register) || narrow;
+            return if fits {
+                self.constant(Constant::Special(special))
+            } else {
+                Err(self.mismatch())
+            };
         }
         let (_, constant) = self.symbol_address(name, added)?;
         let wanted = match constant {
@@ -500,32 +518,38 @@ impl Assembler<'_> {
             Some(ModuleSymbol::DynamicShared) => {
                 Ok((Space::Shared, Constant::DynamicShared(added)))
             }
-            Some(ModuleSymbol::Function(_) | ModuleSymbol::Missing) => Err(
-                PtxError::not_emulated(self.line, "the address of a function"),
-            ),
+            Some(ModuleSymbol::Function(_) | ModuleSymbol::Missing) => Err(PtxError::not_emulated(
+                self.line,
+                "the address of a function",
+            )),
             None => Err(self.unknown(name)),
         }
     }
 
     /// An address operand of an instruction for `space`.
-    pub(crate) fn address(
-        &mut self,
-        operand: &Operand,
-        space: Space,
-    ) -> Result<Address, PtxError> {
+    pub(crate) fn address(&mut self, operand: &Operand, space: Space) -> Result<Address, PtxError> {
         let Operand::Address(base, offset) = operand else {
             return Err(self.mismatch());
         };
         let Some(base) = base else {
-            return Ok(Address { space, base: 0, offset: *offset });
+            return Ok(Address {
+                space,
+                base: 0,
+                offset: *offset,
+            });
         };
         if let Some(Symbol::Register(register, reg)) = self.lookup(base) {
-            let fits = register.bytes() == 8 || register.bytes() == 4 && space != Space::Generic && space != Space::Global;
+            let fits = register.bytes() == 8
+                || register.bytes() == 4 && space != Space::Generic && space != Space::Global;
             if !fits || register.is_float() {
                 return Err(self.mismatch());
             }
             let base = *reg;
-            return Ok(Address { space: self.parameter_space(space), base, offset: *offset });
+            return Ok(Address {
+                space: self.parameter_space(space),
+                base,
+                offset: *offset,
+            });
         }
         let (lies_in, constant) = self.symbol_address(base, *offset)?;
         let right = match space {
@@ -534,10 +558,16 @@ impl Assembler<'_> {
             other => other == lies_in,
         };
         if !right {
-            return Err(self.error(format!("`{base}` does not lie in the state space of the instruction")));
+            return Err(self.error(format!(
+                "`{base}` does not lie in the state space of the instruction"
+            )));
         }
         let base = self.constant(constant)?;
-        Ok(Address { space: lies_in, base, offset: 0 })
+        Ok(Address {
+            space: lies_in,
+            base,
+            offset: 0,
+        })
     }
 
     /// Parameters of functions lie in local memory, those of kernels by themselves.
@@ -551,11 +581,17 @@ impl Assembler<'_> {
     /// The offset and size in the frame of an argument or result of a call.
     pub(crate) fn argument(&self, operand: &Operand) -> Result<(u32, u32), PtxError> {
         let Operand::Name(name, 0) = operand else {
-            return Err(PtxError::not_emulated(self.line, "a call with operands that are no .param variables"));
+            return Err(PtxError::not_emulated(
+                self.line,
+                "a call with operands that are no .param variables",
+            ));
         };
         match self.lookup(name) {
             Some(Symbol::Argument { offset, bytes }) => Ok((*offset, *bytes)),
-            Some(_) => Err(PtxError::not_emulated(self.line, "a call with operands that are no .param variables")),
+            Some(_) => Err(PtxError::not_emulated(
+                self.line,
+                "a call with operands that are no .param variables",
+            )),
             None => Err(self.unknown(name)),
         }
     }

@@ -67,7 +67,7 @@ impl Coverage {
     #[inline(always)]
     pub(crate) fn note(&mut self, pc: usize, taken: bool, not_taken: bool) {
         if let Some(outcome) = self.outcomes.get_mut(pc) {
-            *outcome |= u8::from(taken) * TAKEN | u8::from(not_taken) * NOT_TAKEN;
+            *outcome |= (u8::from(taken) * TAKEN) | (u8::from(not_taken) * NOT_TAKEN);
         }
     }
 

@@ -41,7 +41,9 @@ impl PtxError {
         Self {
             line,
             kind: PtxErrorKind::NotEmulated,
-            message: format!("`{what}` is not emulated: add it to transload-ptx, or write the kernel without it"),
+            message: format!(
+                "`{what}` is not emulated: add it to transload-ptx, or write the kernel without it"
+            ),
         }
     }
 }

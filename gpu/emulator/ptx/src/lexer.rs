@@ -134,9 +134,9 @@ impl<'a> Lexer<'a> {
                 .count();
         }
         let text = self.take(len);
-        number(text)
-            .map(Token::Number)
-            .ok_or_else(|| PtxError::syntax(line, format!("Parsing error near '{text}': syntax error")))
+        number(text).map(Token::Number).ok_or_else(|| {
+            PtxError::syntax(line, format!("Parsing error near '{text}': syntax error"))
+        })
     }
 }
 
@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn literals_are_read_in_all_their_forms() {
-        let literals = "0x10 0b11 017 10U 0f3F800000 0d3ff0000000000000 1.5 2e-3 18446744073709551615";
+        let literals =
+            "0x10 0b11 017 10U 0f3F800000 0d3ff0000000000000 1.5 2e-3 18446744073709551615";
         assert_eq!(
             words(literals),
             [

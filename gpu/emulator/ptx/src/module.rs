@@ -175,7 +175,10 @@ impl Kernel {
 
     /// Local memory of a thread in the kernel itself, without functions that it calls.
     pub fn local_bytes(&self) -> u32 {
-        self.code.functions.get(self.function).map_or(0, |function| function.local_bytes)
+        self.code
+            .functions
+            .get(self.function)
+            .map_or(0, |function| function.local_bytes)
     }
 
     /// `.maxntid`, all dimensions multiplied.
@@ -197,7 +200,10 @@ fn check_version(tree: &Tree) -> Result<(), PtxError> {
     let known = TARGETS.iter().find(|(name, _)| name == target);
     let message = match known {
         Some((_, since)) if *since <= tree.version => return Ok(()),
-        Some((_, since)) => format!("PTX .version {}.{} does not support .target {target}: it wants {}.{}", major, minor, since.0, since.1),
+        Some((_, since)) => format!(
+            "PTX .version {}.{} does not support .target {target}: it wants {}.{}",
+            major, minor, since.0, since.1
+        ),
         None => format!("'{target}' is no architecture up to sm_90: compile for compute_80"),
     };
     Err(PtxError {
@@ -210,7 +216,11 @@ fn check_version(tree: &Tree) -> Result<(), PtxError> {
 /// Types that PTX has and we do not.
 pub(crate) fn is_other_type(word: &str) -> bool {
     let name = word.trim_start_matches('.');
-    name.starts_with("f16") || name.starts_with("bf16") || name.ends_with("ref") || name == "b128" || name.contains("x2")
+    name.starts_with("f16")
+        || name.starts_with("bf16")
+        || name.ends_with("ref")
+        || name == "b128"
+        || name.contains("x2")
 }
 
 fn build(text: &str, tree: Tree) -> Result<Module, PtxError> {
@@ -223,7 +233,9 @@ fn build(text: &str, tree: Tree) -> Result<Module, PtxError> {
     let mut globals = Vec::new();
     for variable in &tree.variables {
         let symbol = match variable.space {
-            Space::Shared if variable.is_extern || variable.bytes == 0 => ModuleSymbol::DynamicShared,
+            Space::Shared if variable.is_extern || variable.bytes == 0 => {
+                ModuleSymbol::DynamicShared
+            }
             Space::Shared => {
                 names.shared.push(SharedVariable {
                     bytes: variable.bytes,
@@ -237,26 +249,55 @@ fn build(text: &str, tree: Tree) -> Result<Module, PtxError> {
                 ModuleSymbol::Global(globals.len() - 1, space)
             }
         };
-        if names.symbols.insert(variable.name.clone(), symbol).is_some() && !variable.is_extern {
-            return Err(PtxError::syntax(variable.line, format!("Duplicate definition of variable '{}'", variable.name)));
+        if names
+            .symbols
+            .insert(variable.name.clone(), symbol)
+            .is_some()
+            && !variable.is_extern
+        {
+            return Err(PtxError::syntax(
+                variable.line,
+                format!("Duplicate definition of variable '{}'", variable.name),
+            ));
         }
     }
-    let functions: Vec<&Function> = tree.functions.iter().filter(|function| function.body.is_some()).collect();
+    let functions: Vec<&Function> = tree
+        .functions
+        .iter()
+        .filter(|function| function.body.is_some())
+        .collect();
     for function in &tree.functions {
-        names.symbols.entry(function.name.clone()).or_insert(ModuleSymbol::Missing);
+        names
+            .symbols
+            .entry(function.name.clone())
+            .or_insert(ModuleSymbol::Missing);
     }
     for (number, function) in functions.iter().enumerate() {
-        let old = names.symbols.insert(function.name.clone(), ModuleSymbol::Function(number));
+        let old = names
+            .symbols
+            .insert(function.name.clone(), ModuleSymbol::Function(number));
         if !matches!(old, None | Some(ModuleSymbol::Missing)) {
-            return Err(PtxError::syntax(function.line, format!("Duplicate definition of function '{}'", function.name)));
+            return Err(PtxError::syntax(
+                function.line,
+                format!("Duplicate definition of function '{}'", function.name),
+            ));
         }
         names.signatures.push(Signature::of(function));
     }
     let mut code = Code {
         ins: Vec::new(),
         functions: Vec::new(),
-        global_names: globals.iter().map(|global: &Global| global.name.clone()).collect(),
-        lines: text.split('\0').next().unwrap_or_default().lines().map(str::to_owned).collect(),
+        global_names: globals
+            .iter()
+            .map(|global: &Global| global.name.clone())
+            .collect(),
+        lines: text
+            .split('\0')
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect(),
     };
     for (number, function) in functions.iter().enumerate() {
         let signature = names.signatures.get(number).cloned().unwrap_or_default();
@@ -266,7 +307,11 @@ fn build(text: &str, tree: Tree) -> Result<Module, PtxError> {
     }
     let code = Arc::new(code);
     let mut kernels = BTreeMap::new();
-    for (number, function) in functions.iter().enumerate().filter(|(_, function)| function.is_entry) {
+    for (number, function) in functions
+        .iter()
+        .enumerate()
+        .filter(|(_, function)| function.is_entry)
+    {
         let kernel = kernel(&code, &names, number, function)?;
         kernels.insert(function.name.clone(), kernel);
     }
@@ -287,10 +332,13 @@ fn kernel(
     let reaches = reaches(code, number);
     let (shared_offsets, static_shared_bytes) = shared_layout(code, names, &reaches);
     if static_shared_bytes > MOST_STATIC_SHARED_BYTES {
-        return Err(PtxError::syntax(function.line, format!(
-            "Entry function '{}' uses too much shared data ({static_shared_bytes:#x} bytes, 0xc000 max)",
-            function.name
-        )));
+        return Err(PtxError::syntax(
+            function.line,
+            format!(
+                "Entry function '{}' uses too much shared data ({static_shared_bytes:#x} bytes, 0xc000 max)",
+                function.name
+            ),
+        ));
     }
     let signature = names.signatures.get(number).cloned().unwrap_or_default();
     let parameters = function.parameters.iter().zip(&signature.parameters);
@@ -333,11 +381,19 @@ fn reaches(code: &Code, number: usize) -> BTreeSet<usize> {
 /// Offsets of the shared variables that the functions use, and where the last ends.
 fn shared_layout(code: &Code, names: &ModuleNames, reached: &BTreeSet<usize>) -> (Vec<u32>, u32) {
     let mut used = BTreeSet::new();
-    for function in reached.iter().filter_map(|number| code.functions.get(*number)) {
-        used.extend(function.constants.iter().filter_map(|(_, constant)| match constant {
-            Constant::Shared(number, _) => Some(*number),
-            _ => None,
-        }));
+    for function in reached
+        .iter()
+        .filter_map(|number| code.functions.get(*number))
+    {
+        used.extend(
+            function
+                .constants
+                .iter()
+                .filter_map(|(_, constant)| match constant {
+                    Constant::Shared(number, _) => Some(*number),
+                    _ => None,
+                }),
+        );
     }
     for (number, variable) in names.shared.iter().enumerate() {
         if variable.owner.is_some_and(|owner| reached.contains(&owner)) {
@@ -347,7 +403,8 @@ fn shared_layout(code: &Code, names: &ModuleNames, reached: &BTreeSet<usize>) ->
     let mut offsets = vec![0; names.shared.len()];
     let mut end = 0_u32;
     for number in used {
-        let (Some(offset), Some(variable)) = (offsets.get_mut(number), names.shared.get(number)) else {
+        let (Some(offset), Some(variable)) = (offsets.get_mut(number), names.shared.get(number))
+        else {
             continue;
         };
         *offset = end.next_multiple_of(variable.align);
@@ -363,7 +420,10 @@ fn global(variable: &Variable, space: Space) -> Result<Global, PtxError> {
     for value in &variable.initial {
         let bits = match value {
             Initial::Number(number) => initial_bits(*number, width).ok_or_else(|| {
-                PtxError::syntax(variable.line, format!("`{}` has an initial value of another type", variable.name))
+                PtxError::syntax(
+                    variable.line,
+                    format!("`{}` has an initial value of another type", variable.name),
+                )
             })?,
             Initial::Symbol(name, addend) if width == 8 => {
                 relocations.push(Relocation {
@@ -374,14 +434,21 @@ fn global(variable: &Variable, space: Space) -> Result<Global, PtxError> {
                 0
             }
             Initial::Symbol(..) => {
-                return Err(PtxError::not_emulated(variable.line, "a part of an address as an initial value"));
+                return Err(PtxError::not_emulated(
+                    variable.line,
+                    "a part of an address as an initial value",
+                ));
             }
         };
         initial.extend(bits.to_le_bytes().iter().take(width));
     }
     Ok(Global {
         name: variable.name.clone(),
-        space: if space == Space::Const { GlobalSpace::Constant } else { GlobalSpace::Global },
+        space: if space == Space::Const {
+            GlobalSpace::Constant
+        } else {
+            GlobalSpace::Global
+        },
         bytes: variable.bytes,
         align: variable.align,
         initial,

@@ -78,7 +78,10 @@ impl<'a> Parser<'a> {
             Token::Mark(mark) => mark.to_string(),
             Token::End => "end of file".to_owned(),
         };
-        PtxError::syntax(self.line(), format!("Parsing error near '{near}': syntax error"))
+        PtxError::syntax(
+            self.line(),
+            format!("Parsing error near '{near}': syntax error"),
+        )
     }
 
     pub(crate) fn take(&mut self, mark: char) -> bool {
@@ -290,7 +293,10 @@ impl<'a> Parser<'a> {
         let size = element.bytes() * vector;
         let align = align.unwrap_or(size);
         if !align.is_power_of_two() || align > 4096 {
-            return Err(PtxError::syntax(line, format!("`{name}` has an alignment of {align}, which is no power of two")));
+            return Err(PtxError::syntax(
+                line,
+                format!("`{name}` has an alignment of {align}, which is no power of two"),
+            ));
         }
         let mut bytes = u64::from(size);
         while self.take('[') {
@@ -369,7 +375,10 @@ impl<'a> Parser<'a> {
         }
         let room = variable.bytes / u64::from(variable.element.bytes());
         if variable.initial.len() as u64 > room {
-            return Err(PtxError::syntax(variable.line, format!("`{}` has more initial values than elements", variable.name)));
+            return Err(PtxError::syntax(
+                variable.line,
+                format!("`{}` has more initial values than elements", variable.name),
+            ));
         }
         Ok(())
     }
@@ -386,7 +395,11 @@ impl<'a> Parser<'a> {
                 return Ok(sum);
             };
             let value = self.integer()? as i64;
-            sum = sum.wrapping_add(if negative { value.wrapping_neg() } else { value });
+            sum = sum.wrapping_add(if negative {
+                value.wrapping_neg()
+            } else {
+                value
+            });
         }
     }
 

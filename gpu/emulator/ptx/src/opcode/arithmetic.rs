@@ -45,7 +45,11 @@ pub(super) fn assemble(
         ("max", _) => integers!(ty, |x, y| x.max(y)),
         ("abs", _) if ty.is_signed() => integers!(ty, |x| if x < 1 { x.wrapping_neg() } else { x }),
         ("neg", _) if ty.is_signed() => integers!(ty, |x| x.wrapping_neg()),
-        ("sad", _) => integers!(ty, |x, y, z| z.wrapping_add(if x < y { y.wrapping_sub(x) } else { x.wrapping_sub(y) })),
+        ("sad", _) => integers!(ty, |x, y, z| z.wrapping_add(if x < y {
+            y.wrapping_sub(x)
+        } else {
+            x.wrapping_sub(y)
+        })),
         _ => None,
     };
     let f = f.ok_or_else(|| mods.not_emulated())?;
@@ -86,17 +90,29 @@ fn multiply(
     let f: Option<RowFn> = match half {
         _ if name.ends_with("24") => match (ty, half) {
             // The upper bytes are not looked at; what is computed is a product of 24 bits.
-            (Type::U32, Half::Low) => Some(lanes!(u32: |x, y, z| (x & 0xff_ffff).wrapping_mul(y & 0xff_ffff).wrapping_add(z))),
-            (Type::S32, Half::Low) => Some(lanes!(i32: |x, y, z| (x << 8 >> 8).wrapping_mul(y << 8 >> 8).wrapping_add(z))),
+            (Type::U32, Half::Low) => Some(
+                lanes!(u32: |x, y, z| (x & 0xff_ffff).wrapping_mul(y & 0xff_ffff).wrapping_add(z)),
+            ),
+            (Type::S32, Half::Low) => {
+                Some(lanes!(i32: |x, y, z| (x << 8 >> 8).wrapping_mul(y << 8 >> 8).wrapping_add(z)))
+            }
             _ => None,
         },
         Half::Low => integers!(ty, |x, y, z| x.wrapping_mul(y).wrapping_add(z)),
         Half::High => high(ty),
         Half::Wide => match ty {
-            Type::U16 => Some(lanes!(u32, u16: |x, y: u16, z: u32, _imm| (u32::from(x) * u32::from(y)).wrapping_add(z))),
-            Type::S16 => Some(lanes!(i32, i16: |x, y: i16, z: i32, _imm| (i32::from(x) * i32::from(y)).wrapping_add(z))),
-            Type::U32 => Some(lanes!(u64, u32: |x, y: u32, z: u64, _imm| (u64::from(x) * u64::from(y)).wrapping_add(z))),
-            Type::S32 => Some(lanes!(i64, i32: |x, y: i32, z: i64, _imm| (i64::from(x) * i64::from(y)).wrapping_add(z))),
+            Type::U16 => Some(
+                lanes!(u32, u16: |x, y: u16, z: u32, _imm| (u32::from(x) * u32::from(y)).wrapping_add(z)),
+            ),
+            Type::S16 => Some(
+                lanes!(i32, i16: |x, y: i16, z: i32, _imm| (i32::from(x) * i32::from(y)).wrapping_add(z)),
+            ),
+            Type::U32 => Some(
+                lanes!(u64, u32: |x, y: u32, z: u64, _imm| (u64::from(x) * u64::from(y)).wrapping_add(z)),
+            ),
+            Type::S32 => Some(
+                lanes!(i64, i32: |x, y: i32, z: i64, _imm| (i64::from(x) * i64::from(y)).wrapping_add(z)),
+            ),
             _ => None,
         },
     };
@@ -109,12 +125,24 @@ fn multiply(
 
 fn high(ty: Type) -> Option<RowFn> {
     Some(match ty {
-        Type::U16 => lanes!(u16: |x, y, z| ((u32::from(x) * u32::from(y) >> 16) as u16).wrapping_add(z)),
-        Type::S16 => lanes!(i16: |x, y, z| ((i32::from(x) * i32::from(y) >> 16) as i16).wrapping_add(z)),
-        Type::U32 => lanes!(u32: |x, y, z| ((u64::from(x) * u64::from(y) >> 32) as u32).wrapping_add(z)),
-        Type::S32 => lanes!(i32: |x, y, z| ((i64::from(x) * i64::from(y) >> 32) as i32).wrapping_add(z)),
-        Type::U64 => lanes!(u64: |x, y, z| ((u128::from(x) * u128::from(y) >> 64) as u64).wrapping_add(z)),
-        Type::S64 => lanes!(i64: |x, y, z| ((i128::from(x) * i128::from(y) >> 64) as i64).wrapping_add(z)),
+        Type::U16 => {
+            lanes!(u16: |x, y, z| (((u32::from(x) * u32::from(y)) >> 16) as u16).wrapping_add(z))
+        }
+        Type::S16 => {
+            lanes!(i16: |x, y, z| (((i32::from(x) * i32::from(y)) >> 16) as i16).wrapping_add(z))
+        }
+        Type::U32 => {
+            lanes!(u32: |x, y, z| (((u64::from(x) * u64::from(y)) >> 32) as u32).wrapping_add(z))
+        }
+        Type::S32 => {
+            lanes!(i32: |x, y, z| (((i64::from(x) * i64::from(y)) >> 32) as i32).wrapping_add(z))
+        }
+        Type::U64 => {
+            lanes!(u64: |x, y, z| (((u128::from(x) * u128::from(y)) >> 64) as u64).wrapping_add(z))
+        }
+        Type::S64 => {
+            lanes!(i64: |x, y, z| (((i128::from(x) * i128::from(y)) >> 64) as i64).wrapping_add(z))
+        }
         _ => return None,
     })
 }
@@ -170,35 +198,46 @@ fn carry(
     let half = mods.one_of(&[("lo", Half::Low), ("hi", Half::High)]);
     mods.done()?;
     let wide = ty.bytes() == 8;
-    let f = match (name, half, wide) {
-        ("add" | "addc", None, false) => carry!(u32: |x, y, _z, c| {
-            let (sum, first) = x.overflowing_add(y);
-            let (sum, second) = sum.overflowing_add(c);
-            (sum, first || second)
-        }),
-        ("add" | "addc", None, true) => carry!(u64: |x, y, _z, c| {
-            let (sum, first) = x.overflowing_add(y);
-            let (sum, second) = sum.overflowing_add(c);
-            (sum, first || second)
-        }),
-        ("sub" | "subc", None, false) => carry!(u32: |x, y, _z, c| {
-            let (rest, first) = x.overflowing_sub(y);
-            let (rest, second) = rest.overflowing_sub(c);
-            (rest, first || second)
-        }),
-        ("sub" | "subc", None, true) => carry!(u64: |x, y, _z, c| {
-            let (rest, first) = x.overflowing_sub(y);
-            let (rest, second) = rest.overflowing_sub(c);
-            (rest, first || second)
-        }),
-        ("mad" | "madc", Some(Half::Low), false) => add_carry!(u32, |x, y| x.wrapping_mul(y)),
-        ("mad" | "madc", Some(Half::Low), true) => add_carry!(u64, |x, y| x.wrapping_mul(y)),
-        ("mad" | "madc", Some(Half::High), false) if ty.is_signed() => add_carry!(u32, |x, y| (i64::from(x as i32) * i64::from(y as i32) >> 32) as u32),
-        ("mad" | "madc", Some(Half::High), true) if ty.is_signed() => add_carry!(u64, |x, y| (i128::from(x as i64) * i128::from(y as i64) >> 64) as u64),
-        ("mad" | "madc", Some(Half::High), false) => add_carry!(u32, |x, y| (u64::from(x) * u64::from(y) >> 32) as u32),
-        ("mad" | "madc", Some(Half::High), true) => add_carry!(u64, |x, y| (u128::from(x) * u128::from(y) >> 64) as u64),
-        _ => return Err(mods.not_emulated()),
-    };
+    let f =
+        match (name, half, wide) {
+            ("add" | "addc", None, false) => carry!(u32: |x, y, _z, c| {
+                let (sum, first) = x.overflowing_add(y);
+                let (sum, second) = sum.overflowing_add(c);
+                (sum, first || second)
+            }),
+            ("add" | "addc", None, true) => carry!(u64: |x, y, _z, c| {
+                let (sum, first) = x.overflowing_add(y);
+                let (sum, second) = sum.overflowing_add(c);
+                (sum, first || second)
+            }),
+            ("sub" | "subc", None, false) => carry!(u32: |x, y, _z, c| {
+                let (rest, first) = x.overflowing_sub(y);
+                let (rest, second) = rest.overflowing_sub(c);
+                (rest, first || second)
+            }),
+            ("sub" | "subc", None, true) => carry!(u64: |x, y, _z, c| {
+                let (rest, first) = x.overflowing_sub(y);
+                let (rest, second) = rest.overflowing_sub(c);
+                (rest, first || second)
+            }),
+            ("mad" | "madc", Some(Half::Low), false) => add_carry!(u32, |x, y| x.wrapping_mul(y)),
+            ("mad" | "madc", Some(Half::Low), true) => add_carry!(u64, |x, y| x.wrapping_mul(y)),
+            ("mad" | "madc", Some(Half::High), false) if ty.is_signed() => add_carry!(
+                u32,
+                |x, y| ((i64::from(x as i32) * i64::from(y as i32)) >> 32) as u32
+            ),
+            ("mad" | "madc", Some(Half::High), true) if ty.is_signed() => add_carry!(
+                u64,
+                |x, y| ((i128::from(x as i64) * i128::from(y as i64)) >> 64) as u64
+            ),
+            ("mad" | "madc", Some(Half::High), false) => {
+                add_carry!(u32, |x, y| ((u64::from(x) * u64::from(y)) >> 32) as u32)
+            }
+            ("mad" | "madc", Some(Half::High), true) => {
+                add_carry!(u64, |x, y| ((u128::from(x) * u128::from(y)) >> 64) as u64)
+            }
+            _ => return Err(mods.not_emulated()),
+        };
     if ty.bytes() < 4 {
         return Err(mods.not_emulated());
     }
@@ -213,5 +252,11 @@ fn carry(
         s[1] = a.src(y, ty)?;
         a.dst(d, ty)?
     };
-    Ok(Op::Carry { f, d, s, reads, writes })
+    Ok(Op::Carry {
+        f,
+        d,
+        s,
+        reads,
+        writes,
+    })
 }

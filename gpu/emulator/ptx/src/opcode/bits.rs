@@ -58,8 +58,16 @@ fn predicates(a: &Assembler<'_>, instruction: &Instruction, name: &str) -> Resul
     if name == "not" {
         let [d, x] = operands(a, instruction)?;
         let x = a.pred_use(x)?;
-        let x = PredUse { negated: !x.negated, ..x };
-        return Ok(Op::Logic { op: Logic::And, d: named_pred(a, d)?, a: x, b: x });
+        let x = PredUse {
+            negated: !x.negated,
+            ..x
+        };
+        return Ok(Op::Logic {
+            op: Logic::And,
+            d: named_pred(a, d)?,
+            a: x,
+            b: x,
+        });
     }
     let [d, x, y] = operands(a, instruction)?;
     let op = match name {
@@ -68,7 +76,12 @@ fn predicates(a: &Assembler<'_>, instruction: &Instruction, name: &str) -> Resul
         "xor" => Logic::Xor,
         _ => return Err(a.mismatch()),
     };
-    Ok(Op::Logic { op, d: named_pred(a, d)?, a: a.pred_use(x)?, b: a.pred_use(y)? })
+    Ok(Op::Logic {
+        op,
+        d: named_pred(a, d)?,
+        a: a.pred_use(x)?,
+        b: a.pred_use(y)?,
+    })
 }
 
 pub(super) fn named_pred(a: &Assembler<'_>, operand: &Operand) -> Result<u16, PtxError> {
@@ -88,8 +101,12 @@ fn shift_right(ty: Type) -> Option<RowFn> {
         Type::S16 => lanes!(i16, i16: |x, n: u32, _c: u32, _imm| x >> n.min(15)),
         Type::S32 => lanes!(i32, i32: |x, n: u32, _c: u32, _imm| x >> n.min(31)),
         Type::S64 => lanes!(i64, i64: |x, n: u32, _c: u32, _imm| x >> n.min(63)),
-        Type::U16 | Type::B16 => lanes!(u16, u16: |x, n: u32, _c: u32, _imm| if n < 16 { x >> n } else { 0 }),
-        Type::U32 | Type::B32 => lanes!(u32, u32: |x, n: u32, _c: u32, _imm| if n < 32 { x >> n } else { 0 }),
+        Type::U16 | Type::B16 => {
+            lanes!(u16, u16: |x, n: u32, _c: u32, _imm| if n < 16 { x >> n } else { 0 })
+        }
+        Type::U32 | Type::B32 => {
+            lanes!(u32, u32: |x, n: u32, _c: u32, _imm| if n < 32 { x >> n } else { 0 })
+        }
         _ => lanes!(u64, u64: |x, n: u32, _c: u32, _imm| if n < 64 { x >> n } else { 0 }),
     })
 }
@@ -122,12 +139,24 @@ fn bfind(ty: Type, shift_amount: bool) -> Option<RowFn> {
     Some(match (ty, shift_amount) {
         (Type::U32, false) => lanes!(u32: |x| found(x.leading_zeros(), 32, false)),
         (Type::U32, true) => lanes!(u32: |x| found(x.leading_zeros(), 32, true)),
-        (Type::S32, false) => lanes!(u32: |x| found((x ^ ((x as i32) >> 31) as u32).leading_zeros(), 32, false)),
-        (Type::S32, true) => lanes!(u32: |x| found((x ^ ((x as i32) >> 31) as u32).leading_zeros(), 32, true)),
-        (Type::U64, false) => lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found(x.leading_zeros(), 64, false)),
-        (Type::U64, true) => lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found(x.leading_zeros(), 64, true)),
-        (Type::S64, false) => lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found((x ^ ((x as i64) >> 63) as u64).leading_zeros(), 64, false)),
-        (Type::S64, true) => lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found((x ^ ((x as i64) >> 63) as u64).leading_zeros(), 64, true)),
+        (Type::S32, false) => {
+            lanes!(u32: |x| found((x ^ ((x as i32) >> 31) as u32).leading_zeros(), 32, false))
+        }
+        (Type::S32, true) => {
+            lanes!(u32: |x| found((x ^ ((x as i32) >> 31) as u32).leading_zeros(), 32, true))
+        }
+        (Type::U64, false) => {
+            lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found(x.leading_zeros(), 64, false))
+        }
+        (Type::U64, true) => {
+            lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found(x.leading_zeros(), 64, true))
+        }
+        (Type::S64, false) => {
+            lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found((x ^ ((x as i64) >> 63) as u64).leading_zeros(), 64, false))
+        }
+        (Type::S64, true) => {
+            lanes!(u32, u64: |x, _b: u32, _c: u32, _imm| found((x ^ ((x as i64) >> 63) as u64).leading_zeros(), 64, true))
+        }
         _ => return None,
     })
 }
@@ -153,14 +182,18 @@ fn extract_bits(x: u64, pos: u32, len: u32, width: u32, signed: bool) -> u64 {
         return field;
     }
     // Ones from the sign on: within the field it stands at `last - pos`, or the whole field lies beyond.
-    let kept = if pos > last { 0 } else { last - pos };
+    let kept = last.saturating_sub(pos);
     field | u64::MAX.checked_shl(kept).unwrap_or(0)
 }
 
 fn extract(ty: Type) -> Option<RowFn> {
     Some(match ty {
-        Type::U32 => lanes!(u32, u32: |x, p: u32, n: u32, _imm| extract_bits(x.into(), p, n, 32, false) as u32),
-        Type::S32 => lanes!(u32, u32: |x, p: u32, n: u32, _imm| extract_bits(x.into(), p, n, 32, true) as u32),
+        Type::U32 => {
+            lanes!(u32, u32: |x, p: u32, n: u32, _imm| extract_bits(x.into(), p, n, 32, false) as u32)
+        }
+        Type::S32 => {
+            lanes!(u32, u32: |x, p: u32, n: u32, _imm| extract_bits(x.into(), p, n, 32, true) as u32)
+        }
         Type::U64 => lanes!(u64, u64: |x, p: u32, n: u32, _imm| extract_bits(x, p, n, 64, false)),
         Type::S64 => lanes!(u64, u64: |x, p: u32, n: u32, _imm| extract_bits(x, p, n, 64, true)),
         _ => return None,
@@ -175,17 +208,27 @@ fn insert(
     mods: &Mods<'_>,
 ) -> Result<Op, PtxError> {
     let [d, x, y, pos, len] = operands(a, instruction)?;
-    let (Operand::Number(Number::Integer(pos)), Operand::Number(Number::Integer(len))) = (pos, len) else {
+    let (Operand::Number(Number::Integer(pos)), Operand::Number(Number::Integer(len))) = (pos, len)
+    else {
         return insert_by_registers(a, instruction, ty, mods);
     };
     let imm = (pos & 255) | (len & 255) << 8;
     let f: RowFn = match ty {
-        Type::B32 => lanes!(u32, u32: |x, y: u32, _c: u32, imm| insert_bits(x.into(), y.into(), imm as u32 & 255, imm as u32 >> 8, 32) as u32),
-        Type::B64 => lanes!(u64, u64: |x, y: u64, _c: u32, imm| insert_bits(x, y, imm as u32 & 255, imm as u32 >> 8, 64)),
+        Type::B32 => {
+            lanes!(u32, u32: |x, y: u32, _c: u32, imm| insert_bits(x.into(), y.into(), imm as u32 & 255, imm as u32 >> 8, 32) as u32)
+        }
+        Type::B64 => {
+            lanes!(u64, u64: |x, y: u64, _c: u32, imm| insert_bits(x, y, imm as u32 & 255, imm as u32 >> 8, 64))
+        }
         _ => return Err(mods.not_emulated()),
     };
     let s = [a.src(x, ty)?, a.src(y, ty)?, 0];
-    Ok(Op::Row { f, d: a.dst(d, ty)?, s, imm })
+    Ok(Op::Row {
+        f,
+        d: a.dst(d, ty)?,
+        s,
+        imm,
+    })
 }
 
 fn insert_by_registers(
@@ -195,17 +238,32 @@ fn insert_by_registers(
     mods: &Mods<'_>,
 ) -> Result<Op, PtxError> {
     let [d, x, y, pos, len] = operands(a, instruction)?;
-    let join: RowFn = lanes!(u64, u32: |p, n: u32, _c: u32, _imm| u64::from(p & 255) | u64::from(n & 255) << 8);
+    let join: RowFn =
+        lanes!(u64, u32: |p, n: u32, _c: u32, _imm| u64::from(p & 255) | u64::from(n & 255) << 8);
     let packed = a.scratch()?;
     let s = [a.src(pos, Type::U32)?, a.src(len, Type::U32)?, 0];
-    a.emit_before(Op::Row { f: join, d: packed, s, imm: 0 });
+    a.emit_before(Op::Row {
+        f: join,
+        d: packed,
+        s,
+        imm: 0,
+    });
     let f: RowFn = match ty {
-        Type::B32 => lanes!(u32, u32: |x, y: u32, at: u32, _imm| insert_bits(x.into(), y.into(), at & 255, at >> 8, 32) as u32),
-        Type::B64 => lanes!(u64, u64: |x, y: u64, at: u32, _imm| insert_bits(x, y, at & 255, at >> 8, 64)),
+        Type::B32 => {
+            lanes!(u32, u32: |x, y: u32, at: u32, _imm| insert_bits(x.into(), y.into(), at & 255, at >> 8, 32) as u32)
+        }
+        Type::B64 => {
+            lanes!(u64, u64: |x, y: u64, at: u32, _imm| insert_bits(x, y, at & 255, at >> 8, 64))
+        }
         _ => return Err(mods.not_emulated()),
     };
     let s = [a.src(x, ty)?, a.src(y, ty)?, packed];
-    Ok(Op::Row { f, d: a.dst(d, ty)?, s, imm: 0 })
+    Ok(Op::Row {
+        f,
+        d: a.dst(d, ty)?,
+        s,
+        imm: 0,
+    })
 }
 
 fn insert_bits(from: u64, into: u64, pos: u32, len: u32, width: u32) -> u64 {
@@ -223,8 +281,12 @@ fn funnel(
     mut mods: Mods<'_>,
 ) -> Result<Op, PtxError> {
     let ty = mods.ty()?;
-    let left = mods.one_of(&[("l", true), ("r", false)]).ok_or_else(|| mods.not_emulated())?;
-    let clamp = mods.one_of(&[("clamp", true), ("wrap", false)]).ok_or_else(|| mods.not_emulated())?;
+    let left = mods
+        .one_of(&[("l", true), ("r", false)])
+        .ok_or_else(|| mods.not_emulated())?;
+    let clamp = mods
+        .one_of(&[("clamp", true), ("wrap", false)])
+        .ok_or_else(|| mods.not_emulated())?;
     mods.done()?;
     if ty != Type::B32 {
         return Err(mods.not_emulated());
@@ -272,7 +334,12 @@ fn lop3(
         result
     });
     let s = [a.src(x, ty)?, a.src(y, ty)?, a.src(z, ty)?];
-    Ok(Op::Row { f, d: a.dst(d, ty)?, s, imm })
+    Ok(Op::Row {
+        f,
+        d: a.dst(d, ty)?,
+        s,
+        imm,
+    })
 }
 
 fn permute(
@@ -289,12 +356,24 @@ fn permute(
     }
     let f: RowFn = match mode {
         None => lanes!(u32: |x, y, z| pick(x, y, z & 0xffff)),
-        Some(0) => lanes!(u32: |x, y, z| pick(x, y, [0x3210, 0x4321, 0x5432, 0x6543][z as usize & 3])),
-        Some(1) => lanes!(u32: |x, y, z| pick(x, y, [0x5670, 0x6701, 0x7012, 0x0123][z as usize & 3])),
-        Some(2) => lanes!(u32: |x, y, z| pick(x, y, [0x0000, 0x1111, 0x2222, 0x3333][z as usize & 3])),
-        Some(3) => lanes!(u32: |x, y, z| pick(x, y, [0x3210, 0x3211, 0x3222, 0x3333][z as usize & 3])),
-        Some(4) => lanes!(u32: |x, y, z| pick(x, y, [0x0000, 0x1110, 0x2210, 0x3210][z as usize & 3])),
-        Some(_) => lanes!(u32: |x, y, z| pick(x, y, [0x1010, 0x3232, 0x1010, 0x3232][z as usize & 3])),
+        Some(0) => {
+            lanes!(u32: |x, y, z| pick(x, y, [0x3210, 0x4321, 0x5432, 0x6543][z as usize & 3]))
+        }
+        Some(1) => {
+            lanes!(u32: |x, y, z| pick(x, y, [0x5670, 0x6701, 0x7012, 0x0123][z as usize & 3]))
+        }
+        Some(2) => {
+            lanes!(u32: |x, y, z| pick(x, y, [0x0000, 0x1111, 0x2222, 0x3333][z as usize & 3]))
+        }
+        Some(3) => {
+            lanes!(u32: |x, y, z| pick(x, y, [0x3210, 0x3211, 0x3222, 0x3333][z as usize & 3]))
+        }
+        Some(4) => {
+            lanes!(u32: |x, y, z| pick(x, y, [0x0000, 0x1110, 0x2210, 0x3210][z as usize & 3]))
+        }
+        Some(_) => {
+            lanes!(u32: |x, y, z| pick(x, y, [0x1010, 0x3232, 0x1010, 0x3232][z as usize & 3]))
+        }
     };
     row(a, instruction, f, ty, &[ty, ty, Type::B32], 0)
 }

@@ -26,7 +26,13 @@ pub(super) fn assemble(
                 Operand::Pair(p, q) => (a.pred_or_sink(p)?, a.pred_or_sink(q)?),
                 p => (a.pred_or_sink(p)?, None),
             };
-            Ok(Op::Compare { f, s, combine, p, q })
+            Ok(Op::Compare {
+                f,
+                s,
+                combine,
+                p,
+                q,
+            })
         }
         "set" => {
             let (comparison, logic) = (comparison(&mut mods)?, logic(&mut mods));
@@ -39,7 +45,13 @@ pub(super) fn assemble(
                 _ => return Err(mods.not_emulated()),
             };
             let (d, s, combine) = sources(a, instruction, ty, logic)?;
-            Ok(Op::Set { f, s, combine, d: a.dst(d, to)?, yes })
+            Ok(Op::Set {
+                f,
+                s,
+                combine,
+                d: a.dst(d, to)?,
+                yes,
+            })
         }
         _ => Err(mods.not_emulated()),
     }
@@ -154,23 +166,33 @@ macro_rules! ordered {
 macro_rules! partly_ordered {
     ($t:ty, $through:expr, $comparison:expr) => {{
         macro_rules! of {
-            ($x:ident, $y:ident, $e:expr) => {
-                Some(mask_of!($t: |x, y| { let ($x, $y) = ($through(x), $through(y)); $e }))
-            };
-        }
+                    ($x:ident, $y:ident, $e:expr) => {
+                        Some(mask_of!($t: |x, y| { let ($x, $y) = ($through(x), $through(y)); $e }))
+                    };
+                }
         match $comparison {
             Comparison::Equal => of!(x, y, x == y),
-            Comparison::NotEqual => of!(x, y, x < y || x > y),
+            Comparison::NotEqual => of!(x, y, x.partial_cmp(&y).is_some_and(|order| order.is_ne())),
             Comparison::Less => of!(x, y, x < y),
             Comparison::LessOrEqual => of!(x, y, x <= y),
             Comparison::Greater => of!(x, y, x > y),
             Comparison::GreaterOrEqual => of!(x, y, x >= y),
-            Comparison::OrUnordered(0) => of!(x, y, !(x < y || x > y)),
+            Comparison::OrUnordered(0) => {
+                of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_eq()))
+            }
             Comparison::OrUnordered(1) => of!(x, y, x != y),
-            Comparison::OrUnordered(2) => of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_lt())),
-            Comparison::OrUnordered(3) => of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_le())),
-            Comparison::OrUnordered(4) => of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_gt())),
-            Comparison::OrUnordered(_) => of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_ge())),
+            Comparison::OrUnordered(2) => {
+                of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_lt()))
+            }
+            Comparison::OrUnordered(3) => {
+                of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_le()))
+            }
+            Comparison::OrUnordered(4) => {
+                of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_gt()))
+            }
+            Comparison::OrUnordered(_) => {
+                of!(x, y, x.partial_cmp(&y).is_none_or(|order| order.is_ge()))
+            }
             Comparison::Numbers => of!(x, y, !x.is_nan() && !y.is_nan()),
             Comparison::NotANumber => of!(x, y, x.is_nan() || y.is_nan()),
         }
@@ -188,7 +210,11 @@ fn mask(comparison: Comparison, ty: Type, flushes: bool) -> Option<MaskFn> {
         Type::S32 => ordered!(i32, comparison),
         Type::S64 => ordered!(i64, comparison),
         Type::F32 if flushes => {
-            partly_ordered!(f32, |x| super::float::flush(x, super::float::FLUSH), comparison)
+            partly_ordered!(
+                f32,
+                |x| super::float::flush(x, super::float::FLUSH),
+                comparison
+            )
         }
         Type::F32 => partly_ordered!(f32, |x: f32| x, comparison),
         Type::F64 => partly_ordered!(f64, |x: f64| x, comparison),

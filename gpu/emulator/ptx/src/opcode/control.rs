@@ -33,7 +33,10 @@ pub(super) fn assemble(
             let index = a.src(index, Type::U32)?;
             let targets = a.targets(list)?;
             a.fix_later(targets);
-            Op::BranchIndexed { index, to: Box::new([]) }
+            Op::BranchIndexed {
+                index,
+                to: Box::new([]),
+            }
         }
         "call" => call(a, instruction)?,
         "ret" => Op::Return,
@@ -57,9 +60,11 @@ fn call(a: &mut Assembler<'_>, instruction: &Instruction) -> Result<Op, PtxError
         [Operand::Name(name, 0)] => (none, name, none),
         [Operand::Name(name, 0), Operand::List(arguments)] => (none, name, arguments.as_slice()),
         [Operand::List(results), Operand::Name(name, 0)] => (results.as_slice(), name, none),
-        [Operand::List(results), Operand::Name(name, 0), Operand::List(arguments)] => {
-            (results.as_slice(), name, arguments.as_slice())
-        }
+        [
+            Operand::List(results),
+            Operand::Name(name, 0),
+            Operand::List(arguments),
+        ] => (results.as_slice(), name, arguments.as_slice()),
         _ => return Err(PtxError::not_emulated(a.line, "a call through a register")),
     };
     let function = match a.names.symbols.get(name) {
@@ -72,10 +77,21 @@ fn call(a: &mut Assembler<'_>, instruction: &Instruction) -> Result<Op, PtxError
             return Err(a.error(format!("Unresolved extern function '{name}'")));
         }
         Some(_) => return Err(a.mismatch()),
-        None if name.starts_with('%') => return Err(PtxError::not_emulated(a.line, "a call through a register")),
-        None => return Err(a.error(format!("Call target not recognized: unknown symbol '{name}'"))),
+        None if name.starts_with('%') => {
+            return Err(PtxError::not_emulated(a.line, "a call through a register"));
+        }
+        None => {
+            return Err(a.error(format!(
+                "Call target not recognized: unknown symbol '{name}'"
+            )));
+        }
     };
-    let signature = a.names.signatures.get(function).cloned().unwrap_or_default();
+    let signature = a
+        .names
+        .signatures
+        .get(function)
+        .cloned()
+        .unwrap_or_default();
     Ok(Op::Call {
         function,
         arguments: passed(a, arguments, &signature.parameters)?,
@@ -97,7 +113,11 @@ fn passed(
         if given != *bytes {
             return Err(a.mismatch());
         }
-        all.push(Passed { caller, callee: *callee, bytes: *bytes });
+        all.push(Passed {
+            caller,
+            callee: *callee,
+            bytes: *bytes,
+        });
     }
     Ok(all.into())
 }

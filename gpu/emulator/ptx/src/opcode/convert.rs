@@ -39,7 +39,12 @@ fn move_value(
                 Operand::Number(Number::Integer(value)) => a.constant_predicate(*value != 0)?,
                 x => a.pred_use(x)?,
             };
-            Ok(Op::Logic { op: Logic::And, d: super::bits::named_pred(a, d)?, a: x, b: x })
+            Ok(Op::Logic {
+                op: Logic::And,
+                d: super::bits::named_pred(a, d)?,
+                a: x,
+                b: x,
+            })
         }
         (Operand::Vector(parts), x) => {
             let part = part_type(a, ty, parts.len())?;
@@ -47,9 +52,17 @@ fn move_value(
             let mut rows = Vec::new();
             for operand in parts {
                 let sink = *operand == Operand::Name("_".to_owned(), 0);
-                rows.push(if sink { None } else { Some(a.dst(operand, part)?) });
+                rows.push(if sink {
+                    None
+                } else {
+                    Some(a.dst(operand, part)?)
+                });
             }
-            Ok(Op::Unpack { parts: rows.into(), a: a_row, bits: part.bytes() * 8 })
+            Ok(Op::Unpack {
+                parts: rows.into(),
+                a: a_row,
+                bits: part.bytes() * 8,
+            })
         }
         (d, Operand::Vector(parts)) => {
             let part = part_type(a, ty, parts.len())?;
@@ -57,7 +70,11 @@ fn move_value(
             for operand in parts {
                 rows.push(a.src(operand, part)?);
             }
-            Ok(Op::Pack { d: a.dst(d, ty)?, parts: rows.into(), bits: part.bytes() * 8 })
+            Ok(Op::Pack {
+                d: a.dst(d, ty)?,
+                parts: rows.into(),
+                bits: part.bytes() * 8,
+            })
         }
         (d, Operand::Name(name, 0)) if special::clock(name).is_some() => {
             let Some((which, kind)) = special::clock(name) else {
@@ -66,11 +83,19 @@ fn move_value(
             if !ty.takes(kind) {
                 return Err(a.mismatch());
             }
-            Ok(Op::Clock { d: a.dst(d, ty)?, which })
+            Ok(Op::Clock {
+                d: a.dst(d, ty)?,
+                which,
+            })
         }
         (d, x) => {
             let s = [a.src(x, ty)?, 0, 0];
-            Ok(Op::Row { f: lanes!(u64: |x| x), d: a.dst(d, ty)?, s, imm: 0 })
+            Ok(Op::Row {
+                f: lanes!(u64: |x| x),
+                d: a.dst(d, ty)?,
+                s,
+                imm: 0,
+            })
         }
     }
 }
@@ -165,7 +190,9 @@ fn convert(
         ("rmi", 2),
         ("rpi", 3),
     ]);
-    let to_integral = ["rni", "rzi", "rmi", "rpi"].iter().any(|name| instruction.opcode.contains(&format!(".{name}")));
+    let to_integral = ["rni", "rzi", "rmi", "rpi"]
+        .iter()
+        .any(|name| instruction.opcode.contains(&format!(".{name}")));
     let flags = u64::from(mods.take("ftz")) * FLUSH;
     let saturates = mods.take("sat");
     let (to, from) = (mods.ty()?, mods.ty()?);
@@ -182,22 +209,35 @@ fn convert(
     let (f, imm) = match (to.is_float(), from.is_float()) {
         (false, false) => (between_integers(from), target.pack()),
         (false, true) => {
-            let rounding = rounding.filter(|_| to_integral).ok_or_else(|| mods.not_emulated())?;
-            (to_integer(from), target.pack() | rounding << 32 | flags << 40)
+            let rounding = rounding
+                .filter(|_| to_integral)
+                .ok_or_else(|| mods.not_emulated())?;
+            (
+                to_integer(from),
+                target.pack() | rounding << 32 | flags << 40,
+            )
         }
         (true, false) => {
-            let rounding = rounding.filter(|_| !to_integral).ok_or_else(|| mods.not_emulated())?;
+            let rounding = rounding
+                .filter(|_| !to_integral)
+                .ok_or_else(|| mods.not_emulated())?;
             let signed = from.is_signed();
-            (from_integers(to, from), rounding | u64::from(saturates) << 8 | u64::from(signed) << 9)
+            (
+                from_integers(to, from),
+                rounding | u64::from(saturates) << 8 | u64::from(signed) << 9,
+            )
         }
         (true, true) => {
             let wanted = from == Type::F64 && to == Type::F32;
             if wanted && rounding.is_none() || !wanted && rounding.is_some() && !to_integral {
                 return Err(mods.not_emulated());
             }
-            let flags = flags | u64::from(saturates) * super::float::SATURATE;
+            let flags = flags | (u64::from(saturates) * super::float::SATURATE);
             let whole = if to_integral { 4 } else { 0 };
-            (between_floats(to, from), flags | (rounding.unwrap_or(0) | whole) << 8)
+            (
+                between_floats(to, from),
+                flags | (rounding.unwrap_or(0) | whole) << 8,
+            )
         }
     };
     let f = f.ok_or_else(|| mods.not_emulated())?;
@@ -236,19 +276,27 @@ fn to_integer(from: Type) -> Option<RowFn> {
             return target.fit(nan);
         }
         // `as` saturates at 128 bits, and `saturate` at the target's.
-        target.fit(saturate(integral(x, imm >> 32) as i128, target.bits, target.signed))
+        target.fit(saturate(
+            integral(x, imm >> 32) as i128,
+            target.bits,
+            target.signed,
+        ))
     }
     Some(match from {
         // Of NaN comes 0; where 64 bits take part, the highest bit alone.
-        Type::F32 => |s| std::array::from_fn(|i| {
-            let nan = if s.imm & 255 == 64 { 1 << 63 } else { 0 };
-            lane(f64::from(flush(f32::of(s.a[i]), s.imm >> 40)), s.imm, nan)
-        }),
-        Type::F64 => |s| std::array::from_fn(|i| {
-            let bits = s.imm & 255;
-            let nan = if bits >= 32 { 1 << (bits - 1) } else { 0 };
-            lane(f64::of(s.a[i]), s.imm, nan)
-        }),
+        Type::F32 => |s| {
+            std::array::from_fn(|i| {
+                let nan = if s.imm & 255 == 64 { 1 << 63 } else { 0 };
+                lane(f64::from(flush(f32::of(s.a[i]), s.imm >> 40)), s.imm, nan)
+            })
+        },
+        Type::F64 => |s| {
+            std::array::from_fn(|i| {
+                let bits = s.imm & 255;
+                let nan = if bits >= 32 { 1 << (bits - 1) } else { 0 };
+                lane(f64::of(s.a[i]), s.imm, nan)
+            })
+        },
         _ => return None,
     })
 }
@@ -258,14 +306,22 @@ fn from_integers(to: Type, from: Type) -> Option<RowFn> {
     macro_rules! both {
         ($t:ty) => {
             match to {
-                Type::F32 => |s: &Sources| std::array::from_fn(|lane| {
-                    let value = i128::from(<$t as Lane>::of(s.a[lane]));
-                    finish(crate::rounding::integer_to_f32(value, s.imm & 3), s.imm >> 8 << 1 & 2).bits()
-                }),
-                _ => |s: &Sources| std::array::from_fn(|lane| {
-                    let value = i128::from(<$t as Lane>::of(s.a[lane]));
-                    crate::rounding::integer_to_f64(value, s.imm & 3).bits()
-                }),
+                Type::F32 => |s: &Sources| {
+                    std::array::from_fn(|lane| {
+                        let value = i128::from(<$t as Lane>::of(s.a[lane]));
+                        finish(
+                            crate::rounding::integer_to_f32(value, s.imm & 3),
+                            s.imm >> 8 << 1 & 2,
+                        )
+                        .bits()
+                    })
+                },
+                _ => |s: &Sources| {
+                    std::array::from_fn(|lane| {
+                        let value = i128::from(<$t as Lane>::of(s.a[lane]));
+                        crate::rounding::integer_to_f64(value, s.imm & 3).bits()
+                    })
+                },
             }
         };
     }
@@ -284,22 +340,36 @@ fn from_integers(to: Type, from: Type) -> Option<RowFn> {
 
 fn between_floats(to: Type, from: Type) -> Option<RowFn> {
     Some(match (to, from) {
-        (Type::F32, Type::F32) => |s| std::array::from_fn(|lane| {
-            let x = flush(f32::of(s.a[lane]), s.imm);
-            let x = if s.imm >> 10 & 1 == 1 { integral(f64::from(x), s.imm >> 8) as f32 } else { x };
-            finish(x, s.imm & 255).bits()
-        }),
-        (Type::F64, Type::F32) => |s| std::array::from_fn(|lane| {
-            f64::from(flush(f32::of(s.a[lane]), s.imm)).bits()
-        }),
-        (Type::F32, Type::F64) => |s| std::array::from_fn(|lane| {
-            let x = crate::rounding::f64_to_f32(f64::of(s.a[lane]), s.imm >> 8 & 3);
-            finish(x, s.imm & 255).bits()
-        }),
-        (Type::F64, Type::F64) => |s| std::array::from_fn(|lane| {
-            let x = f64::of(s.a[lane]);
-            if s.imm >> 10 & 1 == 1 { integral(x, s.imm >> 8).bits() } else { x.bits() }
-        }),
+        (Type::F32, Type::F32) => |s| {
+            std::array::from_fn(|lane| {
+                let x = flush(f32::of(s.a[lane]), s.imm);
+                let x = if s.imm >> 10 & 1 == 1 {
+                    integral(f64::from(x), s.imm >> 8) as f32
+                } else {
+                    x
+                };
+                finish(x, s.imm & 255).bits()
+            })
+        },
+        (Type::F64, Type::F32) => {
+            |s| std::array::from_fn(|lane| f64::from(flush(f32::of(s.a[lane]), s.imm)).bits())
+        }
+        (Type::F32, Type::F64) => |s| {
+            std::array::from_fn(|lane| {
+                let x = crate::rounding::f64_to_f32(f64::of(s.a[lane]), s.imm >> 8 & 3);
+                finish(x, s.imm & 255).bits()
+            })
+        },
+        (Type::F64, Type::F64) => |s| {
+            std::array::from_fn(|lane| {
+                let x = f64::of(s.a[lane]);
+                if s.imm >> 10 & 1 == 1 {
+                    integral(x, s.imm >> 8).bits()
+                } else {
+                    x.bits()
+                }
+            })
+        },
         _ => return None,
     })
 }
@@ -328,15 +398,26 @@ fn convert_address(
     ]);
     let ty = mods.ty()?;
     mods.done()?;
-    let base = space.and_then(space_base).ok_or_else(|| mods.not_emulated())?;
+    let base = space
+        .and_then(space_base)
+        .ok_or_else(|| mods.not_emulated())?;
     if ty != Type::U64 {
         return Err(mods.not_emulated());
     }
     let [d, x] = operands(a, instruction)?;
-    let added = if from_generic { base.wrapping_neg() } else { base };
+    let added = if from_generic {
+        base.wrapping_neg()
+    } else {
+        base
+    };
     let s = [a.src(x, ty)?, a.constant(Constant::Value(added))?, 0];
     // Null stays null in windows that do not begin at 0: of a generic null comes no address of shared memory.
-    Ok(Op::Row { f: lanes!(u64: |x, y| x.wrapping_add(y)), d: a.dst(d, ty)?, s, imm: 0 })
+    Ok(Op::Row {
+        f: lanes!(u64: |x, y| x.wrapping_add(y)),
+        d: a.dst(d, ty)?,
+        s,
+        imm: 0,
+    })
 }
 
 fn is_space(
@@ -353,7 +434,11 @@ fn is_space(
     let space = space.ok_or_else(|| mods.not_emulated())?;
     mods.done()?;
     let [p, x] = operands(a, instruction)?;
-    Ok(Op::IsSpace { p: super::bits::named_pred(a, p)?, a: a.src(x, Type::U64)?, space })
+    Ok(Op::IsSpace {
+        p: super::bits::named_pred(a, p)?,
+        a: a.src(x, Type::U64)?,
+        space,
+    })
 }
 
 /// A predicate that is read, for instructions that take a register or a number there.

@@ -78,20 +78,22 @@ pub(super) fn assemble(
     if ty == Type::F64 && flags & SATURATE != 0 {
         return Err(mods.not_emulated());
     }
-    let rounding = mods
-        .one_of(&[
-            ("rn", Rounding::Nearest),
-            ("rz", Rounding::Zero),
-            ("rm", Rounding::Down),
-            ("rp", Rounding::Up),
-        ]);
+    let rounding = mods.one_of(&[
+        ("rn", Rounding::Nearest),
+        ("rz", Rounding::Zero),
+        ("rm", Rounding::Down),
+        ("rp", Rounding::Up),
+    ]);
     let approximate = mods.take("approx") || mods.take("full");
     let (f, arity): (Option<RowFn>, usize) = match name {
         "neg" => (floats!(ty, |x| -x), 1),
         "abs" => (floats!(ty, |x| x.abs()), 1),
         "min" | "max" => (min_max(name, ty, flags, mods.take("NaN")), 2),
         "copysign" => (floats!(ty, |x, y| y.copysign(x)), 2),
-        _ if approximate => (approximated(name, ty, flags), if name == "div" { 2 } else { 1 }),
+        _ if approximate => (
+            approximated(name, ty, flags),
+            if name == "div" { 2 } else { 1 },
+        ),
         "add" | "sub" | "mul" | "mad" | "fma" | "div" | "sqrt" | "rcp" => {
             let arity = match name {
                 "mad" | "fma" => 3,
@@ -137,7 +139,11 @@ fn min_max(name: &str, ty: Type, flags: u64, keeps_nan: bool) -> Option<RowFn> {
             } else if $y.is_nan() {
                 $x
             } else if $x == $y {
-                if $x.is_sign_negative() == $less { $x } else { $y }
+                if $x.is_sign_negative() == $less {
+                    $x
+                } else {
+                    $y
+                }
             } else if ($x < $y) == $less {
                 $x
             } else {
@@ -148,8 +154,16 @@ fn min_max(name: &str, ty: Type, flags: u64, keeps_nan: bool) -> Option<RowFn> {
     match (name, keeps_nan) {
         ("min", false) => flagged!(ty, flags, |x, y| choose!(x, y, true)),
         ("max", false) => flagged!(ty, flags, |x, y| choose!(x, y, false)),
-        ("min", true) => flagged!(ty, flags, |x, y| if x.is_nan() || y.is_nan() { x + y } else { choose!(x, y, true) }),
-        _ => flagged!(ty, flags, |x, y| if x.is_nan() || y.is_nan() { x + y } else { choose!(x, y, false) }),
+        ("min", true) => flagged!(ty, flags, |x, y| if x.is_nan() || y.is_nan() {
+            x + y
+        } else {
+            choose!(x, y, true)
+        }),
+        _ => flagged!(ty, flags, |x, y| if x.is_nan() || y.is_nan() {
+            x + y
+        } else {
+            choose!(x, y, false)
+        }),
     }
 }
 
@@ -159,7 +173,11 @@ fn upper_half(x: f64) -> f64 {
 }
 
 fn flush_double(x: f64) -> f64 {
-    if x.is_subnormal() { 0_f64.copysign(x) } else { x }
+    if x.is_subnormal() {
+        0_f64.copysign(x)
+    } else {
+        x
+    }
 }
 
 fn approximated(name: &str, ty: Type, flags: u64) -> Option<RowFn> {

@@ -40,8 +40,23 @@ fn space(mods: &mut Mods<'_>) -> Space {
 /// What caches do is no matter here.
 fn drop_cache_hints(mods: &mut Mods<'_>) {
     for hint in [
-        "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first",
-        "L1::evict_last", "L1::no_allocate", "L2::64B", "L2::128B", "L2::256B", "unified",
+        "nc",
+        "ca",
+        "cg",
+        "cs",
+        "lu",
+        "cv",
+        "wb",
+        "wt",
+        "L1::evict_normal",
+        "L1::evict_unchanged",
+        "L1::evict_first",
+        "L1::evict_last",
+        "L1::no_allocate",
+        "L2::64B",
+        "L2::128B",
+        "L2::256B",
+        "unified",
     ] {
         mods.take(hint);
     }
@@ -111,7 +126,13 @@ fn load(
         }
         rows.push(Some(row));
     }
-    Ok(Op::Load { from, d: rows.into(), bytes: ty.bytes(), signed, strength })
+    Ok(Op::Load {
+        from,
+        d: rows.into(),
+        bytes: ty.bytes(),
+        signed,
+        strength,
+    })
 }
 
 fn store(
@@ -140,11 +161,18 @@ fn store(
     for part in parts(a, s, count)? {
         rows.push(a.wide_src(part, ty)?);
     }
-    Ok(Op::Store { to, s: rows.into(), bytes: ty.bytes(), strength })
+    Ok(Op::Store {
+        to,
+        s: rows.into(),
+        bytes: ty.bytes(),
+        strength,
+    })
 }
 
 fn fence(mut mods: Mods<'_>) -> Result<Op, PtxError> {
-    for modifier in ["cta", "gl", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release"] {
+    for modifier in [
+        "cta", "gl", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release",
+    ] {
         mods.take(modifier);
     }
     mods.done()?;
@@ -161,7 +189,12 @@ fn atomic(
     let space = space(&mut mods);
     mods.take("noftz");
     let operation = mods
-        .one_of(&["add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"].map(|name| (name, name)))
+        .one_of(
+            &[
+                "add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec",
+            ]
+            .map(|name| (name, name)),
+        )
         .ok_or_else(|| mods.not_emulated())?;
     let ty = mods.ty()?;
     mods.done()?;
@@ -179,7 +212,11 @@ fn atomic(
     };
     let d = if is_reduction { None } else { Some(next()?) };
     let (at, b) = (next()?, next()?);
-    let c = if operation == "cas" { Some(next()?) } else { None };
+    let c = if operation == "cas" {
+        Some(next()?)
+    } else {
+        None
+    };
     if !operands.is_empty() {
         return Err(a.mismatch());
     }
@@ -205,7 +242,11 @@ fn atomic(
 macro_rules! update_of {
     ($t:ty: |$old:ident, $b:ident, $c:ident| $e:expr) => {{
         let f: UpdateFn = |old, b, c| {
-            let ($old, $b, $c) = (<$t as Lane>::of(old), <$t as Lane>::of(b), <$t as Lane>::of(c));
+            let ($old, $b, $c) = (
+                <$t as Lane>::of(old),
+                <$t as Lane>::of(b),
+                <$t as Lane>::of(c),
+            );
             <$t as Lane>::bits($e)
         };
         Some(f)
@@ -248,8 +289,12 @@ fn update(operation: &str, ty: Type) -> Option<UpdateFn> {
         "exch" => untyped!(|_old, b, _c| b),
         "cas" if ty == Type::B16 => update_of!(u16: |old, b, c| if old == b { c } else { old }),
         "cas" => untyped!(|old, b, c| if old == b { c } else { old }),
-        "inc" if ty == Type::U32 => update_of!(u32: |old, b, _c| if old >= b { 0 } else { old + 1 }),
-        "dec" if ty == Type::U32 => update_of!(u32: |old, b, _c| if old == 0 || old > b { b } else { old - 1 }),
+        "inc" if ty == Type::U32 => {
+            update_of!(u32: |old, b, _c| if old >= b { 0 } else { old + 1 })
+        }
+        "dec" if ty == Type::U32 => {
+            update_of!(u32: |old, b, _c| if old == 0 || old > b { b } else { old - 1 })
+        }
         _ => None,
     }
 }

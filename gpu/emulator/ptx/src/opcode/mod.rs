@@ -60,8 +60,14 @@ impl<'a> Mods<'a> {
 
     /// The first type that is there.
     pub(crate) fn ty(&mut self) -> Result<Type, PtxError> {
-        let found = self.parts.iter().position(|part| Type::named(part).is_some());
-        match found.map(|index| self.parts.remove(index)).and_then(Type::named) {
+        let found = self
+            .parts
+            .iter()
+            .position(|part| Type::named(part).is_some());
+        match found
+            .map(|index| self.parts.remove(index))
+            .and_then(Type::named)
+        {
             Some(ty) => Ok(ty),
             None => Err(self.not_emulated()),
         }
@@ -82,8 +88,12 @@ pub(crate) fn operands<'a, const N: usize>(
     a: &Assembler<'_>,
     instruction: &'a Instruction,
 ) -> Result<&'a [Operand; N], PtxError> {
-    <&[Operand; N]>::try_from(instruction.operands.as_slice())
-        .map_err(|_| a.error(format!("Arguments mismatch for instruction '{}': it wants {N} of them", instruction.opcode)))
+    <&[Operand; N]>::try_from(instruction.operands.as_slice()).map_err(|_| {
+        a.error(format!(
+            "Arguments mismatch for instruction '{}': it wants {N} of them",
+            instruction.opcode
+        ))
+    })
 }
 
 /// An instruction of one result and up to three sources, all of one type.
@@ -122,9 +132,8 @@ pub(crate) fn assemble(
             arithmetic::assemble(a, instruction, name, mods)?
         }
         "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "popc" | "clz"
-        | "bfind" | "brev" | "bfe" | "bfi" | "lop3" | "prmt" | "fns" | "szext" | "bmsk" | "dp4a" | "dp2a" => {
-            bits::assemble(a, instruction, name, mods)?
-        }
+        | "bfind" | "brev" | "bfe" | "bfi" | "lop3" | "prmt" | "fns" | "szext" | "bmsk"
+        | "dp4a" | "dp2a" => bits::assemble(a, instruction, name, mods)?,
         "mov" | "cvt" | "cvta" | "isspacep" => convert::assemble(a, instruction, name, mods)?,
         "setp" | "set" | "selp" | "slct" => compare::assemble(a, instruction, name, mods)?,
         "ld" | "ldu" | "st" | "atom" | "red" | "membar" | "fence" | "prefetch" | "prefetchu" => {
@@ -152,11 +161,47 @@ pub(crate) fn assemble(
 fn is_known(name: &str) -> bool {
     matches!(
         name,
-        "alloca" | "applypriority" | "clusterlaunchcontrol" | "cp" | "createpolicy" | "discard"
-            | "getctarank" | "griddepcontrol" | "istypep" | "ldmatrix" | "mapa" | "mbarrier"
-            | "mma" | "movmatrix" | "multimem" | "setmaxnreg" | "stackrestore" | "stacksave"
-            | "stmatrix" | "suld" | "sured" | "sust" | "suq" | "tcgen05" | "tensormap" | "tex"
-            | "tld4" | "txq" | "vadd" | "vsub" | "vmin" | "vmax" | "vabsdiff" | "vshl" | "vshr"
-            | "vmad" | "vset" | "vadd2" | "vadd4" | "wgmma" | "wmma" | "st_async"
+        "alloca"
+            | "applypriority"
+            | "clusterlaunchcontrol"
+            | "cp"
+            | "createpolicy"
+            | "discard"
+            | "getctarank"
+            | "griddepcontrol"
+            | "istypep"
+            | "ldmatrix"
+            | "mapa"
+            | "mbarrier"
+            | "mma"
+            | "movmatrix"
+            | "multimem"
+            | "setmaxnreg"
+            | "stackrestore"
+            | "stacksave"
+            | "stmatrix"
+            | "suld"
+            | "sured"
+            | "sust"
+            | "suq"
+            | "tcgen05"
+            | "tensormap"
+            | "tex"
+            | "tld4"
+            | "txq"
+            | "vadd"
+            | "vsub"
+            | "vmin"
+            | "vmax"
+            | "vabsdiff"
+            | "vshl"
+            | "vshr"
+            | "vmad"
+            | "vset"
+            | "vadd2"
+            | "vadd4"
+            | "wgmma"
+            | "wmma"
+            | "st_async"
     )
 }

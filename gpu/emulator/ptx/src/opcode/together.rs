@@ -34,7 +34,10 @@ pub(super) fn assemble(
             _ => {
                 mods.done()?;
                 let [members] = operands(a, instruction)?;
-                Meeting { members: a.src(members, Type::B32)?, ..EMPTY }
+                Meeting {
+                    members: a.src(members, Type::B32)?,
+                    ..EMPTY
+                }
             }
         };
         return Ok(Op::Meet(Box::new(meeting)));
@@ -79,7 +82,11 @@ fn shuffle(
     Ok(Meeting {
         what: Together::Shuffle(how),
         members: a.src(members, Type::B32)?,
-        sources: [a.src(x, ty)?, a.src(lane, Type::B32)?, a.src(clamp, Type::B32)?],
+        sources: [
+            a.src(x, ty)?,
+            a.src(lane, Type::B32)?,
+            a.src(clamp, Type::B32)?,
+        ],
         d: Some(d),
         p,
         ..EMPTY
@@ -107,10 +114,20 @@ fn vote(
         x => a.pred_use(x)?,
     });
     match (what, ty) {
-        (Together::Ballot, Type::B32) => Ok(Meeting { what, members, vote, d: Some(a.dst(d, ty)?), ..EMPTY }),
-        (Together::Any | Together::All | Together::Uniform, Type::Pred) => {
-            Ok(Meeting { what, members, vote, p: Some(named_pred(a, d)?), ..EMPTY })
-        }
+        (Together::Ballot, Type::B32) => Ok(Meeting {
+            what,
+            members,
+            vote,
+            d: Some(a.dst(d, ty)?),
+            ..EMPTY
+        }),
+        (Together::Any | Together::All | Together::Uniform, Type::Pred) => Ok(Meeting {
+            what,
+            members,
+            vote,
+            p: Some(named_pred(a, d)?),
+            ..EMPTY
+        }),
         _ => Err(mods.not_emulated()),
     }
 }
@@ -120,7 +137,9 @@ fn matched(
     instruction: &Instruction,
     mut mods: Mods<'_>,
 ) -> Result<Meeting, PtxError> {
-    let all = mods.one_of(&[("any", false), ("all", true)]).ok_or_else(|| mods.not_emulated())?;
+    let all = mods
+        .one_of(&[("any", false), ("all", true)])
+        .ok_or_else(|| mods.not_emulated())?;
     let ty = mods.ty()?;
     mods.done()?;
     let wide = match ty {
@@ -134,7 +153,11 @@ fn matched(
         d => (a.dst(d, Type::B32)?, None),
     };
     Ok(Meeting {
-        what: if all { Together::MatchAll { wide } } else { Together::MatchAny { wide } },
+        what: if all {
+            Together::MatchAll { wide }
+        } else {
+            Together::MatchAny { wide }
+        },
         members: a.src(members, Type::B32)?,
         sources: [a.src(x, ty)?, 0, 0],
         d: Some(d),
@@ -180,7 +203,9 @@ fn barrier(
 ) -> Result<Op, PtxError> {
     mods.take("cta");
     let aligned = mods.take("aligned") || is_bar;
-    let kind = mods.one_of(&[("sync", 0), ("arrive", 1), ("red", 2)]).ok_or_else(|| mods.not_emulated())?;
+    let kind = mods
+        .one_of(&[("sync", 0), ("arrive", 1), ("red", 2)])
+        .ok_or_else(|| mods.not_emulated())?;
     let mut barrier = BarrierUse {
         kind: BarrierKind::Wait,
         aligned,

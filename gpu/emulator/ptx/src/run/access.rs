@@ -37,8 +37,12 @@ fn spot(space: Space, address: u64) -> Spot {
         Space::Shared => Spot::Shared(address),
         Space::Local => Spot::Local(address),
         Space::Param => Spot::Parameter(address),
-        Space::Generic if address.wrapping_sub(SHARED_BASE) < WINDOW_BYTES => Spot::Shared(address - SHARED_BASE),
-        Space::Generic if address.wrapping_sub(LOCAL_BASE) < WINDOW_BYTES => Spot::Local(address - LOCAL_BASE),
+        Space::Generic if address.wrapping_sub(SHARED_BASE) < WINDOW_BYTES => {
+            Spot::Shared(address - SHARED_BASE)
+        }
+        Space::Generic if address.wrapping_sub(LOCAL_BASE) < WINDOW_BYTES => {
+            Spot::Local(address - LOCAL_BASE)
+        }
         Space::Generic | Space::Global | Space::Const => Spot::Global(address),
     }
 }
@@ -83,7 +87,13 @@ impl Touched {
 }
 
 impl Warp {
-    fn place<'a>(&self, shared: &Shared, ins: &'a Ins, lane: usize, address: Option<u64>) -> Place<'a> {
+    fn place<'a>(
+        &self,
+        shared: &Shared,
+        ins: &'a Ins,
+        lane: usize,
+        address: Option<u64>,
+    ) -> Place<'a> {
         Place {
             ins: Some(ins),
             block: shared.place,
@@ -106,9 +116,11 @@ impl Warp {
             return Ok(());
         }
         let lane = lanes(mask & !defined).next().unwrap_or(0);
-        Err(grid.fault(FaultKind::Uninitialised, self.place(shared, ins, lane, None), format!(
-            "{what} comes from a register or memory that was never written"
-        )))
+        Err(grid.fault(
+            FaultKind::Uninitialised,
+            self.place(shared, ins, lane, None),
+            format!("{what} comes from a register or memory that was never written"),
+        ))
     }
 
     fn resolve(
@@ -119,7 +131,8 @@ impl Warp {
         lane: usize,
         length: u32,
     ) -> Result<Spot, Fault> {
-        let base = self.rows[access.group.frame.rows as usize + usize::from(access.address.base)][lane];
+        let base =
+            self.rows[access.group.frame.rows as usize + usize::from(access.address.base)][lane];
         let address = base.wrapping_add_signed(access.address.offset);
         // Addresses of 32 bits end there.
         let address = match access.address.space {
@@ -128,26 +141,48 @@ impl Warp {
         };
         if address % u64::from(length) != 0 {
             let place = self.place(shared, access.ins, lane, Some(address));
-            return Err(grid.fault(FaultKind::Misaligned, place, format!("the address is no multiple of {length}")));
+            return Err(grid.fault(
+                FaultKind::Misaligned,
+                place,
+                format!("the address is no multiple of {length}"),
+            ));
         }
         let spot = spot(access.address.space, address);
         let (at, end, what) = match spot {
             Spot::Global(_) => return Ok(spot),
             Spot::Shared(at) => (at, shared.bytes.len(), "shared memory of the block"),
-            Spot::Local(at) => (at, self.stacks[lane].local.len(), "local memory of the thread"),
+            Spot::Local(at) => (
+                at,
+                self.stacks[lane].local.len(),
+                "local memory of the thread",
+            ),
             Spot::Parameter(at) => (at, grid.launch.parameters.len(), "parameters"),
         };
         if at.saturating_add(u64::from(length)) > end as u64 {
             let place = self.place(shared, access.ins, lane, Some(at));
-            return Err(grid.fault(FaultKind::IllegalAddress, place, format!(
-                "{length} bytes at {at:#x} do not lie in the {end} bytes of {what}"
-            )));
+            return Err(grid.fault(
+                FaultKind::IllegalAddress,
+                place,
+                format!("{length} bytes at {at:#x} do not lie in the {end} bytes of {what}"),
+            ));
         }
         Ok(spot)
     }
 
-    fn refused(&self, grid: &Grid<'_>, shared: &Shared, access: &Access<'_>, lane: usize, address: u64, error: crate::AccessError) -> Fault {
-        grid.fault(error.kind, self.place(shared, access.ins, lane, Some(address)), error.detail)
+    fn refused(
+        &self,
+        grid: &Grid<'_>,
+        shared: &Shared,
+        access: &Access<'_>,
+        lane: usize,
+        address: u64,
+        error: crate::AccessError,
+    ) -> Fault {
+        grid.fault(
+            error.kind,
+            self.place(shared, access.ins, lane, Some(address)),
+            error.detail,
+        )
     }
 
     /// Faults if the lane's access races with an earlier one.
@@ -181,9 +216,20 @@ impl Warp {
         )))
     }
 
-    fn address_is_defined(&self, grid: &Grid<'_>, shared: &Shared, access: &Access<'_>) -> Result<(), Fault> {
+    fn address_is_defined(
+        &self,
+        grid: &Grid<'_>,
+        shared: &Shared,
+        access: &Access<'_>,
+    ) -> Result<(), Fault> {
         let base = access.group.frame.rows as usize + usize::from(access.address.base);
-        self.must_be_defined(grid, shared, access.ins, "the address", (self.defined[base], access.mask))
+        self.must_be_defined(
+            grid,
+            shared,
+            access.ins,
+            "the address",
+            (self.defined[base], access.mask),
+        )
     }
 
     pub(crate) fn load(
@@ -280,13 +326,24 @@ impl Warp {
                     defined[part * width + byte] = whole;
                 }
             }
-            let (Some(buffer), Some(defined)) = (buffer.get(..length), defined.get(..length)) else {
+            let (Some(buffer), Some(defined)) = (buffer.get(..length), defined.get(..length))
+            else {
                 continue;
             };
             match spot {
                 Spot::Global(address) => {
-                    let whole = if defined.iter().all(|byte| *byte) { 1 << lane } else { 0 };
-                    self.must_be_defined(grid, shared, access.ins, "the value", (whole, 1 << lane))?;
+                    let whole = if defined.iter().all(|byte| *byte) {
+                        1 << lane
+                    } else {
+                        0
+                    };
+                    self.must_be_defined(
+                        grid,
+                        shared,
+                        access.ins,
+                        "the value",
+                        (whole, 1 << lane),
+                    )?;
                     if let Err(error) = grid.memory.write(address, buffer) {
                         return Err(self.refused(grid, shared, access, lane, address, error));
                     }
@@ -328,7 +385,13 @@ impl Warp {
         let rows = access.group.frame.rows as usize;
         let (b, c) = (rows + usize::from(b), rows + usize::from(c));
         let defined = self.defined[b] & self.defined[c];
-        self.must_be_defined(grid, shared, access.ins, "the value", (defined, access.mask))?;
+        self.must_be_defined(
+            grid,
+            shared,
+            access.ins,
+            "the value",
+            (defined, access.mask),
+        )?;
         let length = access.bytes;
         let mut old: Row = [0; 32];
         let mut defined = u32::MAX;
@@ -341,7 +404,9 @@ impl Warp {
                     old[lane] = grid
                         .memory
                         .update(address, length, &mut |old| f(old, b, c))
-                        .map_err(|error| self.refused(grid, shared, access, lane, address, error))?;
+                        .map_err(|error| {
+                            self.refused(grid, shared, access, lane, address, error)
+                        })?;
                 }
                 Spot::Shared(at) => {
                     shared_once = true;
@@ -358,12 +423,22 @@ impl Warp {
                 }
                 Spot::Local(at) | Spot::Parameter(at) => {
                     let place = self.place(shared, access.ins, lane, Some(at));
-                    return Err(grid.fault(FaultKind::IllegalAddress, place, "an atomic operation on local memory".to_owned()));
+                    return Err(grid.fault(
+                        FaultKind::IllegalAddress,
+                        place,
+                        "an atomic operation on local memory".to_owned(),
+                    ));
                 }
             }
         }
         // A counter that nobody set to zero counts nothing: told here, as results of `red` are never looked at.
-        self.must_be_defined(grid, shared, access.ins, "what it changes", (defined, access.mask))?;
+        self.must_be_defined(
+            grid,
+            shared,
+            access.ins,
+            "what it changes",
+            (defined, access.mask),
+        )?;
         if let Some(d) = d {
             self.write(rows + usize::from(d), access.mask, &old, u32::MAX);
         }
@@ -373,7 +448,12 @@ impl Warp {
 }
 
 fn bits(written: &[bool]) -> u32 {
-    written.iter().enumerate().fold(0, |bits, (index, written)| bits | u32::from(*written) << index)
+    written
+        .iter()
+        .enumerate()
+        .fold(0, |bits, (index, written)| {
+            bits | u32::from(*written) << index
+        })
 }
 
 /// The value of one element; `signed` is the mask of the register that its sign fills.

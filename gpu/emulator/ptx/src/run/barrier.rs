@@ -47,25 +47,46 @@ impl Warp {
             };
             Err(grid.fault(FaultKind::BadBarrier, place, detail))
         };
-        let row = |reg: u16| self.rows.get(frame_rows + usize::from(reg)).map_or(0, |row| row[first]) as u32;
+        let row = |reg: u16| {
+            self.rows
+                .get(frame_rows + usize::from(reg))
+                .map_or(0, |row| row[first]) as u32
+        };
         let (id, expected) = (row(barrier.id), barrier.threads.map(row));
         if id > 15 {
-            return fault(self, format!("there is no barrier {id}: they go from 0 to 15"));
+            return fault(
+                self,
+                format!("there is no barrier {id}: they go from 0 to 15"),
+            );
         }
         if let Some(expected) = expected
             && (expected == 0 || expected % 32 != 0 || expected > grid.threads.next_multiple_of(32))
         {
-            return fault(self, format!("a barrier of {expected} threads in a block of {}: it must be a multiple of 32", grid.threads));
+            return fault(
+                self,
+                format!(
+                    "a barrier of {expected} threads in a block of {}: it must be a multiple of 32",
+                    grid.threads
+                ),
+            );
         }
-        if barrier.aligned && self.at_barrier != 0 && lanes(self.at_barrier).any(|lane| self.pcs[lane] != pc) {
-            return fault(self, format!(
-                "lanes {:#010x} of the warp wait at another barrier: all lanes of a warp must come to the same",
-                self.at_barrier
-            ));
+        if barrier.aligned
+            && self.at_barrier != 0
+            && lanes(self.at_barrier).any(|lane| self.pcs[lane] != pc)
+        {
+            return fault(
+                self,
+                format!(
+                    "lanes {:#010x} of the warp wait at another barrier: all lanes of a warp must come to the same",
+                    self.at_barrier
+                ),
+            );
         }
         if barrier.kind == BarrierKind::Arrive {
             let arrived = &mut shared.arrived[id as usize];
-            shared.races.publish(self.number as usize, &mut arrived.known);
+            shared
+                .races
+                .publish(self.number as usize, &mut arrived.known);
             let whole = mask == self.alive;
             arrived.threads += if whole { 32 } else { mask.count_ones() };
             arrived.expected = expected.unwrap_or(0);
@@ -77,7 +98,11 @@ impl Warp {
         Ok(())
     }
 
-    fn barrier_of<'a>(&self, grid: &Grid<'a>, lane: usize) -> Option<(&'a Ins, &'a BarrierUse, u32)> {
+    fn barrier_of<'a>(
+        &self,
+        grid: &Grid<'a>,
+        lane: usize,
+    ) -> Option<(&'a Ins, &'a BarrierUse, u32)> {
         let ins = grid.kernel.code.ins.get(self.pcs[lane] as usize)?;
         let Op::Barrier(barrier) = &ins.op else {
             return None;
@@ -104,7 +129,11 @@ pub(crate) fn release(
     }
     let alive: u32 = warps.iter().map(|warp| warp.alive.count_ones()).sum();
     let mut released = false;
-    for (id, barrier) in waiting.iter().enumerate().filter(|(_, barrier)| barrier.threads != 0) {
+    for (id, barrier) in waiting
+        .iter()
+        .enumerate()
+        .filter(|(_, barrier)| barrier.threads != 0)
+    {
         let arrived = shared.arrived[id];
         let complete = match barrier.expected {
             Some(expected) => barrier.threads + arrived.threads >= expected,
@@ -113,9 +142,19 @@ pub(crate) fn release(
         if !complete {
             continue;
         }
-        if barrier.expected.is_some_and(|expected| barrier.threads + arrived.threads > expected) {
-            let place = Place { block: shared.place, ..Place::default() };
-            return Err(grid.fault(FaultKind::BadBarrier, place, format!("more threads came to barrier {id} than it is for")));
+        if barrier
+            .expected
+            .is_some_and(|expected| barrier.threads + arrived.threads > expected)
+        {
+            let place = Place {
+                block: shared.place,
+                ..Place::default()
+            };
+            return Err(grid.fault(
+                FaultKind::BadBarrier,
+                place,
+                format!("more threads came to barrier {id} than it is for"),
+            ));
         }
         released = true;
         counters.barriers += 1;
@@ -140,10 +179,17 @@ fn gather(
             continue;
         };
         let rows = warp.frames[lane].rows as usize;
-        let expected = barrier.threads.and_then(|reg| warp.rows.get(rows + usize::from(reg))).map(|row| row[lane] as u32);
+        let expected = barrier
+            .threads
+            .and_then(|reg| warp.rows.get(rows + usize::from(reg)))
+            .map(|row| row[lane] as u32);
         let entry = &mut waiting[id as usize & 15];
         let arrived = shared.arrived[id as usize & 15];
-        let others = if entry.threads == 0 && mine[id as usize & 15] == 0 { expected } else { entry.expected };
+        let others = if entry.threads == 0 && mine[id as usize & 15] == 0 {
+            expected
+        } else {
+            entry.expected
+        };
         if others != expected || arrived.threads != 0 && Some(arrived.expected) != expected {
             let place = Place {
                 ins: Some(ins),
@@ -151,11 +197,19 @@ fn gather(
                 thread: warp.thread(lane),
                 address: None,
             };
-            return Err(grid.fault(FaultKind::BadBarrier, place, format!("threads expect different numbers at barrier {id}")));
+            return Err(grid.fault(
+                FaultKind::BadBarrier,
+                place,
+                format!("threads expect different numbers at barrier {id}"),
+            ));
         }
         entry.expected = expected;
         if let Some(vote) = barrier.vote {
-            let pred = warp.preds.get((warp.frames[lane].preds + u32::from(vote.pred)) as usize).copied().unwrap_or(0);
+            let pred = warp
+                .preds
+                .get((warp.frames[lane].preds + u32::from(vote.pred)) as usize)
+                .copied()
+                .unwrap_or(0);
             entry.votes += u32::from((pred >> lane & 1 == 1) != vote.negated);
         }
         mine[id as usize & 15] |= 1 << lane;
@@ -172,11 +226,17 @@ fn gather(
 /// The lanes that wait at barrier `id` go on with its result.
 fn let_go(grid: &Grid<'_>, warp: &mut Warp, id: u32, result: &Waiting) {
     for lane in lanes(warp.at_barrier) {
-        let Some((_, barrier, _)) = warp.barrier_of(grid, lane).filter(|(_, _, mine)| *mine == id) else {
+        let Some((_, barrier, _)) = warp
+            .barrier_of(grid, lane)
+            .filter(|(_, _, mine)| *mine == id)
+        else {
             continue;
         };
         let bit = 1 << lane;
-        let (rows, preds) = (warp.frames[lane].rows as usize, warp.frames[lane].preds as usize);
+        let (rows, preds) = (
+            warp.frames[lane].rows as usize,
+            warp.frames[lane].preds as usize,
+        );
         if let Some(d) = barrier.d {
             let row = [u64::from(result.votes); 32];
             warp.write(rows + usize::from(d), bit, &row, u32::MAX);

@@ -30,13 +30,18 @@ pub(crate) struct Block {
     warps: Vec<Warp>,
     shared: Shared,
     order: Vec<usize>,
+    /// The most instructions that a warp executes before another has its turn, if chance decides.
+    longest_turn: u64,
     /// How many rounds it took so far.
     pub(crate) rounds: u32,
 }
 
 impl Block {
     /// Starts block `number`, in the memory of whatever ran here before.
-    pub(crate) fn begin(&mut self, grid: &Grid<'_>, number: u64) {
+    pub(crate) fn begin(&mut self, grid: &Grid<'_>, number: u64, chance: Option<&mut Chance>) {
+        // Blocks with short turns show orders that those with long turns hide, and the other way round.
+        self.longest_turn =
+            chance.map_or(1, |chance| 1 << chance.below(u64::from(QUANTUM.ilog2())));
         let [x, y, _] = grid.launch.grid.map(u64::from);
         let shared = &mut self.shared;
         shared.number = number;
@@ -47,7 +52,9 @@ impl Block {
         shared.written.resize(grid.shared_bytes as usize, false);
         shared.arrived = Default::default();
         let warps = grid.threads.div_ceil(32) as usize;
-        shared.races.begin(warps, grid.shared_bytes as usize, grid.options.find_races);
+        shared
+            .races
+            .begin(warps, grid.shared_bytes as usize, grid.options.find_races);
         self.warps.resize_with(warps, Warp::default);
         self.order = (0..warps).collect();
         self.rounds = 0;
@@ -104,8 +111,7 @@ impl Block {
             if warp.runnable() != 0 {
                 progress = true;
                 let quantum = match chance.as_deref_mut() {
-                    // Short turns show orders that long ones hide.
-                    Some(chance) => 1 + chance.below(u64::from(QUANTUM) / 4) as u32,
+                    Some(chance) => 1 + chance.below(self.longest_turn) as u32,
                     None => QUANTUM,
                 };
                 warp.run(grid, &mut self.shared, counters, quantum)?;
@@ -124,11 +130,23 @@ impl Block {
     /// The fault of a block whose threads all wait.
     fn stuck(&self, grid: &Grid<'_>) -> Fault {
         let waiting = |warp: &&Warp| warp.meeting != 0;
-        let warp = self.warps.iter().find(waiting).or_else(|| self.warps.iter().find(|warp| warp.alive != 0));
+        let warp = self
+            .warps
+            .iter()
+            .find(waiting)
+            .or_else(|| self.warps.iter().find(|warp| warp.alive != 0));
         let Some(warp) = warp else {
-            return grid.fault(FaultKind::Deadlock, self.place(), "no thread can go on".to_owned());
+            return grid.fault(
+                FaultKind::Deadlock,
+                self.place(),
+                "no thread can go on".to_owned(),
+            );
         };
-        let mask = if warp.meeting != 0 { warp.meeting } else { warp.alive };
+        let mask = if warp.meeting != 0 {
+            warp.meeting
+        } else {
+            warp.alive
+        };
         let lane = lanes(mask).next().unwrap_or(0);
         let ins = grid.kernel.code.ins.get(warp.pcs[lane] as usize);
         let place = Place {
@@ -138,7 +156,10 @@ impl Block {
         };
         if warp.meeting == 0 {
             let (waiting, alive) = self.warps.iter().fold((0, 0), |(waiting, alive), warp| {
-                (waiting + warp.at_barrier.count_ones(), alive + warp.alive.count_ones())
+                (
+                    waiting + warp.at_barrier.count_ones(),
+                    alive + warp.alive.count_ones(),
+                )
             });
             return grid.fault(FaultKind::Deadlock, place, format!(
                 "{waiting} of the {alive} threads that have not ended wait at barriers, and none is complete"

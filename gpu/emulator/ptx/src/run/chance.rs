@@ -19,7 +19,7 @@ impl Chance {
 
     /// A number below `limit`, which is not 0.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(limit.max(1)) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(limit.max(1))) >> 64) as u64
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -58,12 +58,22 @@ impl Warp {
         for defined in self.defined.iter_mut().take(rows).skip(frame.rows as usize) {
             *defined &= !mask;
         }
-        for defined in self.preds_defined.iter_mut().take(preds).skip(frame.preds as usize) {
+        for defined in self
+            .preds_defined
+            .iter_mut()
+            .take(preds)
+            .skip(frame.preds as usize)
+        {
             *defined &= !mask;
         }
         for (reg, constant) in &function.constants {
             let row = self.constant(grid, shared, *constant, frame);
-            self.write(frame.rows as usize + usize::from(*reg), mask, &row, u32::MAX);
+            self.write(
+                frame.rows as usize + usize::from(*reg),
+                mask,
+                &row,
+                u32::MAX,
+            );
         }
         if let Some(truth) = function.truth {
             let index = frame.preds as usize + usize::from(truth);
@@ -90,7 +100,10 @@ impl Warp {
         pc: u32,
     ) -> bool {
         let functions = &grid.kernel.code.functions;
-        let (Some(caller), Some(callee)) = (functions.get(frame.function as usize), functions.get(number)) else {
+        let (Some(caller), Some(callee)) = (
+            functions.get(frame.function as usize),
+            functions.get(number),
+        ) else {
             return false;
         };
         let inner = Frame {
@@ -105,7 +118,11 @@ impl Warp {
         }
         for lane in lanes(mask) {
             for passed in arguments {
-                self.stacks[lane].copy(frame.local + passed.caller, inner.local + passed.callee, passed.bytes);
+                self.stacks[lane].copy(
+                    frame.local + passed.caller,
+                    inner.local + passed.callee,
+                    passed.bytes,
+                );
             }
             self.stacks[lane].calls.push((pc + 1, frame));
             self.frames[lane] = inner;
@@ -122,9 +139,15 @@ impl Warp {
                 continue;
             };
             let inner = self.frames[lane];
-            if let Some(Op::Call { results, .. }) = grid.kernel.code.ins.get(pc as usize - 1).map(|ins| &ins.op) {
+            if let Some(Op::Call { results, .. }) =
+                grid.kernel.code.ins.get(pc as usize - 1).map(|ins| &ins.op)
+            {
                 for passed in results {
-                    self.stacks[lane].copy(inner.local + passed.callee, frame.local + passed.caller, passed.bytes);
+                    self.stacks[lane].copy(
+                        inner.local + passed.callee,
+                        frame.local + passed.caller,
+                        passed.bytes,
+                    );
                 }
             }
             self.stacks[lane].local.truncate(inner.local as usize);
@@ -142,7 +165,11 @@ impl Warp {
         } else {
             let row = &mut self.rows[index];
             for lane in 0..32 {
-                row[lane] = if mask >> lane & 1 == 1 { values[lane] } else { row[lane] };
+                row[lane] = if mask >> lane & 1 == 1 {
+                    values[lane]
+                } else {
+                    row[lane]
+                };
             }
         }
         self.defined[index] = self.defined[index] & !mask | defined & mask;
@@ -160,7 +187,9 @@ impl Warp {
                 let offset = grid.kernel.shared_offsets.get(number).copied().unwrap_or(0);
                 [u64::from(offset).wrapping_add_signed(added); 32]
             }
-            Constant::DynamicShared(added) => [u64::from(grid.dynamic_shared).wrapping_add_signed(added); 32],
+            Constant::DynamicShared(added) => {
+                [u64::from(grid.dynamic_shared).wrapping_add_signed(added); 32]
+            }
             Constant::Local(offset) => [u64::from(frame.local).wrapping_add_signed(offset); 32],
         }
     }
@@ -186,8 +215,12 @@ impl Warp {
             Special::LanesEq => std::array::from_fn(|lane| 1 << lane),
             Special::LanesLt => std::array::from_fn(|lane| (1 << lane) - 1),
             Special::LanesLe => std::array::from_fn(|lane| (2 << lane) - 1),
-            Special::LanesGt => std::array::from_fn(|lane| u64::from(u32::MAX) & !((2 << lane) - 1)),
-            Special::LanesGe => std::array::from_fn(|lane| u64::from(u32::MAX) & !((1 << lane) - 1)),
+            Special::LanesGt => {
+                std::array::from_fn(|lane| u64::from(u32::MAX) & !((2 << lane) - 1))
+            }
+            Special::LanesGe => {
+                std::array::from_fn(|lane| u64::from(u32::MAX) & !((1 << lane) - 1))
+            }
             // As many multiprocessors as an H100 has, taken in turn.
             Special::SmId => [shared.number % 132; 32],
             Special::Sms => [132; 32],

@@ -37,7 +37,10 @@ impl Warp {
     /// The lanes of `mask` bring what `meeting` takes.
     pub(crate) fn arrive(&mut self, meeting: &Meeting, rows: usize, preds: usize, mask: u32) {
         let row = |reg: u16| rows + usize::from(reg);
-        let mut defined = meeting.sources.iter().fold(u32::MAX, |all, reg| all & self.defined[row(*reg)]);
+        let mut defined = meeting
+            .sources
+            .iter()
+            .fold(u32::MAX, |all, reg| all & self.defined[row(*reg)]);
         let vote = match meeting.vote {
             Some(vote) => {
                 let index = preds + usize::from(vote.pred);
@@ -62,7 +65,9 @@ impl Warp {
     pub(crate) fn same_meeting(&self, lane: usize) -> u32 {
         let Arrival { what, members, .. } = self.arrivals[lane];
         lanes(self.meeting)
-            .filter(|other| self.arrivals[*other].what == what && self.arrivals[*other].members == members)
+            .filter(|other| {
+                self.arrivals[*other].what == what && self.arrivals[*other].members == members
+            })
             .fold(0, |mask, other| mask | 1 << other)
     }
 
@@ -87,11 +92,25 @@ impl Warp {
             rest &= !mask;
             if let Some(Op::Meet(meeting)) = code.get(pc as usize).map(|ins| &ins.op) {
                 if let Some(d) = meeting.d {
-                    self.write(frame.rows as usize + usize::from(d), mask, &outcome.values, outcome.defined);
+                    self.write(
+                        frame.rows as usize + usize::from(d),
+                        mask,
+                        &outcome.values,
+                        outcome.defined,
+                    );
                 }
                 if let Some(p) = meeting.p {
-                    let defined = if meeting.vote.is_some() { outcome.defined } else { u32::MAX };
-                    self.write_pred(frame.preds as usize + usize::from(p), mask, outcome.truth, defined);
+                    let defined = if meeting.vote.is_some() {
+                        outcome.defined
+                    } else {
+                        u32::MAX
+                    };
+                    self.write_pred(
+                        frame.preds as usize + usize::from(p),
+                        mask,
+                        outcome.truth,
+                        defined,
+                    );
                 }
             }
             self.set_pcs(mask, pc + 1);
@@ -108,8 +127,14 @@ impl Warp {
 }
 
 fn outcome(what: Together, arrivals: &[Arrival; 32], here: u32) -> Outcome {
-    let all_defined = if lanes(here).all(|lane| arrivals[lane].defined) { u32::MAX } else { 0 };
-    let votes = lanes(here).filter(|lane| arrivals[*lane].vote).fold(0, |mask, lane| mask | 1 << lane);
+    let all_defined = if lanes(here).all(|lane| arrivals[lane].defined) {
+        u32::MAX
+    } else {
+        0
+    };
+    let votes = lanes(here)
+        .filter(|lane| arrivals[*lane].vote)
+        .fold(0, |mask, lane| mask | 1 << lane);
     let mut outcome = Outcome {
         values: [0; 32],
         truth: 0,
@@ -158,7 +183,10 @@ fn shuffle(how: Shuffle, arrivals: &[Arrival; 32], here: u32, outcome: &mut Outc
         let most = own & segments | last & !segments;
         let least = own & segments;
         let (source, inside) = match how {
-            Shuffle::Up => (own.wrapping_sub(distance), own as i32 - distance as i32 >= most as i32),
+            Shuffle::Up => (
+                own.wrapping_sub(distance),
+                own as i32 - distance as i32 >= most as i32,
+            ),
             Shuffle::Down => (own + distance, own + distance <= most),
             Shuffle::Butterfly => (own ^ distance, own ^ distance <= most),
             Shuffle::Index => {

@@ -114,7 +114,7 @@ pub fn run(
             && let Some(number) = order.next()
         {
             let mut block = spare.pop().unwrap_or_default();
-            block.begin(&grid, number);
+            block.begin(&grid, number, chance.as_mut());
             at_once.push(block);
         }
         if at_once.is_empty() {
@@ -123,7 +123,11 @@ pub fn run(
         let mut index = 0;
         while let Some(block) = at_once.get_mut(index) {
             if options.cancelled.load(Ordering::Relaxed) {
-                return Err(grid.fault(FaultKind::Cancelled, block.place(), "the run was cancelled".to_owned()));
+                return Err(grid.fault(
+                    FaultKind::Cancelled,
+                    block.place(),
+                    "the run was cancelled".to_owned(),
+                ));
             }
             if block.round(&grid, &mut counters, chance.as_mut())? {
                 spare.push(at_once.swap_remove(index));
@@ -158,7 +162,10 @@ impl<'a> Grid<'a> {
         options: &'a Options<'a>,
     ) -> Result<Self, Fault> {
         let dynamic_shared = kernel.static_shared_bytes.next_multiple_of(16);
-        let threads = launch.block.iter().fold(1_u32, |product, n| product.saturating_mul(*n));
+        let threads = launch
+            .block
+            .iter()
+            .fold(1_u32, |product, n| product.saturating_mul(*n));
         let shared_bytes = dynamic_shared.saturating_add(launch.dynamic_shared_bytes);
         let grid = Self {
             kernel,
@@ -174,16 +181,26 @@ impl<'a> Grid<'a> {
         if threads == 0 || launch.grid.contains(&0) {
             return bad("a grid or block has no threads".to_owned());
         }
-        let most = kernel.max_threads().unwrap_or(MOST_THREADS).min(MOST_THREADS);
+        let most = kernel
+            .max_threads()
+            .unwrap_or(MOST_THREADS)
+            .min(MOST_THREADS);
         if threads > most {
-            return bad(format!("a block of {threads} threads, where {most} are the most"));
+            return bad(format!(
+                "a block of {threads} threads, where {most} are the most"
+            ));
         }
         if shared_bytes > MOST_SHARED_BYTES {
-            return bad(format!("{shared_bytes} bytes of shared memory, more than any device has"));
+            return bad(format!(
+                "{shared_bytes} bytes of shared memory, more than any device has"
+            ));
         }
         let wanted = kernel.parameter_bytes() as usize;
         if launch.parameters.len() < wanted {
-            return bad(format!("{} bytes of parameters, where the kernel wants {wanted}", launch.parameters.len()));
+            return bad(format!(
+                "{} bytes of parameters, where the kernel wants {wanted}",
+                launch.parameters.len()
+            ));
         }
         let mut globals = Vec::new();
         for name in &kernel.code.global_names {

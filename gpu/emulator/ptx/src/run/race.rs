@@ -107,7 +107,10 @@ impl Races {
                 continue;
             };
             if byte.generation != self.generation {
-                byte = Byte { generation: self.generation, ..Byte::default() };
+                byte = Byte {
+                    generation: self.generation,
+                    ..Byte::default()
+                };
                 self.bytes[index] = byte;
             }
             if self.conflicts(byte.write, by) {
@@ -117,11 +120,19 @@ impl Races {
                 if self.conflicts(byte.read, by) {
                     return Some(conflict(byte.read, false));
                 }
-                let more = self.readers.get((byte.more as usize).wrapping_sub(1)).into_iter().flatten();
+                let more = self
+                    .readers
+                    .get((byte.more as usize).wrapping_sub(1))
+                    .into_iter()
+                    .flatten();
                 if let Some(read) = more.copied().find(|read| self.conflicts(*read, by)) {
                     return Some(conflict(read, false));
                 }
-                self.bytes[index] = Byte { write: now, generation: self.generation, ..Byte::default() };
+                self.bytes[index] = Byte {
+                    write: now,
+                    generation: self.generation,
+                    ..Byte::default()
+                };
             } else {
                 self.note_read(index, byte, now, by);
             }
@@ -130,7 +141,8 @@ impl Races {
     }
 
     fn note_read(&mut self, index: usize, byte: Byte, now: Access, by: By) {
-        let follows = byte.read.thread == 0 || byte.read.thread == now.thread || self.ordered(byte.read, by);
+        let follows =
+            byte.read.thread == 0 || byte.read.thread == now.thread || self.ordered(byte.read, by);
         if follows && byte.more == 0 {
             self.bytes[index].read = now;
             return;
@@ -150,7 +162,9 @@ impl Races {
 
     fn conflicts(&self, earlier: Access, by: By) -> bool {
         let together = earlier.instance == by.instance && by.same;
-        earlier.thread != 0 && !together && !(earlier.strong && by.strong) && !self.ordered(earlier, by)
+        let both_strong = earlier.strong && by.strong;
+        let harmless = earlier.thread == 0 || together || both_strong;
+        !harmless && !self.ordered(earlier, by)
     }
 
     fn ordered(&self, earlier: Access, by: By) -> bool {

@@ -61,7 +61,9 @@ impl Warp {
         budget: &mut u32,
     ) -> Result<(), Fault> {
         let code = &grid.kernel.code.ins;
-        let Group { mask: act, stop, .. } = group;
+        let Group {
+            mask: act, stop, ..
+        } = group;
         let mut pc = group.pc;
         loop {
             if *budget == 0 {
@@ -115,11 +117,19 @@ impl Warp {
     fn predicate(&self, read: PredUse, group: &Group) -> (u32, u32) {
         let index = group.frame.preds as usize + usize::from(read.pred);
         let value = self.preds[index];
-        (if read.negated { !value } else { value }, self.preds_defined[index])
+        (
+            if read.negated { !value } else { value },
+            self.preds_defined[index],
+        )
     }
 
     #[inline(always)]
-    fn combined(&self, (value, defined): (u32, u32), with: Option<(Logic, PredUse)>, group: &Group) -> (u32, u32, u32) {
+    fn combined(
+        &self,
+        (value, defined): (u32, u32),
+        with: Option<(Logic, PredUse)>,
+        group: &Group,
+    ) -> (u32, u32, u32) {
         let Some((logic, read)) = with else {
             return (value, !value, defined);
         };
@@ -166,7 +176,13 @@ impl Warp {
                 let values = f(&sources);
                 self.write(Self::index(group, *d), mask, &values, defined);
             }
-            Op::Compare { f, s: [a, b], combine, p, q } => {
+            Op::Compare {
+                f,
+                s: [a, b],
+                combine,
+                p,
+                q,
+            } => {
                 let (sources, defined) = self.sources(group, [*a, *b, 0], 0);
                 let (yes, no, defined) = self.combined((f(&sources), defined), *combine, group);
                 let preds = group.frame.preds as usize;
@@ -177,13 +193,26 @@ impl Warp {
                     self.write_pred(preds + usize::from(*q), mask, no, defined);
                 }
             }
-            Op::Set { f, s: [a, b], combine, d, yes } => {
+            Op::Set {
+                f,
+                s: [a, b],
+                combine,
+                d,
+                yes,
+            } => {
                 let (sources, defined) = self.sources(group, [*a, *b, 0], 0);
                 let (value, _, defined) = self.combined((f(&sources), defined), *combine, group);
-                let values = std::array::from_fn(|lane| if value >> lane & 1 == 1 { *yes } else { 0 });
+                let values =
+                    std::array::from_fn(|lane| if value >> lane & 1 == 1 { *yes } else { 0 });
                 self.write(Self::index(group, *d), mask, &values, defined);
             }
-            Op::Carry { f, d, s, reads, writes } => {
+            Op::Carry {
+                f,
+                d,
+                s,
+                reads,
+                writes,
+            } => {
                 let (sources, mut defined) = self.sources(group, *s, 0);
                 let (values, carries) = f(&sources, if *reads { self.carries } else { 0 });
                 if *reads {
@@ -199,19 +228,31 @@ impl Warp {
                 let (value, defined) = self.predicate(*p, group);
                 let (a, b) = (Self::index(group, *a), Self::index(group, *b));
                 let (x, y) = (&self.rows[a], &self.rows[b]);
-                let values: Row = std::array::from_fn(|lane| if value >> lane & 1 == 1 { x[lane] } else { y[lane] });
+                let values: Row = std::array::from_fn(|lane| {
+                    if value >> lane & 1 == 1 {
+                        x[lane]
+                    } else {
+                        y[lane]
+                    }
+                });
                 // Only the chosen value counts.
                 let defined = defined & (self.defined[a] & value | self.defined[b] & !value);
                 self.write(Self::index(group, *d), mask, &values, defined);
             }
             Op::Logic { op, d, a, b } => {
-                let ((x, x_defined), (y, y_defined)) = (self.predicate(*a, group), self.predicate(*b, group));
+                let ((x, x_defined), (y, y_defined)) =
+                    (self.predicate(*a, group), self.predicate(*b, group));
                 let (value, decided) = match op {
                     Logic::And => (x & y, x_defined & !x | y_defined & !y),
                     Logic::Or => (x | y, x_defined & x | y_defined & y),
                     Logic::Xor => (x ^ y, 0),
                 };
-                self.write_pred(group.frame.preds as usize + usize::from(*d), mask, value, x_defined & y_defined | decided);
+                self.write_pred(
+                    group.frame.preds as usize + usize::from(*d),
+                    mask,
+                    value,
+                    x_defined & y_defined | decided,
+                );
             }
             Op::Pack { d, parts, bits } => {
                 let mut values: Row = [0; 32];
@@ -243,7 +284,12 @@ impl Warp {
                 self.write(Self::index(group, *d), mask, &values, u32::MAX);
             }
             Op::ActiveMask { d } => {
-                self.write(Self::index(group, *d), mask, &[u64::from(mask); 32], u32::MAX);
+                self.write(
+                    Self::index(group, *d),
+                    mask,
+                    &[u64::from(mask); 32],
+                    u32::MAX,
+                );
             }
             Op::IsSpace { p, a, space } => {
                 let index = Self::index(group, *a);
@@ -256,29 +302,76 @@ impl Warp {
                         _ => !shared && !local,
                     }
                 };
-                let values = (0..32).fold(0, |values, lane| values | u32::from(inside(self.rows[index][lane])) << lane);
+                let values = (0..32).fold(0, |values, lane| {
+                    values | u32::from(inside(self.rows[index][lane])) << lane
+                });
                 let defined = self.defined[index];
-                self.write_pred(group.frame.preds as usize + usize::from(*p), mask, values, defined);
+                self.write_pred(
+                    group.frame.preds as usize + usize::from(*p),
+                    mask,
+                    values,
+                    defined,
+                );
             }
-            Op::Load { from, d, bytes, signed, strength } => {
-                let access = Access { ins, address: *from, group: *group, mask, bytes: *bytes, strength: *strength };
+            Op::Load {
+                from,
+                d,
+                bytes,
+                signed,
+                strength,
+            } => {
+                let access = Access {
+                    ins,
+                    address: *from,
+                    group: *group,
+                    mask,
+                    bytes: *bytes,
+                    strength: *strength,
+                };
                 self.load(grid, shared, counters, &access, (d, *signed))?;
                 if *strength == Strength::Fence {
                     shared.races.fence(self.number as usize);
                 }
             }
-            Op::Store { to, s, bytes, strength } => {
+            Op::Store {
+                to,
+                s,
+                bytes,
+                strength,
+            } => {
                 if *strength == Strength::Fence {
                     shared.races.fence(self.number as usize);
                 }
-                let access = Access { ins, address: *to, group: *group, mask, bytes: *bytes, strength: *strength };
+                let access = Access {
+                    ins,
+                    address: *to,
+                    group: *group,
+                    mask,
+                    bytes: *bytes,
+                    strength: *strength,
+                };
                 self.store(grid, shared, counters, &access, s)?;
             }
-            Op::Atomic { at, f, d, b, c, bytes, strength } => {
+            Op::Atomic {
+                at,
+                f,
+                d,
+                b,
+                c,
+                bytes,
+                strength,
+            } => {
                 if *strength == Strength::Fence {
                     shared.races.fence(self.number as usize);
                 }
-                let access = Access { ins, address: *at, group: *group, mask, bytes: *bytes, strength: *strength };
+                let access = Access {
+                    ins,
+                    address: *at,
+                    group: *group,
+                    mask,
+                    bytes: *bytes,
+                    strength: *strength,
+                };
                 self.atomic(grid, shared, counters, &access, (*f, *d, [*b, *c]))?;
                 if *strength == Strength::Fence {
                     shared.races.fence(self.number as usize);
@@ -323,15 +416,32 @@ impl Warp {
                 for lane in lanes(mask) {
                     let index = self.rows[row][lane] as usize;
                     let Some(to) = to.get(index) else {
-                        return fault(FaultKind::IllegalAddress, "a branch behind the last of its targets");
+                        return fault(
+                            FaultKind::IllegalAddress,
+                            "a branch behind the last of its targets",
+                        );
                     };
                     self.pcs[lane] = *to;
                 }
             }
-            Op::Call { function, arguments, .. } => {
+            Op::Call {
+                function,
+                arguments,
+                ..
+            } => {
                 self.set_pcs(rest, group.pc + 1);
-                if !self.call(grid, shared, (*function, arguments), group.frame, mask, group.pc) {
-                    return fault(FaultKind::StackOverflow, "calls go deeper than local memory reaches");
+                if !self.call(
+                    grid,
+                    shared,
+                    (*function, arguments),
+                    group.frame,
+                    mask,
+                    group.pc,
+                ) {
+                    return fault(
+                        FaultKind::StackOverflow,
+                        "calls go deeper than local memory reaches",
+                    );
                 }
             }
             Op::Return => {
@@ -344,7 +454,12 @@ impl Warp {
             }
             Op::Trap => return fault(FaultKind::Trap, "the kernel gave up"),
             Op::Breakpoint => return fault(FaultKind::Trap, "a breakpoint, and no debugger"),
-            Op::AssertionFailed => return fault(FaultKind::Assertion, "an assertion of the kernel does not hold"),
+            Op::AssertionFailed => {
+                return fault(
+                    FaultKind::Assertion,
+                    "an assertion of the kernel does not hold",
+                );
+            }
             Op::Barrier(barrier) => {
                 self.set_pcs(rest, group.pc + 1);
                 let rows = group.frame.rows as usize;
@@ -376,18 +491,29 @@ impl Warp {
                     thread: self.thread(lane),
                     address: None,
                 };
-                return Err(grid.fault(FaultKind::BadShuffle, place, format!("lane {lane} is not in the mask {members:#010x}")));
+                return Err(grid.fault(
+                    FaultKind::BadShuffle,
+                    place,
+                    format!("lane {lane} is not in the mask {members:#010x}"),
+                ));
             }
         }
         self.set_pcs(group.mask & !mask, group.pc + 1);
         self.set_pcs(mask, group.pc);
-        self.arrive(meeting, group.frame.rows as usize, group.frame.preds as usize, mask);
+        self.arrive(
+            meeting,
+            group.frame.rows as usize,
+            group.frame.preds as usize,
+            mask,
+        );
         let mut met_all = false;
         for lane in lanes(mask) {
             if self.meeting >> lane & 1 == 1 {
                 let met = self.try_meet(&grid.kernel.code.ins, lane);
                 if met != 0 && meeting.what == crate::code::Together::Barrier {
-                    shared.races.warp_barrier(self.number as usize, met, self.alive);
+                    shared
+                        .races
+                        .warp_barrier(self.number as usize, met, self.alive);
                 }
                 met_all |= met == group.mask;
             }

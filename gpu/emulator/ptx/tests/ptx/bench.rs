@@ -9,7 +9,8 @@ use crate::rig::{Device, launch, start};
 #[test]
 #[ignore = "measures, and asserts nothing"]
 fn speed() {
-    let module = Module::parse(include_str!("data/query.ptx")).unwrap_or_else(|error| panic!("{error}"));
+    let module =
+        Module::parse(include_str!("data/query.ptx")).unwrap_or_else(|error| panic!("{error}"));
     let device = Device::default();
     let keys: Vec<u64> = (0..1_000_000).collect();
     let from = device.of(&keys);
@@ -25,11 +26,20 @@ fn speed() {
         let mut rates: Vec<f64> = (0..5)
             .map(|_| {
                 let begin = Instant::now();
-                let counters = launch(module.kernel(name).expect("it is there"), &start, &device, &parameters).unwrap_or_else(|fault| panic!("{fault}"));
+                let counters = launch(
+                    module.kernel(name).expect("it is there"),
+                    &start,
+                    &device,
+                    &parameters,
+                )
+                .unwrap_or_else(|fault| panic!("{fault}"));
                 counters.thread_instructions as f64 / begin.elapsed().as_secs_f64() / 1e6
             })
             .collect();
         rates.sort_by(f64::total_cmp);
-        println!("{name}: {:.0} million thread instructions per second (median of 5: {rates:.0?})", rates[2]);
+        println!(
+            "{name}: {:.0} million thread instructions per second (median of 5: {rates:.0?})",
+            rates[2]
+        );
     }
 }

@@ -1,8 +1,15 @@
 //! Tests of the emulator's PTX: kernels in, memory and faults out.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests, also in their helpers"
+)]
+
 mod bench;
+mod conformance;
 #[path = "../../../../conformance/src/kernels.rs"]
 mod conformance_kernels;
-mod conformance;
 mod query;
 mod rig;
+mod sanitizer;

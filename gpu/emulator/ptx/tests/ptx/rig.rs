@@ -24,8 +24,12 @@ pub(crate) struct Shareable<'a>(&'a Mutex<BTreeMap<u64, Vec<u8>>>);
 impl Device {
     pub(crate) fn allocate(&self, bytes: &[u8]) -> u64 {
         let address = BASE + self.next.get();
-        self.next.set(self.next.get() + (bytes.len() as u64 + 4096).next_multiple_of(512));
-        self.allocations.lock().expect("unpoisoned").insert(address, bytes.to_vec());
+        self.next
+            .set(self.next.get() + (bytes.len() as u64 + 4096).next_multiple_of(512));
+        self.allocations
+            .lock()
+            .expect("unpoisoned")
+            .insert(address, bytes.to_vec());
         address
     }
 
@@ -36,7 +40,10 @@ impl Device {
 
     pub(crate) fn read<T: Word>(&self, address: u64) -> Vec<T> {
         let all = self.allocations.lock().expect("unpoisoned");
-        all[&address].chunks_exact(size_of::<T>()).map(T::from_le).collect()
+        all[&address]
+            .chunks_exact(size_of::<T>())
+            .map(T::from_le)
+            .collect()
     }
 
     pub(crate) fn memory(&self) -> Shareable<'_> {
@@ -45,7 +52,12 @@ impl Device {
 }
 
 impl Shareable<'_> {
-    fn at<R>(&self, address: u64, len: usize, go: impl FnOnce(&mut [u8]) -> R) -> Result<R, AccessError> {
+    fn at<R>(
+        &self,
+        address: u64,
+        len: usize,
+        go: impl FnOnce(&mut [u8]) -> R,
+    ) -> Result<R, AccessError> {
         let mut all = self.0.lock().expect("unpoisoned");
         let found = all.range_mut(..=address).next_back();
         let refused = AccessError {
@@ -68,7 +80,12 @@ impl Memory for Shareable<'_> {
         self.at(address, from.len(), |bytes| bytes.copy_from_slice(from))
     }
 
-    fn update(&self, address: u64, len: u32, change: &mut dyn FnMut(u64) -> u64) -> Result<u64, AccessError> {
+    fn update(
+        &self,
+        address: u64,
+        len: u32,
+        change: &mut dyn FnMut(u64) -> u64,
+    ) -> Result<u64, AccessError> {
         self.at(address, len as usize, |bytes| {
             let mut old = [0; 8];
             old[..bytes.len()].copy_from_slice(bytes);
@@ -185,7 +202,12 @@ pub(crate) fn try_run<I: Word, O: Word + Default>(
     let device = Device::default();
     let from = device.of(input);
     let to = device.of(&vec![O::default(); outputs]);
-    launch(module.kernel("k").expect("it has one"), start, &device, &[to, from])?;
+    launch(
+        module.kernel("k").expect("it has one"),
+        start,
+        &device,
+        &[to, from],
+    )?;
     Ok(device.read(to))
 }
 
