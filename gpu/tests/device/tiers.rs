@@ -1,25 +1,18 @@
 //! Device memory, page-locked memory and disk, and the moves between them, on the emulated driver, whose own counts of copies are compared
 //! with ours and with the least that a move needs.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
 
 use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use common::Bench;
 use futures::executor::block_on;
 use futures::future::join_all;
 use proptest::prelude::*;
 use transload_gpu::device::{Device, DeviceError, DeviceMemory, Path, PinnedPool, TieredBuffer};
 use transload_gpu::{Budget, HostBuffer, Partition};
 use transload_protocol::Tier;
+
+use crate::common::{self, Bench};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,12 +1,15 @@
 //! A device with its tiers, on the emulated driver, and its counts of copies beside ours.
 
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use cuda_emulator::{Emulator, Movement};
 use futures::executor::block_on;
-use transload_gpu::device::{Device, DeviceMemory, Path, PinnedPool, TieredBuffer, Tiers};
+use transload_gpu::device::{
+    Device, DeviceError, DeviceMemory, Path, PinnedPool, TieredBuffer, Tiers,
+};
 use transload_gpu::{Budget, HostBuffer, SpillDirectory};
 
 /// The machine of this process. Streams pause at random, so that what does not wait is found out.
@@ -14,9 +17,35 @@ fn emulator() -> &'static Emulator {
     static EMULATOR: OnceLock<Emulator> = OnceLock::new();
     EMULATOR.get_or_init(|| {
         let emulator = Emulator::new().unwrap().chaos(1);
+        let emulator = match std::env::var(PLAN) {
+            Ok(plan) => emulator.faults(&plan),
+            Err(_) => emulator,
+        };
         emulator.load().unwrap();
         emulator
     })
+}
+
+/// The plan of faults of a process that was started for one.
+const PLAN: &str = "TRANSLOAD_TEST_FAULTS";
+
+/// Runs this test's body in a process of its own, whose driver fails as planned; the body fails the test.
+pub(crate) fn in_a_process_of_its_own(plan: &str, body: impl FnOnce()) {
+    if std::env::var_os(PLAN).is_some() {
+        return body();
+    }
+    let thread = thread::current();
+    let test = thread.name().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let ended = Command::new(program)
+        .args([test, "--exact", "--nocapture"])
+        .env(PLAN, plan)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    let err = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "under {plan}: {said}\n{err}");
+    assert!(said.contains("1 passed"), "it ran: {said}");
 }
 
 /// Its device, for one test at a time: what is counted is of the process.
@@ -116,22 +145,43 @@ impl Bench {
 
     /// A buffer on the device with a pattern in it.
     pub(crate) fn filled(&self, bytes: u64, seed: u64) -> TieredBuffer {
-        let to = self.tiers.memory().try_allocate(bytes).unwrap();
+        self.try_filled(bytes, seed).unwrap()
+    }
+
+    /// The same, where it may fail.
+    pub(crate) fn try_filled(&self, bytes: u64, seed: u64) -> Result<TieredBuffer, DeviceError> {
+        let to = self.tiers.memory().try_allocate(bytes)?;
         let uploading = self
             .tiers
             .copies()
             .upload_slices(vec![pattern(bytes, seed).into()], to);
-        TieredBuffer::on_device(uploading.wait().unwrap().1)
+        Ok(TieredBuffer::on_device(uploading.wait()?.1))
     }
 
-    /// Its bytes, read from whichever tier it is in, by way of page-locked memory.
+    /// Its bytes, read by way of the device. Tried again and again where faults are planned.
     pub(crate) fn contents(&self, buffer: &TieredBuffer) -> Vec<u8> {
-        let place = block_on(self.tiers.to_device(buffer)).unwrap();
+        let attempts = if std::env::var_os(PLAN).is_some() {
+            100
+        } else {
+            1
+        };
+        let mut error = None;
+        for _ in 0..attempts {
+            match self.try_contents(buffer) {
+                Ok(contents) => return contents,
+                Err(failed) => error = Some(failed),
+            }
+        }
+        panic!("{error:?}");
+    }
+
+    fn try_contents(&self, buffer: &TieredBuffer) -> Result<Vec<u8>, DeviceError> {
+        let place = block_on(self.tiers.to_device(buffer))?;
         let budget = Budget::new("host", u64::MAX);
         let reservation = budget.try_reserve(buffer.bytes()).unwrap();
         let to = HostBuffer::uncleared(buffer.bytes() as usize, reservation);
-        let (_, to) = self.tiers.copies().download_host(place, to).wait().unwrap();
-        to.as_slice().to_vec()
+        let (_, to) = self.tiers.copies().download_host(place, to).wait()?;
+        Ok(to.as_slice().to_vec())
     }
 
     /// Until nothing is under way, and what it held has come back.

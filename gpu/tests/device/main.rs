@@ -1,0 +1,11 @@
+//! Device memory, page-locked memory and disk on the emulated driver.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+mod faults;
+mod tiers;
