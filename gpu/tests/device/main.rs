@@ -1,4 +1,4 @@
-//! Device memory, page-locked memory and disk on the emulated driver.
+//! Device memory, page-locked memory and disk, on the emulated driver, or on hardware with TRANSLOAD_TEST_GPU=hardware.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
