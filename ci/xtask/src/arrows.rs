@@ -43,13 +43,13 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "cuda-emulator",
-        to: &["cuda-driver"],
-        reason: "it stands where the driver stands and knows nothing of ours; its tests call it as a driver is called",
+        to: &["cuda-driver", "ptx"],
+        reason: "it stands where the driver stands and knows nothing of ours but what runs kernels; its tests call it as a driver is called",
     },
     Arrows {
         from: "gpu-conformance",
-        to: &["cuda-driver"],
-        reason: "it asks the driver alone, so that it judges the emulator and hardware by the same words",
+        to: &["cuda-driver", "cuda-emulator"],
+        reason: "it asks the driver alone, so that it judges the emulator and hardware by the same words; its tests run it under the emulator",
     },
     Arrows {
         from: "ptx",

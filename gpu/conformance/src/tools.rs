@@ -163,6 +163,9 @@ fn warm(address: u64) {
             cuCtxSynchronize();
         }
         launch(kernel("store\0"), 1, 1, 0, 0, &mut [address, 0]);
+        // Or it would close a gate that is opened soon.
+        // SAFETY: waits.
+        unsafe { cuCtxSynchronize() };
     });
 }
 

@@ -67,6 +67,21 @@ impl<T> Out<T> {
         Ok(unsafe { self.0.read_unaligned() })
     }
 
+    /// The place at an address that the caller gave as a number.
+    pub(crate) fn at_address(address: u64) -> Self {
+        Self(std::ptr::with_exposed_provenance_mut(address as usize))
+    }
+
+    /// Whether the caller passed null.
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The address as a number.
+    pub(crate) fn address(self) -> u64 {
+        self.0.expose_provenance() as u64
+    }
+
     /// The element `index` of an array that starts there.
     pub(crate) fn at(self, index: usize) -> Self {
         Self(self.0.wrapping_add(index))

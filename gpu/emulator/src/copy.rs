@@ -109,7 +109,7 @@ fn movement(to: &Side, from: &Side) -> Movement {
 }
 
 /// Moves bytes; ranges may overlap.
-fn move_bytes(to: u64, from: u64, bytes: u64) {
+pub(crate) fn move_bytes(to: u64, from: u64, bytes: u64) {
     // SAFETY: both sides were looked up with this size and are kept by the caller, or are the program's own to answer for.
     unsafe {
         std::ptr::copy(

@@ -3,7 +3,7 @@
 //! Exports the functions about devices. Attributes are those recorded of an H100 where the emulator can keep what they promise,
 //! else what is true of it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,11 @@ fn visible_of(value: Option<&str>, count: usize) -> Result<Vec<usize>, Code> {
 ///
 /// A fault is told late: calls that do not wait for the device succeed for a while (docs/gpu-facts.md, surprise 8).
 #[derive(Debug, Default)]
-pub(crate) struct FaultState(Mutex<Option<Fault>>);
+pub(crate) struct FaultState {
+    fault: Mutex<Option<Fault>>,
+    /// Set with it: kernels that run end then.
+    flag: AtomicBool,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Fault {
@@ -136,16 +140,22 @@ const LATE: Duration = Duration::from_millis(150);
 impl FaultState {
     /// Notes a fault; the first counts.
     pub(crate) fn set(&self, code: Code) {
-        lock(&self.0).get_or_insert(Fault {
+        lock(&self.fault).get_or_insert(Fault {
             code,
             since: Instant::now(),
             told: false,
         });
+        self.flag.store(true, Ordering::SeqCst);
+    }
+
+    /// Set when there was one.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.flag
     }
 
     /// What a call answers that waits for the device.
     pub(crate) fn tell(&self) -> Answer {
-        match lock(&self.0).as_mut() {
+        match lock(&self.fault).as_mut() {
             Some(fault) => {
                 fault.told = true;
                 Err(fault.code)
@@ -156,7 +166,7 @@ impl FaultState {
 
     /// What a call answers that does not.
     pub(crate) fn check(&self) -> Answer {
-        match *lock(&self.0) {
+        match *lock(&self.fault) {
             Some(fault) if fault.told || fault.since.elapsed() >= LATE => Err(fault.code),
             _ => Ok(()),
         }
@@ -164,7 +174,7 @@ impl FaultState {
 
     /// Whether there was one, told or not.
     pub(crate) fn happened(&self) -> bool {
-        lock(&self.0).is_some()
+        lock(&self.fault).is_some()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::call::lock;
 use crate::code::Code;
 use crate::context::Context;
 use crate::event::Event;
+use crate::module::{Function, Module};
 use crate::pool::Pool;
 use crate::stream::Stream;
 use crate::virtual_memory::Physical;
@@ -21,6 +22,8 @@ pub(crate) enum Object {
     Event(Arc<Event>),
     Pool(Arc<Pool>),
     Physical(Arc<Physical>),
+    Module(Arc<Module>),
+    Function(Arc<Function>),
 }
 
 /// All handles of the process.
@@ -41,6 +44,7 @@ const STEP: u64 = 0x10;
 /// Declares how objects of one kind are found and removed.
 macro_rules! kinds {
     ($($find:ident, $remove:ident, $variant:ident($object:ty), $code:ident;)*) => {
+        #[allow(dead_code, reason = "kinds that go with another, as functions with their module, are not removed one by one")]
         impl Handles {
             $(
                 #[doc = concat!("The object behind a handle; `", stringify!($code), "` where it is none of this kind.")]
@@ -67,6 +71,8 @@ kinds! {
     stream, remove_stream, Stream(Stream), INVALID_HANDLE;
     event, remove_event, Event(Event), INVALID_HANDLE;
     pool, remove_pool, Pool(Pool), INVALID_VALUE;
+    module, remove_module, Module(Module), INVALID_HANDLE;
+    function, remove_function, Function(Function), INVALID_HANDLE;
     physical, remove_physical, Physical(Physical), INVALID_VALUE;
 }
 
@@ -76,6 +82,8 @@ impl Object {
         match self {
             Self::Stream(stream) => stream.context == context,
             Self::Event(event) => event.context == context,
+            Self::Module(module) => module.context == context,
+            Self::Function(function) => function.context == context,
             Self::Context(_) | Self::Pool(_) | Self::Physical(_) => false,
         }
     }

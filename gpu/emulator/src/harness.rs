@@ -109,6 +109,12 @@ impl Emulator {
         self.with(settings::FAULTS, plan)
     }
 
+    /// With zeros in memory that nobody used yet, and no time spent on poison.
+    #[must_use]
+    pub fn without_poison(self) -> Self {
+        self.with(settings::POISON, "off")
+    }
+
     /// With any other variable of the emulator's.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {

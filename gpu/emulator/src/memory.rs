@@ -75,16 +75,20 @@ impl Place {
         matches!(self.kind, Kind::Pinned { .. } | Kind::Registered { .. })
     }
 
+    /// Whether it is mapped and no device may use it.
+    pub(crate) fn is_without_access(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Mapped {
+                is_accessible: false,
+                ..
+            }
+        )
+    }
+
     /// Whether copies and memsets may use it.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.is_freed
-            && !matches!(
-                self.kind,
-                Kind::Mapped {
-                    is_accessible: false,
-                    ..
-                }
-            )
+        !self.is_freed && !self.is_without_access()
     }
 
     /// Whether `cuMemFreeAsync` takes it.
