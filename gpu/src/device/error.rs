@@ -54,6 +54,12 @@ pub enum DeviceError {
         /// All that is free.
         free_bytes: u64,
     },
+    /// Kernels could not be loaded.
+    #[error("kernels cannot be used on this GPU: {reason}")]
+    Module {
+        /// Why, in the words of the driver's compiler.
+        reason: String,
+    },
     /// A copy between places of different sizes: a bug in this process.
     #[error("a copy of {from_bytes} B into {to_bytes} B; please report this bug")]
     Sizes {

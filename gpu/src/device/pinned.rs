@@ -120,6 +120,11 @@ impl PinnedPool {
         })
     }
 
+    /// Whether so many bytes are locked and free, so that allocating them takes no time. They may be gone the next moment.
+    pub(super) fn is_ready_for(&self, bytes: u64) -> bool {
+        self.shared.state().ranges.free_bytes() >= rounded(bytes)
+    }
+
     /// Reserves and allocates.
     ///
     /// # Errors

@@ -190,7 +190,7 @@ impl Tiers {
             if let Place::Pinned(there) = &place {
                 return Ok(Arc::clone(there));
             }
-            let mut to = self.pinned.try_allocate(buffer.bytes)?;
+            let mut to = self.allocate_pinned(buffer.bytes).await?;
             let to = match &place {
                 Place::Device(from) => self.copies.download(Arc::clone(from), to).await?.1,
                 Place::Disk(from) => {
@@ -202,6 +202,15 @@ impl Tiers {
             };
             buffer.arrive(&place, Place::Pinned(Arc::new(to)));
         }
+    }
+
+    /// On a thread that may block where memory has to be locked first.
+    async fn allocate_pinned(&self, bytes: u64) -> Result<PinnedBuffer, DeviceError> {
+        if self.pinned.is_ready_for(bytes) {
+            return self.pinned.try_allocate(bytes);
+        }
+        let pinned = self.pinned.clone();
+        self.blocking(move || pinned.try_allocate(bytes)).await
     }
 
     /// Brings the buffer to disk, if it is not there, through page-locked memory.
