@@ -22,6 +22,8 @@ struct Answer {
 #[derive(Clone, Copy)]
 struct Description {
     kind: i32,
+    _gap: u32,
+    /// One of the two members of a union of eight bytes.
     file: i32,
     _rest: u32,
     operations: u64,

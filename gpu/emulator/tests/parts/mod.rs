@@ -1,0 +1,244 @@
+//! What the processes of `processes.rs` do, each with a machine that it finds in its environment.
+
+#![allow(non_snake_case, reason = "the functions carry the driver's names")]
+
+use std::io::{Read, Seek};
+use std::os::fd::AsRawFd;
+
+use transload_cuda_driver::*;
+
+const MIB: usize = 1 << 20;
+
+/// Does the part `name` and tells of it on standard output.
+pub(crate) fn run(name: &str) {
+    match name {
+        "dereference" => dereference(),
+        "hold_40_mib" => {
+            start(0);
+            device(40 * MIB);
+            wait();
+        }
+        "allocate_40_mib" => {
+            start(0);
+            println!("{}", allocate(40 * MIB).0);
+        }
+        "upload_and_wait" => {
+            start(0);
+            let bytes = vec![1_u8; MIB];
+            // The upload returns when its bytes are taken, which is before they are there.
+            unsafe {
+                cuMemcpyHtoD_v2(device(MIB), address_of(&bytes), MIB);
+                cuCtxSynchronize();
+            }
+            wait();
+        }
+        "allocate_three_times" => {
+            start(0);
+            let [first, second, third] = [0; 3].map(|_| allocate(MIB).0);
+            println!("{first} {second} {third}");
+        }
+        "copy_twice" => copy_twice(),
+        "call_what_is_not_emulated" => call_what_is_not_emulated(),
+        "download_without_waiting" => download(false),
+        "download_and_wait" => download(true),
+        "store_to_another_device" => store_to_another_device(false),
+        "store_to_a_peer" => store_to_another_device(true),
+        "write_and_read_a_file" => write_and_read_a_file(),
+        "ask_for_addresses" => ask_for_addresses(),
+        _ => println!("there is no part {name}"),
+    }
+}
+
+/// Starts CUDA with the context of a device current, and returns that.
+fn start(device: i32) -> u64 {
+    let mut context = 0;
+    unsafe {
+        cuInit(0);
+        cuDevicePrimaryCtxRetain(&mut context, device);
+        cuCtxSetCurrent(context);
+    }
+    context
+}
+
+fn allocate(bytes: usize) -> (Code, u64) {
+    let mut address = 0;
+    (unsafe { cuMemAlloc_v2(&mut address, bytes) }, address)
+}
+
+fn device(bytes: usize) -> u64 {
+    allocate(bytes).1
+}
+
+fn pinned(bytes: usize) -> u64 {
+    let mut address = 0;
+    unsafe { cuMemHostAlloc(&mut address, bytes, 1) };
+    address
+}
+
+fn address_of<T>(values: &[T]) -> u64 {
+    values.as_ptr().expose_provenance() as u64
+}
+
+fn byte_at(address: u64) -> u8 {
+    unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() }
+}
+
+fn wait() {
+    println!("waits");
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+fn dereference() {
+    start(0);
+    let address = device(MIB);
+    println!("{}", byte_at(address));
+}
+
+fn copy_twice() {
+    start(0);
+    let (here, host) = (device(MIB), pinned(MIB));
+    unsafe {
+        let first = cuMemcpyDtoH_v2(host, here, MIB);
+        let second = cuMemcpyDtoH_v2(host, here, MIB);
+        println!("{first} {second} {}", cuCtxSynchronize());
+    }
+}
+
+functions! { locate;
+    cuArrayCreate_v2(array: &mut u64, description: u64);
+    cuGetProcAddress_v2(name: *const u8, function: &mut u64, version: i32, flags: u64, status: *mut u32);
+}
+
+fn call_what_is_not_emulated() {
+    start(0);
+    println!("{}", unsafe { cuArrayCreate_v2(&mut 0, 0) });
+}
+
+/// A download whose bytes are used at once, with a wait before that or without.
+fn download(waits: bool) {
+    start(0);
+    let (here, host, mut stream) = (device(MIB), pinned(MIB), 0);
+    unsafe {
+        cuMemsetD8_v2(here, 9, MIB);
+        cuCtxSynchronize();
+        cuStreamCreate(&mut stream, 1);
+        for _ in 0..20 {
+            std::ptr::with_exposed_provenance_mut::<u8>(host as usize).write_volatile(0);
+            cuMemcpyDtoHAsync_v2(host, here, MIB, stream);
+            if waits {
+                cuStreamSynchronize(stream);
+            }
+            println!("{}", if byte_at(host) == 9 { "fresh" } else { "stale" });
+            cuStreamSynchronize(stream);
+        }
+    }
+}
+
+const STORE: &str = ".version 7.0
+.target sm_80
+.address_size 64
+.visible .entry store(.param .u64 address)
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %rd<2>;
+    ld.param.u64 %rd1, [address];
+    mov.u32 %r1, 11;
+    st.global.u32 [%rd1], %r1;
+    ret;
+}
+\0";
+
+fn store_to_another_device(is_peer: bool) {
+    let second = start(1);
+    let mut there = device(4);
+    start(0);
+    let (mut module, mut function, host) = (0, 0, pinned(4));
+    unsafe {
+        if is_peer {
+            cuCtxEnablePeerAccess(second, 0);
+        }
+        cuModuleLoadData(&mut module, STORE.as_ptr());
+        cuModuleGetFunction(&mut function, module, c"store".as_ptr().cast());
+        let mut list = [std::ptr::from_mut(&mut there).cast()];
+        let none = std::ptr::null_mut();
+        cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, 0, list.as_mut_ptr(), none);
+        let code = cuCtxSynchronize();
+        cuMemcpyDtoH_v2(host, there, 4);
+        println!("{code}, {} is there", byte_at(host));
+    }
+}
+
+/// `CUfileError_t`.
+#[repr(C)]
+struct Answer {
+    own: i32,
+    driver: u32,
+}
+
+fn cufile(symbol: &str) -> *mut std::ffi::c_void {
+    unsafe {
+        let library = libc::dlopen(c"libcufile.so.0".as_ptr(), libc::RTLD_NOW);
+        libc::dlsym(library, symbol.as_ptr().cast())
+    }
+}
+
+fn write_and_read_a_file() {
+    type Register = unsafe extern "C" fn(&mut u64, &[u64; 3]) -> Answer;
+    type Transfer = unsafe extern "C" fn(u64, u64, usize, i64, i64) -> isize;
+    start(0);
+    let (from, to, mut handle) = (device(MIB), device(2 * MIB), 0);
+    let mut file = tempfile::tempfile().expect("a file");
+    unsafe {
+        cuMemsetD8_v2(from, 5, MIB);
+        cuCtxSynchronize();
+        let register = std::mem::transmute::<*mut std::ffi::c_void, Register>(cufile(
+            "cuFileHandleRegister\0",
+        ));
+        let write = std::mem::transmute::<*mut std::ffi::c_void, Transfer>(cufile("cuFileWrite\0"));
+        let read = std::mem::transmute::<*mut std::ffi::c_void, Transfer>(cufile("cuFileRead\0"));
+        let answer = register(&mut handle, &[1, file.as_raw_fd() as u64, 0]);
+        assert_eq!((answer.own, answer.driver), (0, 0));
+        assert_eq!(write(handle, from, MIB, 4096, 0), MIB as isize);
+        // More than the file has: what there is comes.
+        assert_eq!(read(handle, to, 2 * MIB, 4096, 0), MIB as isize);
+        let host = pinned(MIB);
+        cuMemcpyDtoH_v2(host, to, MIB);
+        assert_eq!(byte_at(host + MIB as u64 - 1), 5);
+    }
+    let mut bytes = Vec::new();
+    file.rewind().expect("rewound");
+    file.read_to_end(&mut bytes).expect("read");
+    assert!(
+        bytes.iter().take(4096).all(|byte| *byte == 0)
+            && bytes.iter().skip(4096).all(|byte| *byte == 5)
+    );
+    println!("right");
+}
+
+fn ask_for_addresses() {
+    start(0);
+    let (mut found, mut status) = (0, 9);
+    unsafe {
+        let code = cuGetProcAddress_v2(
+            c"cuMemAlloc".as_ptr().cast(),
+            &mut found,
+            12080,
+            0,
+            &mut status,
+        );
+        assert_eq!((code.to_string().as_str(), status), ("CUDA_SUCCESS", 0));
+        assert_eq!(Some(found as usize), locate("cuMemAlloc_v2\0"));
+        let code = cuGetProcAddress_v2(
+            c"cuNothing".as_ptr().cast(),
+            &mut found,
+            12080,
+            0,
+            &mut status,
+        );
+        assert_eq!(
+            (code.to_string().as_str(), found, status),
+            ("CUDA_ERROR_NOT_FOUND", 0, 1)
+        );
+    }
+    println!("right");
+}

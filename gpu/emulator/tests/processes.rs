@@ -1,0 +1,231 @@
+//! What is seen from outside of a process: that it dies of a pointer, what it held when it dies, which faults and chaos it was given.
+//!
+//! Each test makes a machine and runs this program again on it, in the part that `PART` names; parts are the functions of `parts`.
+
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    clippy::expect_used,
+    reason = "every call is one of the driver's, with pointers of locals and memory of its size; a test that cannot start fails"
+)]
+
+mod parts;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Output, Stdio};
+
+use cuda_emulator::{Emulator, Moved, Movement};
+
+const MIB: u64 = 1 << 20;
+
+fn machine() -> Emulator {
+    Emulator::new().expect("a machine").memory_bytes(64 * MIB)
+}
+
+/// This program again, in the part `name`.
+fn part(machine: &Emulator, name: &str) -> Command {
+    let mut command = machine.command(std::env::current_exe().expect("this program"));
+    command
+        .args([
+            "the_part_of_another_test",
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env("PART", name);
+    command
+}
+
+fn run(machine: &Emulator, name: &str) -> Output {
+    part(machine, name).output().expect("the part runs")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn complained(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Starts a part that waits for a line on its standard input, and returns when it waits.
+fn start_and_wait(machine: &Emulator, name: &str) -> Child {
+    let mut child = part(machine, name)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the part starts");
+    let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    lines
+        .map_while(Result::ok)
+        .find(|line| line.ends_with("waits"))
+        .expect("it waits");
+    child
+}
+
+#[test]
+fn the_part_of_another_test() {
+    if let Ok(name) = std::env::var("PART") {
+        parts::run(&name);
+    }
+}
+
+#[test]
+fn a_host_that_follows_a_device_pointer_dies() {
+    assert_eq!(run(&machine(), "dereference").status.signal(), Some(11));
+}
+
+#[test]
+fn a_process_that_is_killed_gives_its_memory_back_and_until_then_it_counts_for_all() {
+    let machine = machine();
+    let mut holder = start_and_wait(&machine, "hold_40_mib");
+    assert!(said(&run(&machine, "allocate_40_mib")).contains("CUDA_ERROR_OUT_OF_MEMORY"));
+    holder.kill().expect("killed");
+    holder.wait().expect("gone");
+    let after = run(&machine, "allocate_40_mib");
+    assert!(
+        said(&after).contains("CUDA_SUCCESS"),
+        "{} {}",
+        said(&after),
+        complained(&after)
+    );
+}
+
+#[test]
+fn counters_are_read_while_the_process_runs_and_after_its_end() {
+    let machine = machine();
+    let mut process = start_and_wait(&machine, "upload_and_wait");
+    let once = Moved {
+        calls: 1,
+        bytes: MIB,
+    };
+    let report = machine.report().expect("a report");
+    assert_eq!(report.moved(Movement::UploadPageable), once);
+    assert_eq!(report.device_bytes.get(&0), Some(&MIB));
+    process
+        .stdin
+        .take()
+        .expect("its input")
+        .write_all(b"\n")
+        .expect("told");
+    process.wait().expect("gone");
+    assert_eq!(
+        machine
+            .report()
+            .expect("a report")
+            .moved(Movement::UploadPageable),
+        once
+    );
+}
+
+#[test]
+fn the_nth_allocation_fails_as_planned_and_the_next_does_not() {
+    let machine = machine().faults("cuMemAlloc_v2@2=CUDA_ERROR_OUT_OF_MEMORY");
+    let output = run(&machine, "allocate_three_times");
+    assert!(
+        said(&output).contains("CUDA_SUCCESS CUDA_ERROR_OUT_OF_MEMORY CUDA_SUCCESS"),
+        "{}",
+        said(&output)
+    );
+    assert!(complained(&output).contains("cuMemAlloc_v2 fails as planned"));
+}
+
+#[test]
+fn a_planned_fault_of_a_copy_ends_the_use_of_the_device() {
+    let output = run(
+        &machine().faults("copy@2=CUDA_ERROR_ECC_UNCORRECTABLE"),
+        "copy_twice",
+    );
+    let answers = "CUDA_SUCCESS CUDA_ERROR_ECC_UNCORRECTABLE CUDA_ERROR_ECC_UNCORRECTABLE";
+    assert!(said(&output).contains(answers), "{}", said(&output));
+}
+
+#[test]
+fn a_bad_plan_ends_the_process_with_a_remedy() {
+    let output = run(
+        &machine().faults("cuMemAllocate@2=OUT_OF_MEMORY"),
+        "allocate_three_times",
+    );
+    assert!(!output.status.success());
+    assert!(
+        complained(&output).contains("names no function of the driver"),
+        "{}",
+        complained(&output)
+    );
+}
+
+#[test]
+fn what_is_not_emulated_says_its_name_and_fails() {
+    let output = run(&machine(), "call_what_is_not_emulated");
+    assert!(
+        said(&output).contains("CUDA_ERROR_NOT_SUPPORTED"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        complained(&output).contains("cuArrayCreate_v2 is not emulated"),
+        "{}",
+        complained(&output)
+    );
+}
+
+#[test]
+fn chaos_finds_a_missing_wait_and_harms_no_program_that_waits() {
+    let stale = |name: &str, seed: u64| said(&run(&machine().chaos(seed), name)).contains("stale");
+    assert!((0..5).any(|seed| stale("download_without_waiting", seed)));
+    assert!((0..5).all(|seed| !stale("download_and_wait", seed)));
+}
+
+#[test]
+fn a_kernel_reaches_memory_of_a_peer_only_when_it_was_allowed() {
+    let machine = machine().devices(2);
+    let refused = run(&machine, "store_to_another_device");
+    assert!(
+        said(&refused).contains("CUDA_ERROR_ILLEGAL_ADDRESS"),
+        "{}",
+        said(&refused)
+    );
+    assert!(
+        complained(&refused).contains("PTX line"),
+        "{}",
+        complained(&refused)
+    );
+    let allowed = run(&machine, "store_to_a_peer");
+    assert!(
+        said(&allowed).contains("CUDA_SUCCESS, 11 is there"),
+        "{} {}",
+        said(&allowed),
+        complained(&allowed)
+    );
+}
+
+#[test]
+fn cu_file_moves_bytes_between_files_and_device_memory_without_the_host() {
+    let machine = machine();
+    let output = run(&machine, "write_and_read_a_file");
+    assert!(
+        said(&output).contains("right"),
+        "{} {}",
+        said(&output),
+        complained(&output)
+    );
+    let report = machine.report().expect("a report");
+    assert_eq!(
+        report.moved(Movement::File),
+        Moved {
+            calls: 2,
+            bytes: 2 * MIB
+        }
+    );
+}
+
+#[test]
+fn functions_are_found_by_their_plain_names() {
+    let output = run(&machine(), "ask_for_addresses");
+    assert!(
+        said(&output).contains("right"),
+        "{} {}",
+        said(&output),
+        complained(&output)
+    );
+}
