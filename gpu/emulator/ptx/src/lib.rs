@@ -16,7 +16,6 @@ mod memory;
 mod module;
 mod opcode;
 mod parser;
-mod rounding;
 mod run;
 mod special;
 mod statements;

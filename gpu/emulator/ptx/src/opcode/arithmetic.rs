@@ -210,15 +210,17 @@ fn carry(
                 let (sum, second) = sum.overflowing_add(c);
                 (sum, first || second)
             }),
-            ("sub" | "subc", None, false) => carry!(u32: |x, y, _z, c| {
-                let (rest, first) = x.overflowing_sub(y);
-                let (rest, second) = rest.overflowing_sub(c);
-                (rest, first || second)
+            ("sub", None, false) => carry!(u32: |x, y, _z, _c| (x.wrapping_sub(y), x >= y)),
+            ("sub", None, true) => carry!(u64: |x, y, _z, _c| (x.wrapping_sub(y), x >= y)),
+            ("subc", None, false) => carry!(u32: |x, y, _z, c| {
+                let (sum, first) = x.overflowing_add(!y);
+                let (sum, second) = sum.overflowing_add(c);
+                (sum, first || second)
             }),
-            ("sub" | "subc", None, true) => carry!(u64: |x, y, _z, c| {
-                let (rest, first) = x.overflowing_sub(y);
-                let (rest, second) = rest.overflowing_sub(c);
-                (rest, first || second)
+            ("subc", None, true) => carry!(u64: |x, y, _z, c| {
+                let (sum, first) = x.overflowing_add(!y);
+                let (sum, second) = sum.overflowing_add(c);
+                (sum, first || second)
             }),
             ("mad" | "madc", Some(Half::Low), false) => add_carry!(u32, |x, y| x.wrapping_mul(y)),
             ("mad" | "madc", Some(Half::Low), true) => add_carry!(u64, |x, y| x.wrapping_mul(y)),

@@ -283,7 +283,7 @@ fn to_integer(from: Type) -> Option<RowFn> {
         ))
     }
     Some(match from {
-        // Of NaN comes 0; where 64 bits take part, the highest bit alone.
+        // Of NaN comes 0; where 64 bits take part on either side, the highest bit alone.
         Type::F32 => |s| {
             std::array::from_fn(|i| {
                 let nan = if s.imm & 255 == 64 { 1 << 63 } else { 0 };
@@ -292,8 +292,7 @@ fn to_integer(from: Type) -> Option<RowFn> {
         },
         Type::F64 => |s| {
             std::array::from_fn(|i| {
-                let bits = s.imm & 255;
-                let nan = if bits >= 32 { 1 << (bits - 1) } else { 0 };
+                let nan = 1 << ((s.imm & 255) - 1);
                 lane(f64::of(s.a[i]), s.imm, nan)
             })
         },
@@ -310,7 +309,7 @@ fn from_integers(to: Type, from: Type) -> Option<RowFn> {
                     std::array::from_fn(|lane| {
                         let value = i128::from(<$t as Lane>::of(s.a[lane]));
                         finish(
-                            crate::rounding::integer_to_f32(value, s.imm & 3),
+                            super::rounding::integer_to_f32(value, s.imm & 3),
                             s.imm >> 8 << 1 & 2,
                         )
                         .bits()
@@ -319,7 +318,7 @@ fn from_integers(to: Type, from: Type) -> Option<RowFn> {
                 _ => |s: &Sources| {
                     std::array::from_fn(|lane| {
                         let value = i128::from(<$t as Lane>::of(s.a[lane]));
-                        crate::rounding::integer_to_f64(value, s.imm & 3).bits()
+                        super::rounding::integer_to_f64(value, s.imm & 3).bits()
                     })
                 },
             }
@@ -356,7 +355,7 @@ fn between_floats(to: Type, from: Type) -> Option<RowFn> {
         }
         (Type::F32, Type::F64) => |s| {
             std::array::from_fn(|lane| {
-                let x = crate::rounding::f64_to_f32(f64::of(s.a[lane]), s.imm >> 8 & 3);
+                let x = super::rounding::f64_to_f32(f64::of(s.a[lane]), s.imm >> 8 & 3);
                 finish(x, s.imm & 255).bits()
             })
         },

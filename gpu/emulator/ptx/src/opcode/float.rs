@@ -2,12 +2,12 @@
 //! host's are, which is nearer than hardware promises.
 
 use super::lanes::{floats, lanes};
+use super::rounding::{self, Rounding};
 use super::{Mods, row};
 use crate::assemble::Assembler;
 use crate::ast::Instruction;
 use crate::code::{Op, RowFn};
 use crate::error::PtxError;
-use crate::rounding::{self, Rounding};
 use crate::types::Type;
 
 /// `.ftz`: subnormal numbers count as zeros of their sign.
@@ -106,7 +106,10 @@ pub(super) fn assemble(
             }
             let f = match rounding.unwrap_or(Rounding::Nearest) {
                 Rounding::Nearest => nearest(name, ty, flags),
-                directed => rounding::directed(name, ty, flags, directed),
+                directed => {
+                    flags |= (directed as u64) << rounding::SHIFT;
+                    rounding::directed(name, ty)
+                }
             };
             (f, arity)
         }
@@ -184,6 +187,7 @@ fn approximated(name: &str, ty: Type, flags: u64) -> Option<RowFn> {
     if ty == Type::F64 {
         return match name {
             "rcp" => Some(lanes!(f64: |x| flush_double(upper_half(1.0 / flush_double(x))))),
+            "rsqrt" if flags & FLUSH == 0 => Some(lanes!(f64: |x| 1.0 / x.sqrt())),
             "rsqrt" => Some(lanes!(f64: |x| upper_half(1.0 / flush_double(x).sqrt()))),
             _ => None,
         };

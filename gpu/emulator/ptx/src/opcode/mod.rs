@@ -10,6 +10,7 @@ mod convert;
 mod float;
 mod lanes;
 mod memory;
+mod rounding;
 mod together;
 
 use crate::assemble::Assembler;

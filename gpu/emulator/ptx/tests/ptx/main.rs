@@ -10,6 +10,7 @@ mod bench;
 mod conformance;
 #[path = "../../../../conformance/src/kernels.rs"]
 mod conformance_kernels;
+mod hard;
 mod query;
 mod rig;
 mod sanitizer;
