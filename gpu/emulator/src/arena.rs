@@ -66,9 +66,7 @@ impl Arena {
                 (address, view)
             }
         };
-        if let Some(poison) = self.poison {
-            view.fill(address, bytes, poison);
-        }
+        view.freshen(address, bytes, self.poison);
         Ok((address, view))
     }
 
@@ -166,8 +164,8 @@ mod tests {
 
     fn arena(blocks: u64) -> Arena {
         let bytes = blocks * BLOCK_BYTES;
-        let machine = Machine::join(None, 1, bytes).expect("a machine");
-        let space = Arc::new(Space::new().expect("addresses"));
+        let machine = Machine::join(None, 1, bytes, false).expect("a machine");
+        let space = Arc::new(Space::new(false).expect("addresses"));
         Arena::new(
             Arc::new(DeviceMemory::new(Arc::new(machine), space, 0, bytes)),
             Some(0xcd),

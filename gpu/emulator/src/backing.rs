@@ -151,7 +151,7 @@ impl Blocks {
             .ok_or(Code::UNKNOWN)?;
         self.memory
             .space
-            .map(address, file, &self.list)
+            .map(address, file, &self.list, self.memory.bytes)
             .map_err(|error| {
                 say!("device memory cannot be mapped: {error}");
                 Code::OUT_OF_MEMORY
@@ -193,6 +193,14 @@ impl View {
     /// What it shows.
     pub(crate) fn blocks(&self) -> &Arc<Blocks> {
         &self.blocks
+    }
+
+    /// Makes `bytes` from `address` on fresh: full of poison, if there is any, and not written.
+    pub(crate) fn freshen(&self, address: u64, bytes: u64, poison: Option<u8>) {
+        if let Some(poison) = poison {
+            self.fill(address, bytes, poison);
+        }
+        crate::written::mark(&self.blocks.memory.space, address, bytes, false);
     }
 
     /// Fills `bytes` from `address` on, which the view has.

@@ -11,7 +11,7 @@ use crate::code::{Answer, Code};
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::handle::Object;
-use crate::stream::Lanes;
+use crate::lanes::Lanes;
 
 /// A context of a device.
 #[derive(Debug)]

@@ -5,108 +5,15 @@
 
 use std::sync::Arc;
 
-use crate::call::{functions, lock, say};
-use crate::code::{Answer, Code};
+use crate::call::{functions, say};
+use crate::code::Answer;
 use crate::counters::Movement;
 use crate::driver::Driver;
-use crate::memory::{Kind, Place};
+use crate::side::{Side, movement};
 use crate::stream_calls::Lane;
 
 /// Up to this size an upload of pageable memory takes its bytes at the call and returns; above it waits.
 const STAGED_BYTES: u64 = 1 << 20;
-
-/// One side of a copy.
-#[derive(Debug, Clone)]
-pub(crate) enum Side {
-    /// Memory that the driver knows.
-    Known { address: u64, place: Place },
-    /// Other memory of the host.
-    Pageable { address: u64 },
-}
-
-impl Side {
-    /// What lies at `address`; `INVALID_VALUE` where the driver knows that there are no `bytes`.
-    pub(crate) fn of(driver: &Driver, address: u64, bytes: u64) -> Result<Self, Code> {
-        match lock(&driver.places).find(address) {
-            Some(place) if place.is_usable() && bytes <= place.start + place.bytes - address => {
-                Ok(Self::Known {
-                    address,
-                    place: place.clone(),
-                })
-            }
-            Some(_) => Err(Code::INVALID_VALUE),
-            None if driver.space.has(address) || address < 4096 => Err(Code::INVALID_VALUE),
-            None => Ok(Self::Pageable { address }),
-        }
-    }
-
-    /// The same for a side that must be known to the driver: a "device pointer" of the named copies.
-    pub(crate) fn known(driver: &Driver, address: u64, bytes: u64) -> Result<Self, Code> {
-        match Self::of(driver, address, bytes)? {
-            Self::Pageable { .. } => Err(Code::INVALID_VALUE),
-            side => Ok(side),
-        }
-    }
-
-    fn is_device(&self) -> bool {
-        matches!(self, Self::Known { place, .. } if !place.counts_as_host())
-    }
-
-    fn is_pageable(&self) -> bool {
-        matches!(self, Self::Pageable { .. })
-    }
-
-    pub(crate) fn is_synchronous(&self) -> bool {
-        matches!(self, Self::Known { place, .. } if place.is_synchronous)
-    }
-
-    /// Where the emulator finds the bytes; `None` where the program has unmapped them.
-    fn host(&self, driver: &Driver, bytes: u64) -> Option<u64> {
-        match self {
-            Self::Pageable { address } => Some(*address),
-            Self::Known { address, place } if matches!(place.kind, Kind::Registered { .. }) => {
-                crate::host::is_mapped(*address, bytes).then_some(*address)
-            }
-            Self::Known { address, place } if place.is_host() => Some(*address),
-            Self::Known { address, .. } => Some(driver.space.host(*address)),
-        }
-    }
-}
-
-/// What a copy between two sides counts as.
-fn movement(to: &Side, from: &Side) -> Movement {
-    match (to, from) {
-        (Side::Known { place: to, .. }, Side::Known { place: from, .. })
-            if !to.counts_as_host() && !from.counts_as_host() =>
-        {
-            if to.device.ordinal != from.device.ordinal {
-                Movement::Peer
-            } else if [to, from]
-                .iter()
-                .any(|place| matches!(place.kind, Kind::Opened { .. }))
-            {
-                Movement::Ipc
-            } else {
-                Movement::DeviceToDevice
-            }
-        }
-        (to, from) if to.is_device() => {
-            if from.is_pageable() {
-                Movement::UploadPageable
-            } else {
-                Movement::UploadPinned
-            }
-        }
-        (to, from) if from.is_device() => {
-            if to.is_pageable() {
-                Movement::DownloadPageable
-            } else {
-                Movement::DownloadPinned
-            }
-        }
-        _ => Movement::HostToHost,
-    }
-}
 
 /// Moves bytes; ranges may overlap.
 pub(crate) fn move_bytes(to: u64, from: u64, bytes: u64) {
@@ -152,6 +59,7 @@ pub(crate) fn copy(
         (Side::Pageable { address }, true) => Some(bytes_at(*address, bytes)),
         _ => None,
     };
+    let (to_address, from_address) = (to.address(), from.address());
     lane.submit(move || {
         driver.plan.at_call("copy")?;
         if let Some(to) = to.host(driver, bytes) {
@@ -163,6 +71,7 @@ pub(crate) fn copy(
                     .for_each(|from| move_bytes(to, from, bytes)),
             }
         }
+        crate::written::copy(&driver.space, to_address, from_address, bytes);
         driver.counters.count(kind, bytes);
         Ok(())
     });

@@ -94,7 +94,7 @@ extern "C" fn cuFileBufDeregister(_address: u64) -> Answer {
 }
 
 /// Where the emulator finds device memory, and what keeps it there.
-fn host_of(address: u64, bytes: u64) -> Result<(u64, crate::memory::Place), Code> {
+fn host_of(address: u64, bytes: u64) -> Result<(u64, crate::places::Place), Code> {
     let driver = Driver::get()?;
     let place = lock(&driver.places)
         .find(address)
@@ -119,6 +119,7 @@ type Transfer = unsafe extern "C" fn(i32, *mut c_void, usize, i64) -> isize;
 fn transfer(
     name: &'static str,
     with: Transfer,
+    is_read: bool,
     handle: u64,
     address: u64,
     bytes: u64,
@@ -140,7 +141,11 @@ fn transfer(
                 _ => return Err(Code::OPERATING_SYSTEM),
             }
         }
-        Driver::get()?.counters.count(Movement::File, moved);
+        let driver = Driver::get()?;
+        if is_read {
+            crate::written::mark(&driver.space, address, moved, true);
+        }
+        driver.counters.count(Movement::File, moved);
         Ok(())
     });
     if number == 0 {
@@ -167,6 +172,7 @@ extern "C" fn cuFileRead(
     transfer(
         "cuFileRead",
         libc::pread,
+        true,
         handle,
         address.wrapping_add_signed(offset),
         bytes as u64,
@@ -186,6 +192,7 @@ extern "C" fn cuFileWrite(
     transfer(
         "cuFileWrite",
         write,
+        false,
         handle,
         address.wrapping_add_signed(offset),
         bytes as u64,

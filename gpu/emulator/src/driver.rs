@@ -12,7 +12,7 @@ use crate::counters::Counters;
 use crate::device::Device;
 use crate::handle::Handles;
 use crate::machine::Machine;
-use crate::memory::Places;
+use crate::places::Places;
 use crate::plan::Plan;
 use crate::settings::Settings;
 use crate::space::Space;
@@ -113,9 +113,10 @@ impl Driver {
             settings.state.as_deref(),
             settings.devices,
             settings.memory_bytes,
+            settings.tracks_writes,
         )?);
         let counters = Arc::new(Counters::of_process(machine.folder())?);
-        let space = Arc::new(Space::new()?);
+        let space = Arc::new(Space::new(settings.tracks_writes)?);
         let devices = visible.iter().enumerate().map(|(ordinal, index)| {
             Arc::new(Device::new(
                 ordinal,

@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::counters::{Counters, FILE_PREFIX, Moved, Movement, Number};
+use crate::counters::{Counters, FILE_PREFIX};
+use crate::report::Report;
 use crate::settings;
 
 /// The file that cargo builds, and the variable that names it where it lies elsewhere.
@@ -204,6 +205,22 @@ impl Emulator {
         Ok(reports)
     }
 
+    /// The most bytes of a device that all processes together ever held at once, in whole blocks of two mebibytes.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be read, as when no process has started CUDA.
+    pub fn most_held_bytes(&self, device: usize) -> io::Result<u64> {
+        let path = crate::shared_memory::words_path(&self.state(), device);
+        let count = std::fs::metadata(&path)?.len() as usize / size_of::<u64>();
+        let words = crate::mapped::Words::of_file(&path, count)?;
+        let most = words.all().last();
+        Ok(
+            most.map_or(0, |most| most.load(std::sync::atomic::Ordering::SeqCst))
+                * crate::machine::BLOCK_BYTES,
+        )
+    }
+
     /// What all processes did so far, added up.
     ///
     /// # Errors
@@ -229,95 +246,5 @@ fn set_variable(name: &str, value: &str) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-/// What processes did to devices.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    moved: BTreeMap<Movement, Moved>,
-    /// Kernels launched.
-    pub launches: u64,
-    /// Faults that ended the use of a device.
-    pub faults: u64,
-    /// Page-locked bytes that are allocated, and the most of them there ever were in one process.
-    pub pinned_bytes: u64,
-    /// The most page-locked bytes that one process ever had allocated.
-    pub peak_pinned_bytes: u64,
-    /// By device: bytes that are allocated now.
-    pub device_bytes: BTreeMap<usize, u64>,
-    /// By device: the most bytes that one process ever had allocated.
-    pub peak_device_bytes: BTreeMap<usize, u64>,
-}
-
-impl Report {
-    fn of(counters: &Counters) -> Self {
-        let mut report = Self {
-            moved: Movement::ALL
-                .into_iter()
-                .map(|movement| (movement, counters.moved(movement)))
-                .collect(),
-            launches: counters.number(Number::Launches),
-            faults: counters.number(Number::Faults),
-            pinned_bytes: counters.number(Number::PinnedBytes),
-            peak_pinned_bytes: counters.number(Number::PeakPinnedBytes),
-            ..Self::default()
-        };
-        for device in 0..crate::machine::MOST_DEVICES {
-            let (now, most) = counters.device_bytes(device);
-            if most > 0 {
-                report.device_bytes.insert(device, now);
-                report.peak_device_bytes.insert(device, most);
-            }
-        }
-        report
-    }
-
-    /// What moved bytes in one way.
-    #[must_use]
-    pub fn moved(&self, movement: Movement) -> Moved {
-        self.moved.get(&movement).copied().unwrap_or_default()
-    }
-
-    /// Copies with the host on one side, of whichever memory.
-    #[must_use]
-    pub fn through_host(&self) -> Moved {
-        let ways = [
-            Movement::UploadPinned,
-            Movement::UploadPageable,
-            Movement::DownloadPinned,
-            Movement::DownloadPageable,
-        ];
-        ways.into_iter()
-            .map(|way| self.moved(way))
-            .fold(Moved::default(), Moved::and)
-    }
-
-    fn and(mut self, other: &Self) -> Self {
-        for (movement, moved) in &other.moved {
-            let sum = self.moved(*movement).and(*moved);
-            self.moved.insert(*movement, sum);
-        }
-        self.launches += other.launches;
-        self.faults += other.faults;
-        self.pinned_bytes += other.pinned_bytes;
-        self.peak_pinned_bytes = self.peak_pinned_bytes.max(other.peak_pinned_bytes);
-        for (device, bytes) in &other.device_bytes {
-            *self.device_bytes.entry(*device).or_default() += bytes;
-        }
-        for (device, bytes) in &other.peak_device_bytes {
-            let peak = self.peak_device_bytes.entry(*device).or_default();
-            *peak = (*peak).max(*bytes);
-        }
-        self
-    }
-}
-
-impl Moved {
-    fn and(self, other: Self) -> Self {
-        Self {
-            calls: self.calls + other.calls,
-            bytes: self.bytes + other.bytes,
-        }
     }
 }

@@ -9,7 +9,7 @@ use crate::code::{Answer, Code};
 use crate::context::current;
 use crate::driver::Driver;
 use crate::machine::BLOCK_BYTES;
-use crate::memory::Kind;
+use crate::places::Kind;
 
 /// Pages of the host that the emulator has mapped.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::context::{current, current_even_if_faulted};
 use crate::driver::Driver;
 use crate::event::Event;
 use crate::export::Description;
-use crate::memory::{Kind, Place};
+use crate::places::{Kind, Place};
 
 /// `CUipcMemHandle` and `CUipcEventHandle`.
 #[repr(C)]

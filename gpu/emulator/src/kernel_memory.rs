@@ -2,6 +2,7 @@
 //!
 //! Used by `launch`. Stricter than hardware, which lets a store past an allocation hit what lies there (docs/gpu-facts.md, surprise 9).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use transload_ptx::{AccessError, FaultKind, Memory};
@@ -9,10 +10,14 @@ use transload_ptx::{AccessError, FaultKind, Memory};
 use crate::call::lock;
 use crate::device::Device;
 use crate::driver::Driver;
-use crate::memory::Place;
+use crate::places::Place;
+use crate::space::Space;
 
 /// What a kernel of one device may use, as it was when the kernel began. Keeps all of it where it is.
-pub(crate) struct KernelMemory(Vec<Segment>);
+pub(crate) struct KernelMemory {
+    segments: Vec<Segment>,
+    space: Arc<Space>,
+}
 
 struct Segment {
     place: Place,
@@ -37,22 +42,35 @@ impl KernelMemory {
                 driver.space.host(place.start)
             }
         };
-        Self(
-            visible
-                .map(|place| Segment {
-                    host: host(place),
-                    place: place.clone(),
-                })
-                .collect(),
-        )
+        let segments = visible.map(|place| Segment {
+            host: host(place),
+            place: place.clone(),
+        });
+        Self {
+            segments: segments.collect(),
+            space: Arc::clone(&driver.space),
+        }
+    }
+
+    fn must_be_written(&self, address: u64, bytes: usize) -> Result<(), AccessError> {
+        if crate::written::is_written(&self.space, address, bytes) {
+            return Ok(());
+        }
+        Err(AccessError {
+            kind: FaultKind::Uninitialised,
+            detail: format!("nobody ever wrote some of these {bytes} bytes of device memory"),
+        })
     }
 
     /// Where the `bytes` at `address` are.
     fn find(&self, address: u64, bytes: usize) -> Result<*mut u8, AccessError> {
         let behind = self
-            .0
+            .segments
             .partition_point(|segment| segment.place.start <= address);
-        let Some(segment) = behind.checked_sub(1).and_then(|index| self.0.get(index)) else {
+        let Some(segment) = behind
+            .checked_sub(1)
+            .and_then(|index| self.segments.get(index))
+        else {
             return Err(refused(
                 "no memory of the device lies there or before it".to_owned(),
             ));
@@ -106,6 +124,7 @@ fn wide(word: impl Into<u64>) -> u64 {
 impl Memory for KernelMemory {
     fn read(&self, address: u64, to: &mut [u8]) -> Result<(), AccessError> {
         let from = self.find(address, to.len())?;
+        self.must_be_written(address, to.len())?;
         words!(
             to.len(),
             from,
@@ -120,6 +139,7 @@ impl Memory for KernelMemory {
 
     fn write(&self, address: u64, from: &[u8]) -> Result<(), AccessError> {
         let to = self.find(address, from.len())?;
+        crate::written::mark(&self.space, address, from.len() as u64, true);
         words!(
             from.len(),
             to,
@@ -143,6 +163,7 @@ impl Memory for KernelMemory {
         change: &mut dyn FnMut(u64) -> u64,
     ) -> Result<u64, AccessError> {
         let at = self.find(address, bytes as usize)?;
+        self.must_be_written(address, bytes as usize)?;
         let old = words!(
             bytes,
             at,

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::call::{lock, say};
 use crate::mapped::{Words, open};
+use crate::shared_memory::SharedMemory;
 
 /// Memory is handed out in blocks of this size (docs/gpu-facts.md, Device memory).
 pub(crate) const BLOCK_BYTES: u64 = 2 << 20;
@@ -38,15 +39,6 @@ pub(crate) struct Machine {
     /// Which of the processes this one is.
     slot: usize,
     devices: Vec<SharedMemory>,
-}
-
-/// Memory of one device, shared by all processes.
-#[derive(Debug)]
-struct SharedMemory {
-    /// One word for each block: the processes that hold it; then one word for the most blocks ever held.
-    blocks: Words,
-    /// The bytes.
-    file: File,
 }
 
 /// The machine, held by this thread of this process alone until it is dropped.
@@ -83,6 +75,7 @@ impl Machine {
         folder: Option<&Path>,
         devices: usize,
         memory_bytes: u64,
+        tracks_writes: bool,
     ) -> io::Result<Self> {
         let is_private = folder.is_none();
         let folder = folder.map_or_else(private_folder, Path::to_path_buf);
@@ -99,9 +92,12 @@ impl Machine {
             is_private,
         };
         for device in 0..devices {
-            machine
-                .devices
-                .push(SharedMemory::open(&machine.folder, device, memory_bytes)?);
+            machine.devices.push(SharedMemory::open(
+                &machine.folder,
+                device,
+                memory_bytes,
+                tracks_writes,
+            )?);
         }
         let slot = machine.hold().claim_slot()?;
         machine.slot = slot;
@@ -141,7 +137,7 @@ impl Machine {
 
     /// The file with the bytes of a device's memory.
     pub(crate) fn memory_file(&self, device: usize) -> Option<&File> {
-        self.devices.get(device).map(|memory| &memory.file)
+        self.devices.get(device).map(SharedMemory::file)
     }
 
     /// Whether the process `id` in place `slot` lives.
@@ -227,47 +223,6 @@ impl Drop for Machine {
     }
 }
 
-impl SharedMemory {
-    fn open(folder: &Path, device: usize, memory_bytes: u64) -> io::Result<Self> {
-        let file = open(&folder.join(format!("device-{device}.memory")))?;
-        let found = file.metadata()?.len();
-        if found == 0 {
-            file.set_len(memory_bytes)?;
-        } else if found != memory_bytes {
-            return Err(io::Error::other(format!(
-                "device {device} has {found} bytes there and {memory_bytes} are asked: give all processes the same {}",
-                crate::settings::MEMORY
-            )));
-        }
-        let blocks = Words::of_file(
-            &folder.join(format!("device-{device}.blocks")),
-            (memory_bytes / BLOCK_BYTES) as usize + 1,
-        )?;
-        Ok(Self { blocks, file })
-    }
-
-    fn holders(&self) -> &[AtomicU64] {
-        self.blocks
-            .all()
-            .split_last()
-            .map_or(&[], |(_, blocks)| blocks)
-    }
-
-    /// Gives the pages of a block back to the host; its next holder finds zeros.
-    fn discard(&self, block: usize) {
-        let (offset, bytes) = (block as u64 * BLOCK_BYTES, BLOCK_BYTES);
-        // SAFETY: the file is ours and the range within it; bytes that nobody holds are nobody's.
-        unsafe {
-            libc::fallocate(
-                self.file.as_raw_fd(),
-                libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-                offset as i64,
-                bytes as i64,
-            )
-        };
-    }
-}
-
 impl Held<'_> {
     fn claim_slot(&self) -> io::Result<usize> {
         self.reap();
@@ -303,13 +258,10 @@ impl Held<'_> {
             {
                 continue;
             }
-            for memory in &machine.devices {
-                for (block, holders) in memory.holders().iter().enumerate() {
-                    if holders.fetch_and(!(1 << slot), Ordering::SeqCst) == 1 << slot {
-                        memory.discard(block);
-                    }
-                }
-            }
+            machine
+                .devices
+                .iter()
+                .for_each(|memory| memory.forget(slot));
             for index in 0..MOST_EVENTS {
                 if let Some([holders, ..]) = machine.event(index) {
                     holders.fetch_and(!(1 << slot), Ordering::SeqCst);
@@ -319,82 +271,38 @@ impl Held<'_> {
         }
     }
 
-    /// Takes `count` free blocks of a device, in a row where that is possible; `None` where there are too few.
+    fn memory(&self, device: usize) -> Option<&SharedMemory> {
+        self.machine.devices.get(device)
+    }
+
+    /// Takes `count` free blocks of a device; `None` where there are too few.
     pub(crate) fn take(&self, device: usize, count: usize) -> Option<Vec<usize>> {
-        let memory = self.machine.devices.get(device)?;
-        let free: Vec<usize> = (0..memory.holders().len())
-            .filter(|block| {
-                memory
-                    .holders()
-                    .get(*block)
-                    .is_some_and(|word| word.load(Ordering::SeqCst) == 0)
-            })
-            .collect();
-        let row = free.windows(count.max(1)).find(|row| {
-            matches!(row, [first, .., last] if last - first + 1 == count) || count == 1
-        });
-        let taken = row.or_else(|| free.get(..count))?.to_vec();
-        self.hold_blocks(device, &taken);
-        let used = memory.holders().len() - free.len() + taken.len();
-        if let Some(most) = memory.blocks.all().last() {
-            most.fetch_max(used as u64, Ordering::SeqCst);
-        }
-        Some(taken)
+        self.memory(device)?.take(self.machine.slot, count)
     }
 
     /// Adds this process to the holders of blocks.
     pub(crate) fn hold_blocks(&self, device: usize, blocks: &[usize]) {
-        let Some(memory) = self.machine.devices.get(device) else {
-            return;
-        };
-        for word in blocks
-            .iter()
-            .filter_map(|block| memory.holders().get(*block))
-        {
-            word.fetch_or(1 << self.machine.slot, Ordering::SeqCst);
+        if let Some(memory) = self.memory(device) {
+            memory.hold(self.machine.slot, blocks);
         }
     }
 
     /// Whether somebody holds every one of the blocks.
     pub(crate) fn are_held(&self, device: usize, blocks: &[usize]) -> bool {
-        let Some(memory) = self.machine.devices.get(device) else {
-            return false;
-        };
-        blocks.iter().all(|block| {
-            memory
-                .holders()
-                .get(*block)
-                .is_some_and(|word| word.load(Ordering::SeqCst) != 0)
-        })
+        self.memory(device)
+            .is_some_and(|memory| memory.are_held(blocks))
     }
 
-    /// Takes this process from the holders of blocks; those that nobody holds then are empty.
+    /// Takes this process from the holders of blocks.
     pub(crate) fn leave_blocks(&self, device: usize, blocks: &[usize]) {
-        let Some(memory) = self.machine.devices.get(device) else {
-            return;
-        };
-        let mine = 1 << self.machine.slot;
-        for block in blocks {
-            if memory
-                .holders()
-                .get(*block)
-                .is_some_and(|word| word.fetch_and(!mine, Ordering::SeqCst) == mine)
-            {
-                memory.discard(*block);
-            }
+        if let Some(memory) = self.memory(device) {
+            memory.leave(self.machine.slot, blocks);
         }
     }
 
     /// Bytes of a device that nobody holds.
     pub(crate) fn free_bytes(&self, device: usize) -> u64 {
-        let free = self.machine.devices.get(device).map_or(0, |memory| {
-            memory
-                .holders()
-                .iter()
-                .filter(|word| word.load(Ordering::SeqCst) == 0)
-                .count()
-        });
-        free as u64 * BLOCK_BYTES
+        self.memory(device).map_or(0, SharedMemory::free_bytes)
     }
 }
 

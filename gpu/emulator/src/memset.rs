@@ -4,9 +4,9 @@
 
 use crate::call::functions;
 use crate::code::{Answer, Code};
-use crate::copy::Side;
 use crate::counters::Movement;
 use crate::driver::Driver;
+use crate::side::Side;
 use crate::stream_calls::Lane;
 
 /// A memset: `height` rows of `width` elements of `element` bytes, `pitch` bytes apart.
@@ -77,6 +77,9 @@ fn memset(
                 }),
             }
         }
+        (0..height).for_each(|line| {
+            crate::written::mark(&driver.space, address + line * pitch, row, true)
+        });
         driver.counters.count(Movement::Memset, row * height);
         drop(side);
         Ok(())

@@ -177,6 +177,7 @@ fn place(driver: &Driver, context: &Context, globals: &[Global]) -> Result<Varia
                 word.copy_from_slice(&target.to_le_bytes());
             }
         }
+        crate::written::mark(&driver.space, *address, *bytes, true);
         crate::copy::move_bytes(
             driver.space.host(*address),
             initial.as_ptr().expose_provenance() as u64,

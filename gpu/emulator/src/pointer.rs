@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use crate::call::{Out, functions, lock};
 use crate::code::{Answer, Code};
 use crate::driver::Driver;
-use crate::memory::{Kind, Place};
+use crate::places::{Kind, Place};
 
 /// One attribute (`CUpointer_attribute`) of an address in `place`, of the width that the documentation gives it.
 fn put(place: &Place, address: u64, number: u32, value: Out<c_void>) -> Answer {

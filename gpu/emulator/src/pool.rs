@@ -12,7 +12,7 @@ use crate::code::{Answer, Code};
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::handle::Object;
-use crate::memory::{Kind, Place};
+use crate::places::{Kind, Place};
 use crate::stream_calls::Lane;
 
 /// A pool of memory of one device.

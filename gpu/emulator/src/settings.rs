@@ -19,6 +19,8 @@ pub(crate) const CHAOS: &str = "CUDA_EMULATOR_CHAOS";
 pub(crate) const FAULTS: &str = "CUDA_EMULATOR_FAULTS";
 /// The byte that fresh device memory is filled with, in hexadecimal, or `off`.
 pub(crate) const POISON: &str = "CUDA_EMULATOR_POISON";
+/// `on`: kernels may not read device memory that nobody wrote.
+pub(crate) const UNINITIALISED: &str = "CUDA_EMULATOR_UNINITIALISED";
 /// `off`: no device may read another's memory.
 pub(crate) const PEERS: &str = "CUDA_EMULATOR_PEERS";
 /// `on`: every call is told on standard error.
@@ -39,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) faults: String,
     /// What fresh memory holds.
     pub(crate) poison: Option<u8>,
+    /// Whether it is known of every byte of device memory if somebody wrote it.
+    pub(crate) tracks_writes: bool,
     /// Whether devices may be peers.
     pub(crate) peers: bool,
 }
@@ -93,6 +97,7 @@ impl Settings {
                     })?,
                 ),
             },
+            tracks_writes: switch(UNINITIALISED, false)?,
             peers: switch(PEERS, true)?,
         })
     }

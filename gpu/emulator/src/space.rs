@@ -21,6 +21,8 @@ pub(crate) struct Space {
     start: u64,
     /// What is added to a device address to get the host's of the same bytes.
     to_host: u64,
+    /// The same for the bytes that say of each whether it was written, where that is known.
+    to_written: Option<u64>,
     used: Mutex<Used>,
 }
 
@@ -52,12 +54,18 @@ fn reserve() -> io::Result<u64> {
 }
 
 impl Space {
-    /// Reserves both ranges.
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Reserves all ranges.
+    pub(crate) fn new(tracks_writes: bool) -> io::Result<Self> {
         let (start, host) = (reserve()?, reserve()?);
+        let to_written = if tracks_writes {
+            Some(reserve()?.wrapping_sub(start))
+        } else {
+            None
+        };
         Ok(Self {
             start,
             to_host: host.wrapping_sub(start),
+            to_written,
             used: Mutex::new(Used {
                 cursor: start,
                 ..Used::default()
@@ -75,6 +83,11 @@ impl Space {
         address.wrapping_add(self.to_host)
     }
 
+    /// Where it is noted of a device address and those behind it whether they were written; `None` where nobody keeps it.
+    pub(crate) fn written(&self, address: u64) -> Option<u64> {
+        self.to_written.map(|offset| address.wrapping_add(offset))
+    }
+
     /// Takes `bytes`, a multiple of a block, with at least a block that stays empty behind them: an overrun then hits nothing.
     pub(crate) fn take(&self, bytes: u64) -> Option<u64> {
         let mut used = lock(&self.used);
@@ -90,50 +103,63 @@ impl Space {
         lock(&self.used).ranges.remove(&start);
     }
 
-    /// Lets the emulator read and write `blocks` of `file` at `address`, one after the other.
+    /// Lets the emulator read and write `blocks` of `file` at `address`, one after the other. What was written is noted in the
+    /// same file, `device_bytes` further on.
     pub(crate) fn map(
         &self,
         address: u64,
         file: &std::fs::File,
         blocks: &[usize],
+        device_bytes: u64,
     ) -> io::Result<()> {
-        let mut at = self.host(address);
-        for row in blocks.chunk_by(|first, second| first + 1 == *second) {
-            let bytes = row.len() as u64 * BLOCK_BYTES;
-            let offset = row.first().map_or(0, |block| *block as u64 * BLOCK_BYTES);
-            // SAFETY: the range lies in our own reservation and was taken for these blocks; the file is long enough.
-            let mapped = unsafe {
-                libc::mmap(
-                    std::ptr::with_exposed_provenance_mut(at as usize),
-                    bytes as usize,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_SHARED | libc::MAP_FIXED,
-                    file.as_raw_fd(),
-                    offset as i64,
-                )
-            };
-            if mapped == libc::MAP_FAILED {
-                return Err(io::Error::last_os_error());
-            }
-            at += bytes;
-        }
-        Ok(())
+        map_at(self.host(address), file, blocks, 0)?;
+        self.written(address)
+            .map_or(Ok(()), |at| map_at(at, file, blocks, device_bytes))
     }
 
     /// Undoes `map`.
     pub(crate) fn unmap(&self, address: u64, bytes: u64) {
-        // SAFETY: the range lies in our own reservation, and whoever maps it holds its view until nothing uses it.
-        unsafe {
+        for at in [Some(self.host(address)), self.written(address)]
+            .into_iter()
+            .flatten()
+        {
+            // SAFETY: the range lies in our own reservation, and whoever maps it holds its view until nothing uses it.
+            unsafe {
+                libc::mmap(
+                    std::ptr::with_exposed_provenance_mut(at as usize),
+                    bytes as usize,
+                    libc::PROT_NONE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
+                    -1,
+                    0,
+                )
+            };
+        }
+    }
+}
+
+/// Maps `blocks` of `file`, each `further` bytes behind where it lies, one after the other from `at` on.
+fn map_at(mut at: u64, file: &std::fs::File, blocks: &[usize], further: u64) -> io::Result<()> {
+    for row in blocks.chunk_by(|first, second| first + 1 == *second) {
+        let bytes = row.len() as u64 * BLOCK_BYTES;
+        let offset = further + row.first().map_or(0, |block| *block as u64 * BLOCK_BYTES);
+        // SAFETY: the range lies in our own reservation and was taken for these blocks; the file is long enough.
+        let mapped = unsafe {
             libc::mmap(
-                std::ptr::with_exposed_provenance_mut(self.host(address) as usize),
+                std::ptr::with_exposed_provenance_mut(at as usize),
                 bytes as usize,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
-                -1,
-                0,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                file.as_raw_fd(),
+                offset as i64,
             )
         };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        at += bytes;
     }
+    Ok(())
 }
 
 impl Used {
@@ -161,7 +187,7 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_with_gaps_and_come_again_late() {
-        let space = Space::new().expect("addresses");
+        let space = Space::new(false).expect("addresses");
         let first = space.take(BLOCK_BYTES).expect("first");
         let second = space.take(BLOCK_BYTES).expect("second");
         assert!(second >= first + 2 * BLOCK_BYTES);

@@ -17,7 +17,7 @@ use crate::driver::Driver;
 use crate::export::Description;
 use crate::handle::Object;
 use crate::machine::BLOCK_BYTES;
-use crate::memory::{Kind, Place};
+use crate::places::{Kind, Place};
 
 /// Memory without an address, as `cuMemCreate` makes it.
 #[derive(Debug)]
@@ -219,8 +219,8 @@ functions! { driver;
             return Err(Code::INVALID_VALUE);
         }
         let view = physical.blocks.view_at(address)?;
-        if let Some(poison) = driver.settings.poison.filter(|_| physical.is_fresh.swap(false, Ordering::SeqCst)) {
-            view.fill(address, bytes, poison);
+        if physical.is_fresh.swap(false, Ordering::SeqCst) {
+            view.freshen(address, bytes, driver.settings.poison);
         }
         let device = Arc::clone(&physical.device);
         driver.counters.allocated(device.memory.index(), bytes as i64);

@@ -83,6 +83,8 @@ fn a_process_that_is_killed_gives_its_memory_back_and_until_then_it_counts_for_a
     holder.kill().expect("killed");
     holder.wait().expect("gone");
     let after = run(&machine, "allocate_40_mib");
+    let most = machine.most_held_bytes(0).expect("the machine's memory");
+    assert_eq!(most, 40 * MIB, "never more than one of them held at once");
     assert!(
         said(&after).contains("CUDA_SUCCESS"),
         "{} {}",
@@ -197,6 +199,31 @@ fn a_kernel_reaches_memory_of_a_peer_only_when_it_was_allowed() {
         said(&allowed),
         complained(&allowed)
     );
+}
+
+#[test]
+fn a_kernel_that_reads_what_nobody_wrote_is_found_where_that_is_asked_for() {
+    let asked = || machine().with("CUDA_EMULATOR_UNINITIALISED", "on");
+    let output = run(&asked(), "load_fresh_memory");
+    assert!(
+        said(&output).contains("CUDA_ERROR_LAUNCH_FAILED"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        complained(&output).contains("nobody ever wrote"),
+        "{}",
+        complained(&output)
+    );
+    for written in ["load_what_was_copied", "load_what_was_set"] {
+        let output = run(&asked(), written);
+        assert!(
+            said(&output).contains("CUDA_SUCCESS"),
+            "{}",
+            complained(&output)
+        );
+    }
+    assert!(said(&run(&machine(), "load_fresh_memory")).contains("CUDA_SUCCESS"));
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(crate) fn run(name: &str) {
         "download_and_wait" => download(true),
         "store_to_another_device" => store_to_another_device(false),
         "store_to_a_peer" => store_to_another_device(true),
+        "load_fresh_memory" | "load_what_was_copied" | "load_what_was_set" => load(name),
         "write_and_read_a_file" => write_and_read_a_file(),
         "ask_for_addresses" => ask_for_addresses(),
         _ => println!("there is no part {name}"),
@@ -134,7 +135,7 @@ fn download(waits: bool) {
     }
 }
 
-const STORE: &str = ".version 7.0
+const KERNELS: &str = ".version 7.0
 .target sm_80
 .address_size 64
 .visible .entry store(.param .u64 address)
@@ -146,26 +147,62 @@ const STORE: &str = ".version 7.0
     st.global.u32 [%rd1], %r1;
     ret;
 }
+.visible .entry increase(.param .u64 address)
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %rd<2>;
+    ld.param.u64 %rd1, [address];
+    ld.global.u32 %r1, [%rd1];
+    add.u32 %r1, %r1, 1;
+    st.global.u32 [%rd1], %r1;
+    ret;
+}
 \0";
+
+/// Runs a kernel of one thread with one address, and waits for it.
+fn launch(name: &std::ffi::CStr, mut address: u64) -> Code {
+    let (mut module, mut function) = (0, 0);
+    unsafe {
+        cuModuleLoadData(&mut module, KERNELS.as_ptr());
+        cuModuleGetFunction(&mut function, module, name.as_ptr().cast());
+        let mut list = [std::ptr::from_mut(&mut address).cast()];
+        let none = std::ptr::null_mut();
+        cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, 0, list.as_mut_ptr(), none);
+        cuCtxSynchronize()
+    }
+}
 
 fn store_to_another_device(is_peer: bool) {
     let second = start(1);
-    let mut there = device(4);
+    let there = device(4);
     start(0);
-    let (mut module, mut function, host) = (0, 0, pinned(4));
+    let host = pinned(4);
     unsafe {
         if is_peer {
             cuCtxEnablePeerAccess(second, 0);
         }
-        cuModuleLoadData(&mut module, STORE.as_ptr());
-        cuModuleGetFunction(&mut function, module, c"store".as_ptr().cast());
-        let mut list = [std::ptr::from_mut(&mut there).cast()];
-        let none = std::ptr::null_mut();
-        cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, 0, list.as_mut_ptr(), none);
-        let code = cuCtxSynchronize();
+        let code = launch(c"store", there);
         cuMemcpyDtoH_v2(host, there, 4);
         println!("{code}, {} is there", byte_at(host));
     }
+}
+
+fn load(name: &str) {
+    start(0);
+    let (here, there) = (device(8), device(8));
+    unsafe {
+        match name {
+            "load_what_was_set" => {
+                cuMemsetD8_v2(here, 1, 4);
+            }
+            "load_what_was_copied" => {
+                cuMemcpyHtoD_v2(there, pinned(4), 4);
+                cuMemcpyDtoD_v2(here, there, 4);
+            }
+            _ => {}
+        }
+    }
+    println!("{}", launch(c"increase", here));
 }
 
 /// `CUfileError_t`.
