@@ -34,22 +34,37 @@ pub(crate) struct Signature {
     pub(crate) returns: Vec<(u32, u32)>,
     /// Where both end.
     pub(crate) bytes: u32,
+    pub(crate) is_entry: bool,
 }
 
+/// What all parameters of one function take at most, in PTX 8.1 and later.
+const MOST_PARAMETER_BYTES: u64 = 32_764;
+
 impl Signature {
-    pub(crate) fn of(function: &Function) -> Self {
-        let mut signature = Self::default();
+    pub(crate) fn of(function: &Function) -> Result<Self, PtxError> {
+        let mut bytes = 0_u64;
         let mut place = |variable: &Variable| {
-            let offset = signature.bytes.next_multiple_of(variable.align);
-            let bytes = u32::try_from(variable.bytes).unwrap_or(u32::MAX / 2);
-            signature.bytes = offset.saturating_add(bytes);
-            (offset, bytes)
+            let offset = bytes.next_multiple_of(u64::from(variable.align));
+            bytes = offset + variable.bytes;
+            (offset as u32, variable.bytes as u32)
         };
         let parameters = function.parameters.iter().map(&mut place).collect();
         let returns = function.returns.iter().map(&mut place).collect();
-        signature.parameters = parameters;
-        signature.returns = returns;
-        signature
+        if bytes > MOST_PARAMETER_BYTES {
+            return Err(PtxError::syntax(
+                function.line,
+                format!(
+                    "the parameters of '{}' take more than {MOST_PARAMETER_BYTES} bytes",
+                    function.name
+                ),
+            ));
+        }
+        Ok(Self {
+            parameters,
+            returns,
+            bytes: bytes as u32,
+            is_entry: function.is_entry,
+        })
     }
 }
 

@@ -48,6 +48,8 @@ pub enum FaultKind {
     StackOverflow,
     /// The launch does not fit the kernel.
     BadLaunch,
+    /// More instructions than [`Options::most_instructions`](crate::Options) allows.
+    Endless,
     /// [`Options::cancelled`](crate::Options) was set.
     Cancelled,
 }

@@ -282,7 +282,7 @@ fn build(text: &str, tree: Tree) -> Result<Module, PtxError> {
                 format!("Duplicate definition of function '{}'", function.name),
             ));
         }
-        names.signatures.push(Signature::of(function));
+        names.signatures.push(Signature::of(function)?);
     }
     let mut code = Code {
         ins: Vec::new(),
@@ -407,7 +407,9 @@ fn shared_layout(code: &Code, names: &ModuleNames, reached: &BTreeSet<usize>) ->
         else {
             continue;
         };
-        *offset = end.next_multiple_of(variable.align);
+        *offset = end
+            .checked_next_multiple_of(variable.align)
+            .unwrap_or(u32::MAX);
         end = offset.saturating_add(u32::try_from(variable.bytes).unwrap_or(u32::MAX / 2));
     }
     (offsets, end)

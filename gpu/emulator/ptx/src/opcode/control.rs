@@ -92,6 +92,9 @@ fn call(a: &mut Assembler<'_>, instruction: &Instruction) -> Result<Op, PtxError
         .get(function)
         .cloned()
         .unwrap_or_default();
+    if signature.is_entry {
+        return Err(a.error(format!("'{name}' is a kernel and cannot be called")));
+    }
     Ok(Op::Call {
         function,
         arguments: passed(a, arguments, &signature.parameters)?,

@@ -79,7 +79,7 @@ fn strength(mods: &mut Mods<'_>, otherwise: Strength) -> Strength {
 }
 
 fn vector(mods: &mut Mods<'_>) -> usize {
-    mods.one_of(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1)
+    mods.one_of(&[("v2", 2), ("v4", 4)]).unwrap_or(1)
 }
 
 fn parts<'a>(

@@ -44,6 +44,8 @@ pub struct Options<'a> {
     pub seed: Option<u64>,
     /// Ends the run with [`FaultKind::Cancelled`] soon after it is set.
     pub cancelled: &'a AtomicBool,
+    /// Ends the run with [`FaultKind::Endless`] once its warps have issued more. Default none.
+    pub most_instructions: Option<u64>,
     /// Whether races on shared memory are faults. Default true.
     pub find_races: bool,
     /// Whether values that were never written are faults. Default true.
@@ -56,6 +58,7 @@ impl<'a> Options<'a> {
         Self {
             seed: None,
             cancelled,
+            most_instructions: None,
             find_races: true,
             find_uninitialised: true,
         }
@@ -122,13 +125,7 @@ pub fn run(
         }
         let mut index = 0;
         while let Some(block) = at_once.get_mut(index) {
-            if options.cancelled.load(Ordering::Relaxed) {
-                return Err(grid.fault(
-                    FaultKind::Cancelled,
-                    block.place(),
-                    "the run was cancelled".to_owned(),
-                ));
-            }
+            grid.may_go_on(block, &counters)?;
             if block.round(&grid, &mut counters, chance.as_mut())? {
                 spare.push(at_once.swap_remove(index));
                 room = wanted(&mut chance).max(at_once.len());
@@ -210,6 +207,20 @@ impl<'a> Grid<'a> {
             }
         }
         Ok(Self { globals, ..grid })
+    }
+
+    fn may_go_on(&self, block: &Block, counters: &Counters) -> Result<(), Fault> {
+        if self.options.cancelled.load(Ordering::Relaxed) {
+            let detail = "the run was cancelled".to_owned();
+            return Err(self.fault(FaultKind::Cancelled, block.place(), detail));
+        }
+        match self.options.most_instructions {
+            Some(most) if counters.warp_instructions > most => {
+                let detail = format!("its warps issued more than {most} instructions");
+                Err(self.fault(FaultKind::Endless, block.place(), detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn fault(&self, kind: FaultKind, place: Place<'_>, detail: String) -> Fault {

@@ -10,7 +10,10 @@ mod bench;
 mod conformance;
 #[path = "../../../../conformance/src/kernels.rs"]
 mod conformance_kernels;
+mod damage;
 mod hard;
+mod opcodes;
 mod query;
 mod rig;
+mod runs;
 mod sanitizer;
