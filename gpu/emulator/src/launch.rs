@@ -149,7 +149,7 @@ fn code_of(fault: &Fault) -> Code {
         FaultKind::Misaligned => Code::MISALIGNED_ADDRESS,
         FaultKind::Assertion => Code::ASSERT,
         FaultKind::StackOverflow => Code::HARDWARE_STACK_ERROR,
-        FaultKind::Deadlock => Code::LAUNCH_TIMEOUT,
+        FaultKind::Deadlock | FaultKind::Endless => Code::LAUNCH_TIMEOUT,
         // What hardware may let pass, or answers by chance, ends a kernel here.
         FaultKind::Trap
         | FaultKind::BadShuffle

@@ -134,7 +134,7 @@ pub fn run(
             }
         }
         // Somebody may wait for a block that has not begun, or for the host.
-        if at_once.iter().all(|block| block.rounds > PATIENCE) {
+        if !at_once.is_empty() && at_once.iter().all(|block| block.rounds > PATIENCE) {
             room = (at_once.len() + 1).min(MOST_BLOCKS_AT_ONCE);
             std::thread::yield_now();
         }
