@@ -119,6 +119,8 @@ pub(crate) struct Assembler<'a> {
     predicates: u32,
     constants: BTreeMap<Constant, Reg>,
     local_bytes: u32,
+    /// Whether the instruction may have special registers among its sources.
+    takes_special: bool,
     /// The predicate that holds everywhere, if one is wanted.
     truth: Option<Pred>,
 }
@@ -148,6 +150,7 @@ pub(crate) fn assemble(
         } else {
             signature.bytes
         },
+        takes_special: false,
         truth: None,
     };
     assembler.declare_parameters(function, signature)?;
@@ -359,6 +362,7 @@ impl Assembler<'_> {
             }),
             None => None,
         };
+        self.takes_special = matches!(instruction.opcode.split('.').next(), Some("mov" | "cvt"));
         if let Some(op) = opcode::assemble(self, instruction)? {
             self.emit(guard, op);
         }
@@ -422,12 +426,18 @@ impl Assembler<'_> {
                 return Err(self.mismatch());
             }
             (Number::Integer(value), _) => value & ty.mask(),
+            // Floats stand where floats are wanted, or bits.
+            (Number::Single(_) | Number::Double(_) | Number::Decimal(_), _)
+                if !ty.is_float() && !ty.is_bits() =>
+            {
+                return Err(self.mismatch());
+            }
             (Number::Single(bits), Type::F64) => f64::from(f32::from_bits(bits)).to_bits(),
             (Number::Single(bits), _) if ty.bytes() == 4 => u64::from(bits),
             (Number::Double(bits), Type::F32) => u64::from((f64::from_bits(bits) as f32).to_bits()),
             (Number::Double(bits), _) if ty.bytes() == 8 => bits,
-            (Number::Decimal(value), Type::F32) => u64::from((value as f32).to_bits()),
-            (Number::Decimal(value), Type::F64) => value.to_bits(),
+            (Number::Decimal(value), Type::F32 | Type::B32) => u64::from((value as f32).to_bits()),
+            (Number::Decimal(value), Type::F64 | Type::B64) => value.to_bits(),
             _ => return Err(self.mismatch()),
         })
     }
@@ -463,6 +473,11 @@ impl Assembler<'_> {
             return self.constant(Constant::Value(32));
         }
         if let Some((special, register)) = special::named(name) {
+            if !self.takes_special {
+                return Err(self.error(format!(
+                    "Special register argument '{name}' not allowed for this instruction"
+                )));
+            }
             let narrow = register.bytes() == 4 && ty.bytes() == 2;
             let fits = ty.takes(register) || wider && wide_enough(ty, register) || narrow;
             return if fits {
@@ -568,7 +583,8 @@ impl Assembler<'_> {
         }
         let (lies_in, constant) = self.symbol_address(base, *offset)?;
         let right = match space {
-            Space::Generic => matches!(lies_in, Space::Global | Space::Const),
+            // A name says where it lies.
+            Space::Generic => true,
             Space::Param => matches!(lies_in, Space::Param | Space::Local),
             other => other == lies_in,
         };

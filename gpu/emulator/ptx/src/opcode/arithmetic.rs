@@ -15,6 +15,9 @@ pub(super) fn assemble(
     mut mods: Mods<'_>,
 ) -> Result<Op, PtxError> {
     let ty = mods.ty()?;
+    if ty.is_bits() || ty == Type::Pred || ty.bytes() == 1 {
+        return Err(mods.unexpected_type());
+    }
     if ty.is_float() {
         return float::assemble(a, instruction, name, ty, mods);
     }

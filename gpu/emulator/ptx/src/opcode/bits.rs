@@ -27,8 +27,13 @@ pub(super) fn assemble(
         mods.done()?;
         return predicates(a, instruction, name);
     }
-    if ty.is_float() || ty.bytes() == 1 {
-        return Err(mods.not_emulated());
+    let wants_bits = !matches!(name, "shr" | "bfind" | "bfe");
+    let right = match name {
+        "shr" => !ty.is_float(),
+        _ => ty.is_bits() == wants_bits && !ty.is_float(),
+    };
+    if !right || ty.bytes() == 1 {
+        return Err(mods.unexpected_type());
     }
     let shift_amount = name == "bfind" && mods.take("shiftamt");
     mods.done()?;

@@ -19,7 +19,9 @@ pub(super) fn assemble(
         "setp" => {
             let (comparison, logic) = (comparison(&mut mods)?, logic(&mut mods));
             let ty = mods.ty()?;
-            let f = mask(comparison, ty, mods.take("ftz")).ok_or_else(|| mods.not_emulated())?;
+            let f = mask(comparison, ty, mods.take("ftz"))
+                .filter(|_| fits(&instruction.opcode, ty))
+                .ok_or_else(|| mods.unexpected_type())?;
             mods.done()?;
             let (d, s, combine) = sources(a, instruction, ty, logic)?;
             let (p, q) = match d {
@@ -37,7 +39,9 @@ pub(super) fn assemble(
         "set" => {
             let (comparison, logic) = (comparison(&mut mods)?, logic(&mut mods));
             let (to, ty) = (mods.ty()?, mods.ty()?);
-            let f = mask(comparison, ty, mods.take("ftz")).ok_or_else(|| mods.not_emulated())?;
+            let f = mask(comparison, ty, mods.take("ftz"))
+                .filter(|_| fits(&instruction.opcode, ty))
+                .ok_or_else(|| mods.unexpected_type())?;
             mods.done()?;
             let yes = match to {
                 Type::U32 | Type::S32 => u64::from(u32::MAX),
@@ -197,6 +201,14 @@ macro_rules! partly_ordered {
             Comparison::NotANumber => of!(x, y, x.is_nan() || y.is_nan()),
         }
     }};
+}
+
+/// `lo` and its like are for unsigned integers alone.
+fn fits(opcode: &str, ty: Type) -> bool {
+    let unsigned = ["lo", "ls", "hi", "hs"]
+        .iter()
+        .any(|name| opcode.contains(&format!(".{name}.")));
+    !unsigned || matches!(ty, Type::U16 | Type::U32 | Type::U64)
 }
 
 fn mask(comparison: Comparison, ty: Type, flushes: bool) -> Option<MaskFn> {

@@ -197,6 +197,12 @@ fn convert(
     let saturates = mods.take("sat");
     let (to, from) = (mods.ty()?, mods.ty()?);
     mods.done()?;
+    if [to, from]
+        .iter()
+        .any(|ty| ty.is_bits() || *ty == Type::Pred)
+    {
+        return Err(mods.unexpected_type());
+    }
     let [d, x] = operands(a, instruction)?;
     let s = [a.wide_src(x, from)?, 0, 0];
     let (register, d) = a.wide_dst(d, to)?;

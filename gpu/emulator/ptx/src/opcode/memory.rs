@@ -40,7 +40,6 @@ fn space(mods: &mut Mods<'_>) -> Space {
 /// What caches do is no matter here.
 fn drop_cache_hints(mods: &mut Mods<'_>) {
     for hint in [
-        "nc",
         "ca",
         "cg",
         "cs",
@@ -104,10 +103,17 @@ fn load(
 ) -> Result<Op, PtxError> {
     let strength = strength(&mut mods, Strength::Weak);
     let space = space(&mut mods);
+    let cached = mods.take("nc");
     drop_cache_hints(&mut mods);
     let count = vector(&mut mods);
     let ty = mods.ty()?;
     mods.done()?;
+    if cached && space != Space::Global || strength != Strength::Weak && space == Space::Param {
+        return Err(a.error(format!(
+            "Illegal modifier for the state space of '{}'",
+            instruction.opcode
+        )));
+    }
     if count as u32 * ty.bytes() > 16 || ty == Type::Pred {
         return Err(mods.not_emulated());
     }

@@ -74,6 +74,17 @@ impl<'a> Mods<'a> {
         }
     }
 
+    /// What ptxas says of an opcode that exists, but not for this type.
+    pub(crate) fn unexpected_type(&self) -> PtxError {
+        PtxError::syntax(
+            self.line,
+            format!(
+                "Unexpected instruction types specified for '{}'",
+                self.opcode
+            ),
+        )
+    }
+
     /// Everything must have been taken.
     pub(crate) fn done(&self) -> Result<(), PtxError> {
         if self.parts.is_empty() {

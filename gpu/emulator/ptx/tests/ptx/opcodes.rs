@@ -491,3 +491,50 @@ fn opcodes_and_modifiers_that_are_not_emulated_are_named_when_the_module_is_load
         assert_eq!(error.line, crate::rig::BODY_LINE);
     }
 }
+
+#[test]
+fn types_that_an_opcode_does_not_have_are_refused_as_ptxas_refuses_them() {
+    for op in [
+        "and.s32 %r1, %r2, %r3;",
+        "shl.u32 %r1, %r2, 1;",
+        "not.u32 %r1, %r2;",
+        "popc.u32 %r1, %r2;",
+        "bfind.b32 %r1, %r2;",
+        "bfe.b32 %r1, %r2, 1, 2;",
+        "add.b32 %r1, %r2, %r3;",
+        "min.b32 %r1, %r2, %r3;",
+        "div.b32 %r1, %r2, %r3;",
+        "cvt.u32.b32 %r1, %r2;",
+        "setp.lt.b32 %p1, %r1, %r2;",
+        "setp.lo.s32 %p1, %r1, %r2;",
+        "add.s32 %r1, %tid.x, 1;",
+        "add.s32 %r1, %f1, 1;",
+        "mov.u32 %r1, 0f3F800000;",
+        "st.global.u32 [%rd1], 0f3F800000;",
+        "mov.f32 %f1, 1;",
+        "mad.wide.u32 %rd1, %r1, %r2, %r3;",
+        "ld.param.nc.u64 %rd1, [out];",
+        "ld.global.u32 %r1, [%r2];",
+        "@%r1 mov.u32 %r2, 1;",
+        "mov.u32 %r1, %r2, %r3;",
+        "bra %r1;",
+    ] {
+        let error = module(op).map(|_| ()).expect_err(op);
+        assert_eq!(
+            error.kind,
+            transload_ptx::PtxErrorKind::Syntax,
+            "{op}: {error}"
+        );
+    }
+    for op in [
+        "cvt.u64.u32 %rd1, %tid.x;",
+        "and.b32 %r1, %r2, 0f3F800000;",
+        "mov.b64 %rd1, 1.5;",
+        "add.f32 %r1, %r2, %r3;",
+        "shr.b32 %r1, %r2, 1;",
+        "mov.f32 %f1, 0d3FF0000000000000;",
+        ".shared .u32 s; ld.u32 %r1, [s];",
+    ] {
+        module(op).unwrap_or_else(|error| panic!("{op}: {error}"));
+    }
+}
