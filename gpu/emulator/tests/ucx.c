@@ -1,4 +1,4 @@
-// One end of a transfer of device memory by UCX: `ucx send|receive COUNT BYTES`, with the other end's output on standard input.
+// One end of a transfer of device memory by UCX: `ucx send|receive COUNT BYTES legacy|pool`, with the other end's output on standard input.
 //
 // Run twice by tests/ucx.rs, which joins the two with pipes. Prints "right" when all bytes have arrived as they were sent.
 
@@ -14,6 +14,8 @@ int cuInit(unsigned flags);
 int cuDevicePrimaryCtxRetain(void **context, int device);
 int cuCtxSetCurrent(void *context);
 int cuMemAlloc_v2(uint64_t *address, size_t bytes);
+int cuMemAllocAsync(uint64_t *address, size_t bytes, void *stream);
+int cuCtxSynchronize(void);
 int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes);
 int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes);
 
@@ -62,7 +64,7 @@ static ucp_ep_h connect_to_other(ucp_context_h context, ucp_worker_h *worker) {
 }
 
 int main(int count_of_arguments, char **arguments) {
-    check(count_of_arguments != 4, "reading the arguments");
+    check(count_of_arguments != 5, "reading the arguments");
     int sends = strcmp(arguments[1], "send") == 0;
     long count = atol(arguments[2]);
     size_t bytes = strtoull(arguments[3], NULL, 10);
@@ -72,7 +74,9 @@ int main(int count_of_arguments, char **arguments) {
     check(cuInit(0), "cuInit");
     check(cuDevicePrimaryCtxRetain(&cuda, 0), "cuDevicePrimaryCtxRetain");
     check(cuCtxSetCurrent(cuda), "cuCtxSetCurrent");
-    check(cuMemAlloc_v2(&device, bytes), "cuMemAlloc");
+    int is_pool = strcmp(arguments[4], "pool") == 0;
+    check(is_pool ? cuMemAllocAsync(&device, bytes, NULL) : cuMemAlloc_v2(&device, bytes), "the allocation");
+    check(cuCtxSynchronize(), "cuCtxSynchronize");
     unsigned char *host = calloc(bytes, 1);
     for (size_t index = 0; sends && index < bytes; index++) host[index] = (unsigned char)(index * 31 + 7);
     check(cuMemcpyHtoD_v2(device, host, bytes), "cuMemcpyHtoD");
@@ -82,7 +86,8 @@ int main(int count_of_arguments, char **arguments) {
     ucp_params_t features = {.field_mask = UCP_PARAM_FIELD_FEATURES, .features = UCP_FEATURE_TAG};
     check(ucp_init(&features, NULL, &context), "ucp_init");
     ucp_ep_h end = connect_to_other(context, &worker);
-    ucp_request_param_t on_device = {.op_attr_mask = UCP_OP_ATTR_FIELD_MEMORY_TYPE, .memory_type = UCS_MEMORY_TYPE_CUDA};
+    // UCX finds out by itself what kind of memory it is given.
+    ucp_request_param_t on_device = {0};
     for (long index = 0; index < count; index++)
         wait_for(worker, sends ? ucp_tag_send_nbx(end, (void *)device, bytes, 1, &on_device)
                                : ucp_tag_recv_nbx(worker, (void *)device, bytes, 1, -1, &on_device));

@@ -79,16 +79,17 @@ fn compile(wheel: &Path, machine: &Emulator) -> Option<PathBuf> {
 
 fn start(
     program: &Path,
-    role: &str,
+    arguments: [&str; 2],
     transports: &str,
     machine: &Emulator,
     wheel: &Path,
     input: Stdio,
     output: Stdio,
 ) -> Child {
+    let [role, kind] = arguments;
     let mut command = with_ucx(machine.command(program), machine, wheel);
     command
-        .args([role, &COUNT.to_string(), &BYTES.to_string()])
+        .args([role, &COUNT.to_string(), &BYTES.to_string(), kind])
         .env("UCX_TLS", transports);
     command
         .stdin(input)
@@ -98,8 +99,8 @@ fn start(
         .expect("the program starts")
 }
 
-/// Moves device memory from one process to another by `transports`, and returns what both did to the device.
-fn transfer(transports: &str) -> Option<Report> {
+/// Moves device memory of `kind` from one process to another by `transports`, and returns what both did to the device.
+fn transfer(transports: &str, kind: &str) -> Option<Report> {
     let wheel = wheel().map_err(|why| println!("{why}")).ok()?;
     let machine = Emulator::new().expect("a machine");
     let program = compile(&wheel, &machine)?;
@@ -107,7 +108,7 @@ fn transfer(transports: &str) -> Option<Report> {
     let (back, from_receiver) = std::io::pipe().expect("a pipe");
     let sender = start(
         &program,
-        "send",
+        ["send", kind],
         transports,
         &machine,
         &wheel,
@@ -116,7 +117,7 @@ fn transfer(transports: &str) -> Option<Report> {
     );
     let receiver = start(
         &program,
-        "receive",
+        ["receive", kind],
         transports,
         &machine,
         &wheel,
@@ -157,7 +158,7 @@ const TO_LOOK: u64 = 2;
 
 #[test]
 fn device_memory_moves_by_cuda_ipc_in_one_copy_each_and_none_through_the_host() {
-    let Some(report) = transfer("posix,cma,cuda_copy,cuda_ipc") else {
+    let Some(report) = transfer("posix,cma,cuda_copy,cuda_ipc", "legacy") else {
         return;
     };
     assert_eq!(
@@ -172,7 +173,16 @@ fn device_memory_moves_by_cuda_ipc_in_one_copy_each_and_none_through_the_host() 
 
 #[test]
 fn without_cuda_ipc_every_byte_goes_down_and_up_again() {
-    let Some(report) = transfer("posix,cma,cuda_copy") else {
+    let Some(report) = transfer("posix,cma,cuda_copy", "legacy") else {
+        return;
+    };
+    assert_eq!(report.moved(Movement::Ipc).calls, 0);
+    assert_eq!(report.through_host().bytes, 2 * (TO_LOOK + COUNT) * BYTES);
+}
+
+#[test]
+fn memory_of_a_pool_goes_through_the_host_as_it_does_on_hardware() {
+    let Some(report) = transfer("posix,cma,cuda_copy,cuda_ipc", "pool") else {
         return;
     };
     assert_eq!(report.moved(Movement::Ipc).calls, 0);
