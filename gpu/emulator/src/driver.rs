@@ -49,14 +49,6 @@ extern "C" fn in_forked_child() {
     }
 }
 
-extern "C" fn at_exit() {
-    if let Some(driver) = DRIVER.get()
-        && !FORKED.load(Ordering::SeqCst)
-    {
-        driver.machine.leave();
-    }
-}
-
 impl Driver {
     /// The driver, after `cuInit`. A child forked after it has none (docs/gpu-facts.md, Start).
     pub(crate) fn get() -> Result<&'static Self, Code> {
@@ -97,11 +89,8 @@ impl Driver {
             std::process::abort()
         });
         if DRIVER.set(driver).is_ok() {
-            // SAFETY: both functions are of this library, which is never unloaded.
-            unsafe {
-                libc::pthread_atfork(None, None, Some(in_forked_child));
-                libc::atexit(at_exit);
-            }
+            // SAFETY: the function is of this library, which is never unloaded.
+            unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
         }
         Ok(())
     }

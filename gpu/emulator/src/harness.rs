@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::counters::{Counters, FILE_PREFIX};
+use crate::folder::Folder;
 use crate::report::Report;
 use crate::settings;
 
@@ -26,10 +27,10 @@ const NAMES: [&str; 5] = [
     "libcufile.so",
 ];
 
-/// A machine with emulated devices. It ends when this is dropped.
+/// A machine with emulated devices. It ends when this is dropped, or with the process.
 #[derive(Debug)]
 pub struct Emulator {
-    folder: tempfile::TempDir,
+    folder: Folder,
     variables: BTreeMap<&'static str, String>,
 }
 
@@ -67,14 +68,7 @@ impl Emulator {
     ///
     /// Where the library is missing, or no folder can be made.
     pub fn new() -> io::Result<Self> {
-        let root = Path::new("/dev/shm");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("cuda-emulator-");
-        let folder = if root.is_dir() {
-            builder.tempdir_in(root)?
-        } else {
-            builder.tempdir()?
-        };
+        let folder = Folder::new()?;
         let (library, names) = (library()?, folder.path().join("lib"));
         std::fs::create_dir(&names)?;
         for name in NAMES {

@@ -22,6 +22,8 @@ mod driver;
 mod event;
 mod export;
 mod fault;
+mod file_lock;
+mod folder;
 mod handle;
 mod harness;
 mod host;

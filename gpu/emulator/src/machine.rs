@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::call::{lock, say};
+use crate::file_lock::{self, Bytes};
+use crate::folder::Folder;
 use crate::mapped::{Words, open};
 use crate::shared_memory::SharedMemory;
 
@@ -28,9 +30,7 @@ const EVENT_WORDS: usize = 3;
 /// The shared folder, opened by this process.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    folder: PathBuf,
-    /// The folder is this process's alone and goes with it.
-    is_private: bool,
+    place: Lies,
     /// One word for each process: its id, 0 for none.
     processes: Words,
     events: Words,
@@ -39,6 +39,24 @@ pub(crate) struct Machine {
     /// Which of the processes this one is.
     slot: usize,
     devices: Vec<SharedMemory>,
+}
+
+/// Where a machine lies.
+#[derive(Debug)]
+enum Lies {
+    /// Where others can be too.
+    Shared(PathBuf),
+    /// In a folder of this process alone, which goes with it.
+    Alone(Folder),
+}
+
+impl Lies {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Shared(path) => path,
+            Self::Alone(folder) => folder.path(),
+        }
+    }
 }
 
 /// The machine, held by this thread of this process alone until it is dropped.
@@ -50,25 +68,6 @@ pub(crate) struct Held<'a> {
 /// Where a byte of the lock file is locked: by whom it means.
 const WHOLE: i64 = MOST_PROCESSES as i64;
 
-fn lock_byte(file: &File, byte: i64, kind: i32, command: i32) -> io::Result<bool> {
-    // SAFETY: all-zero bytes are a `flock` that asks for nothing.
-    let mut request: libc::flock = unsafe { std::mem::zeroed() };
-    request.l_type = kind as i16;
-    request.l_whence = libc::SEEK_SET as i16;
-    request.l_start = byte;
-    request.l_len = 1;
-    loop {
-        // SAFETY: the descriptor is open and the request is a local.
-        if unsafe { libc::fcntl(file.as_raw_fd(), command, &mut request) } == 0 {
-            return Ok(i32::from(request.l_type) == libc::F_UNLCK);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
 impl Machine {
     /// Joins the machine in `folder`, or one of this process alone.
     pub(crate) fn join(
@@ -77,9 +76,12 @@ impl Machine {
         memory_bytes: u64,
         tracks_writes: bool,
     ) -> io::Result<Self> {
-        let is_private = folder.is_none();
-        let folder = folder.map_or_else(private_folder, Path::to_path_buf);
-        std::fs::create_dir_all(&folder)?;
+        let place = match folder {
+            Some(path) => Lies::Shared(path.to_path_buf()),
+            None => Lies::Alone(Folder::new()?),
+        };
+        let folder = place.path();
+        std::fs::create_dir_all(folder)?;
         let lock_file = open(&folder.join("lock"))?;
         let mut machine = Self {
             processes: Words::of_file(&folder.join("processes"), MOST_PROCESSES)?,
@@ -88,12 +90,11 @@ impl Machine {
             in_process: Mutex::new(()),
             slot: 0,
             devices: Vec::new(),
-            folder,
-            is_private,
+            place,
         };
         for device in 0..devices {
             machine.devices.push(SharedMemory::open(
-                &machine.folder,
+                machine.place.path(),
                 device,
                 memory_bytes,
                 tracks_writes,
@@ -107,10 +108,10 @@ impl Machine {
     /// Waits until no other thread or process has it.
     pub(crate) fn hold(&self) -> Held<'_> {
         let guard = lock(&self.in_process);
-        if let Err(error) = lock_byte(&self.lock_file, WHOLE, libc::F_WRLCK, libc::F_OFD_SETLKW) {
+        if let Err(error) = file_lock::take(&self.lock_file, WHOLE) {
             say!(
                 "the lock in {} cannot be taken: {error}; the process ends here",
-                self.folder.display()
+                self.place.path().display()
             );
             std::process::abort();
         }
@@ -122,12 +123,12 @@ impl Machine {
 
     /// The folder.
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+        self.place.path()
     }
 
     /// Whether only this process can be here.
     pub(crate) fn is_private(&self) -> bool {
-        self.is_private
+        matches!(self.place, Lies::Alone(_))
     }
 
     /// The number of this process among those that share the machine.
@@ -148,27 +149,13 @@ impl Machine {
             .get(slot)
             .map(|word| word.load(Ordering::SeqCst));
         known == Some(id)
-            && (slot == self.slot
-                || !lock_byte(
-                    &self.lock_file,
-                    slot as i64,
-                    libc::F_WRLCK,
-                    libc::F_OFD_GETLK,
-                )
-                .unwrap_or(false))
+            && (slot == self.slot || file_lock::is_taken(&self.lock_file, Bytes::One(slot as i64)))
     }
 
     /// In a child that was forked off: lets go of the parent's lock, so that the child does not keep a dead parent alive.
     pub(crate) fn close_in_forked_child(&self) {
         // SAFETY: closing a descriptor is safe in a forked child; nothing here uses it again, as every call is refused.
         unsafe { libc::close(self.lock_file.as_raw_fd()) };
-    }
-
-    /// At the end of the process: removes a folder that nobody else can use.
-    pub(crate) fn leave(&self) {
-        if self.is_private {
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
     }
 
     /// A place among the shared events; `None` when all are taken.
@@ -217,12 +204,6 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
 impl Held<'_> {
     fn claim_slot(&self) -> io::Result<usize> {
         self.reap();
@@ -235,12 +216,7 @@ impl Held<'_> {
                 "{MOST_PROCESSES} processes share these devices already"
             ))
         })?;
-        lock_byte(
-            &self.machine.lock_file,
-            slot as i64,
-            libc::F_WRLCK,
-            libc::F_OFD_SETLK,
-        )?;
+        file_lock::take(&self.machine.lock_file, slot as i64)?;
         if let Some(word) = words.get(slot) {
             word.store(u64::from(std::process::id()), Ordering::SeqCst);
         }
@@ -308,29 +284,6 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let _ = lock_byte(
-            &self.machine.lock_file,
-            WHOLE,
-            libc::F_UNLCK,
-            libc::F_OFD_SETLK,
-        );
+        file_lock::release(&self.machine.lock_file, WHOLE);
     }
-}
-
-/// A folder in memory where there is one.
-pub(crate) fn private_folder() -> PathBuf {
-    let root = Path::new("/dev/shm");
-    let root = if root.is_dir() {
-        root.to_path_buf()
-    } else {
-        std::env::temp_dir()
-    };
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    root.join(format!(
-        "cuda-emulator-{}-{}",
-        std::process::id(),
-        now.as_nanos()
-    ))
 }

@@ -32,6 +32,11 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens a file for reading and writing that is there.
+pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
 impl Words {
     /// The first `count` words of the file at `path`, which grows with zeros where it is shorter.
     pub(crate) fn of_file(path: &Path, count: usize) -> io::Result<Self> {
