@@ -562,6 +562,9 @@ impl Assembler<'_> {
             return Err(self.mismatch());
         };
         let Some(base) = base else {
+            if space != Space::Local {
+                return Err(self.error("Immediate addresses allowed only for .local state space"));
+            }
             return Ok(Address {
                 space,
                 base: 0,
@@ -584,7 +587,7 @@ impl Assembler<'_> {
         let (lies_in, constant) = self.symbol_address(base, *offset)?;
         let right = match space {
             // A name says where it lies.
-            Space::Generic => true,
+            Space::Generic => lies_in != Space::Param,
             Space::Param => matches!(lies_in, Space::Param | Space::Local),
             other => other == lies_in,
         };

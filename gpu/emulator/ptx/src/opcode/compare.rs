@@ -215,6 +215,7 @@ fn mask(comparison: Comparison, ty: Type, flushes: bool) -> Option<MaskFn> {
     let equality = matches!(comparison, Comparison::Equal | Comparison::NotEqual);
     match ty {
         Type::B16 | Type::B32 | Type::B64 if !equality => None,
+        _ if flushes && ty != Type::F32 => None,
         Type::U16 | Type::B16 => ordered!(u16, comparison),
         Type::U32 | Type::B32 => ordered!(u32, comparison),
         Type::U64 | Type::B64 => ordered!(u64, comparison),

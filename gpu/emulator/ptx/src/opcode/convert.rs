@@ -46,6 +46,7 @@ fn move_value(
                 b: x,
             })
         }
+        (Operand::Vector(_), _) | (_, Operand::Vector(_)) if !ty.is_bits() => Err(a.mismatch()),
         (Operand::Vector(parts), x) => {
             let part = part_type(a, ty, parts.len())?;
             let a_row = a.src(x, ty)?;
@@ -213,6 +214,7 @@ fn convert(
         saturates,
     };
     let (f, imm) = match (to.is_float(), from.is_float()) {
+        (false, false) if rounding.is_some() => return Err(mods.unexpected_type()),
         (false, false) => (between_integers(from), target.pack()),
         (false, true) => {
             let rounding = rounding

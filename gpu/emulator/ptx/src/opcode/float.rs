@@ -85,6 +85,9 @@ pub(super) fn assemble(
         ("rp", Rounding::Up),
     ]);
     let approximate = mods.take("approx") || mods.take("full");
+    if rounding.is_some() && matches!(name, "neg" | "abs" | "min" | "max" | "copysign") {
+        return Err(mods.unexpected_type());
+    }
     let (f, arity): (Option<RowFn>, usize) = match name {
         "neg" => (floats!(ty, |x| -x), 1),
         "abs" => (floats!(ty, |x| x.abs()), 1),

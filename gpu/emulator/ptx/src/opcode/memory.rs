@@ -70,6 +70,9 @@ fn strength(mods: &mut Mods<'_>, otherwise: Strength) -> Strength {
         ("acq_rel", Strength::Fence),
         ("weak", Strength::Weak),
     ]);
+    if found.is_none_or(|_| mods.opcode_has("volatile")) && otherwise == Strength::Weak {
+        return found.unwrap_or(otherwise);
+    }
     // Blocks are the emulator's whole world: what is told to them is told to all.
     for scope in ["cta", "cluster", "gpu", "sys"] {
         mods.take(scope);

@@ -50,6 +50,11 @@ impl<'a> Mods<'a> {
         found.is_some()
     }
 
+    /// Whether the opcode was written with `modifier`, taken or not.
+    pub(crate) fn opcode_has(&self, modifier: &str) -> bool {
+        self.opcode.split('.').any(|part| part == modifier)
+    }
+
     /// The first of `choices` that is there.
     pub(crate) fn one_of<T: Copy>(&mut self, choices: &[(&str, T)]) -> Option<T> {
         let found = choices.iter().find(|(name, _)| self.parts.contains(name));
