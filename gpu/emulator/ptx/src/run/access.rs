@@ -115,12 +115,27 @@ impl Warp {
         if defined & mask == mask || !grid.options.find_uninitialised {
             return Ok(());
         }
-        let lane = lanes(mask & !defined).next().unwrap_or(0);
-        Err(grid.fault(
-            FaultKind::Uninitialised,
-            self.place(shared, ins, lane, None),
-            format!("{what} comes from a register or memory that was never written"),
-        ))
+        Err(self.undefined(grid, shared, ins, what, mask & !defined))
+    }
+
+    #[cold]
+    fn undefined(
+        &self,
+        grid: &Grid<'_>,
+        shared: &Shared,
+        ins: &Ins,
+        what: &str,
+        missing: u32,
+    ) -> Fault {
+        let lane = lanes(missing).next().unwrap_or(0);
+        let mut detail = format!("{what} comes from a register or memory that was never written");
+        if let Some((line, at)) = self.unwritten[lane] {
+            let text = grid.kernel.code.text(line);
+            detail +=
+                &format!("; the thread last loaded such bytes in line {line} `{text}`, at {at:#x}");
+        }
+        let place = self.place(shared, ins, lane, None);
+        grid.fault(FaultKind::Uninitialised, place, detail)
     }
 
     fn resolve(
@@ -278,6 +293,11 @@ impl Warp {
                 }
             }
             let full = (1 << width) - 1;
+            if written.count_ones() < length as u32 {
+                let (Spot::Shared(at) | Spot::Local(at) | Spot::Global(at) | Spot::Parameter(at)) =
+                    spot;
+                self.unwritten[lane] = Some((access.ins.line, at));
+            }
             for (part, chunk) in buffer.chunks_exact(width).enumerate().take(4) {
                 rows[part][lane] = extended(chunk, signed);
                 let whole = written >> (part * width) & full == full;

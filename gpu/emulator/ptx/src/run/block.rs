@@ -71,6 +71,7 @@ impl Block {
             warp.alive = u32::MAX >> (32 - threads);
             (warp.meeting, warp.at_barrier, warp.put_aside) = (0, 0, 0);
             (warp.carries, warp.carries_defined) = (0, 0);
+            warp.unwritten = [None; 32];
             warp.defined.fill(0);
             warp.preds_defined.fill(0);
             for stack in &mut warp.stacks {

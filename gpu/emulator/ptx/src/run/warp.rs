@@ -48,6 +48,8 @@ pub(crate) struct Warp {
     pub(crate) at_barrier: u32,
     /// The last group was put aside unfinished: others come first.
     pub(crate) put_aside: u32,
+    /// Where each lane last loaded bytes that were never written: the line, and the offset in its memory.
+    pub(crate) unwritten: [Option<(u32, u64)>; 32],
     /// Counts accesses to memory, so that lanes that access together are known.
     pub(crate) instance: u32,
 }

@@ -293,3 +293,152 @@ fn names_in_braces_are_their_own() {
         { bra L; L: st.global.u32 [%out+4], %r1; }";
     assert_eq!(passes(body, &start(1, 1))[..2], [2, 1]);
 }
+
+#[test]
+fn branches_by_index_go_to_their_targets_and_nowhere_else() {
+    let body = |last: u32| {
+        format!(
+            "mov.u32 %r1, %tid.x; mul.wide.u32 %rd1, %r1, 4; add.s64 %rd1, %out, %rd1; min.u32 %r2, %r1, {last};
+            T: .branchtargets A, B, C;
+            brx.idx %r2, T;
+            A: mov.u32 %r3, 10; bra END;
+            B: mov.u32 %r3, 20; bra END;
+            C: mov.u32 %r3, 30;
+            END: st.global.u32 [%rd1], %r3;"
+        )
+    };
+    let mut expected = vec![30; 32];
+    expected[..2].copy_from_slice(&[10, 20]);
+    assert_eq!(passes(&body(2), &start(1, 32))[..32], expected);
+    assert_eq!(
+        crate::rig::fault_of(&body(3), &start(1, 32)).kind,
+        FaultKind::IllegalAddress
+    );
+}
+
+#[test]
+fn parameters_are_read_at_places_that_are_computed() {
+    let text = ".version 8.0
+.target sm_80
+.address_size 64
+.visible .entry k(.param .align 8 .b8 table[32], .param .u64 out)
+{
+    .reg .b32 %r<4>;
+    .reg .b64 %rd<6>;
+    mov.u32 %r1, %tid.x;
+    mul.wide.u32 %rd1, %r1, 8;
+    mov.b64 %rd2, table;
+    add.s64 %rd3, %rd2, %rd1;
+    ld.param.u64 %rd4, [%rd3];
+    ld.param.u64 %rd5, [out];
+    add.s64 %rd5, %rd5, %rd1;
+    st.global.u64 [%rd5], %rd4;
+    ret;
+}";
+    let module = Module::parse(text).unwrap_or_else(|error| panic!("{error}"));
+    let (device, cancelled) = (Device::default(), AtomicBool::new(false));
+    let out = device.of(&[0_u64; 4]);
+    let with = |threads: u32| {
+        let launch = Launch {
+            grid: [1; 3],
+            block: [threads, 1, 1],
+            dynamic_shared_bytes: 0,
+            parameters: &[5, 6, 7, 8, out].map(u64::to_le_bytes).concat(),
+            globals: &|_| None,
+        };
+        run(
+            module.kernel("k").expect("it is there"),
+            &launch,
+            &device.memory(),
+            &Options::new(&cancelled),
+        )
+        .map(|_| device.read::<u64>(out))
+    };
+    assert_eq!(with(4), Ok(vec![5, 6, 7, 8]));
+    // The fifth is the address itself, and there is no sixth.
+    assert_eq!(
+        with(6).expect_err("too far").kind,
+        FaultKind::IllegalAddress
+    );
+}
+
+#[test]
+fn threads_that_end_within_a_function_do_not_come_back() {
+    let text = ".version 8.0
+.target sm_80
+.address_size 64
+.func (.param .b32 result) odd(.param .b32 number)
+{
+    .reg .pred %p<2>;
+    .reg .b32 %r<3>;
+    ld.param.u32 %r1, [number];
+    and.b32 %r2, %r1, 1;
+    setp.eq.u32 %p1, %r2, 0;
+    @%p1 exit;
+    st.param.b32 [result+0], %r1;
+    ret;
+}
+.visible .entry k(.param .u64 out)
+{
+    .reg .b32 %r<4>;
+    .reg .b64 %rd<4>;
+    mov.u32 %r1, %tid.x;
+    { .param .b32 a; st.param.b32 [a], %r1; .param .b32 b; call.uni (b), odd, (a); ld.param.b32 %r2, [b]; }
+    ld.param.u64 %rd1, [out];
+    mul.wide.u32 %rd2, %r1, 4;
+    add.s64 %rd3, %rd1, %rd2;
+    st.global.u32 [%rd3], %r2;
+    ret;
+}";
+    let module = Module::parse(text).unwrap_or_else(|error| panic!("{error}"));
+    let device = Device::default();
+    let out = device.of(&[0_u32; 8]);
+    launch(
+        module.kernel("k").expect("it is there"),
+        &start(1, 8),
+        &device,
+        &[out],
+    )
+    .unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(device.read::<u32>(out), [0, 1, 0, 3, 0, 5, 0, 7]);
+    let without = text.replace("st.param.b32 [result+0], %r1;", "");
+    let module = Module::parse(&without).unwrap_or_else(|error| panic!("{error}"));
+    let fault = launch(
+        module.kernel("k").expect("it is there"),
+        &start(1, 8),
+        &device,
+        &[out],
+    )
+    .expect_err("no result");
+    assert_eq!(
+        (fault.kind, fault.text.as_str()),
+        (FaultKind::Uninitialised, "st.global.u32 [%rd3], %r2;")
+    );
+}
+
+#[test]
+fn a_failed_assertion_is_a_fault_of_its_own() {
+    let text = ".version 8.0
+.target sm_80
+.address_size 64
+.extern .func __assertfail(.param .b64 a, .param .b64 b, .param .b32 c, .param .b64 d, .param .b64 e) .noreturn;
+.visible .entry k()
+{
+    .reg .b64 %rd<2>;
+    mov.b64 %rd1, 0;
+    { .param .b64 a; st.param.b64 [a], %rd1; .param .b64 b; st.param.b64 [b], %rd1; .param .b32 c; st.param.b32 [c], 7;
+    .param .b64 d; st.param.b64 [d], %rd1; .param .b64 e; st.param.b64 [e], %rd1;
+    call.uni __assertfail, (a, b, c, d, e);
+    }
+    ret;
+}";
+    let module = Module::parse(text).unwrap_or_else(|error| panic!("{error}"));
+    let fault = launch(
+        module.kernel("k").expect("it is there"),
+        &start(1, 1),
+        &Device::default(),
+        &[],
+    )
+    .expect_err("it asserts");
+    assert_eq!((fault.kind, fault.line), (FaultKind::Assertion, 11));
+}

@@ -116,11 +116,17 @@ fn shared_memory_is_written_before_it_is_read_byte_by_byte() {
         passes(&body("st.shared.u32 [room], 5;"), &start(1, 1))[0],
         0x0100_0005
     );
-    faults(
+    let fault = faults(
         &body("st.shared.u16 [room], 5;"),
         &start(1, 1),
         FaultKind::Uninitialised,
         "st.global.u32 [%out], %r1;",
+    );
+    assert!(
+        fault
+            .detail
+            .contains("in line 16 `ld.shared.u32 %r1, [room];`, at 0x0"),
+        "{fault}"
     );
 }
 
