@@ -14,12 +14,14 @@ mod fault;
 mod lexer;
 mod memory;
 mod module;
+mod names;
 mod opcode;
 mod parser;
 mod run;
 mod special;
 mod statements;
 mod types;
+mod variables;
 
 pub use counters::{Counters, Coverage, Outcome, Uncovered};
 pub use error::{PtxError, PtxErrorKind};

@@ -1,10 +1,11 @@
 //! Branches, calls and ends.
 
 use super::{Mods, operands};
-use crate::assemble::{Assembler, ModuleSymbol};
+use crate::assemble::Assembler;
 use crate::ast::{Instruction, Operand};
 use crate::code::{Op, Passed};
 use crate::error::PtxError;
+use crate::names::ModuleSymbol;
 use crate::types::Type;
 
 pub(super) fn assemble(

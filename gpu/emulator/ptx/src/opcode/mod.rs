@@ -7,9 +7,11 @@ mod bits;
 mod compare;
 mod control;
 mod convert;
+mod fields;
 mod float;
 mod lanes;
 mod memory;
+mod moves;
 mod rounding;
 mod together;
 
@@ -151,7 +153,7 @@ pub(crate) fn assemble(
         "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "popc" | "clz"
         | "bfind" | "brev" | "bfe" | "bfi" | "lop3" | "prmt" | "fns" | "szext" | "bmsk"
         | "dp4a" | "dp2a" => bits::assemble(a, instruction, name, mods)?,
-        "mov" | "cvt" | "cvta" | "isspacep" => convert::assemble(a, instruction, name, mods)?,
+        "mov" | "cvt" | "cvta" | "isspacep" => moves::assemble(a, instruction, name, mods)?,
         "setp" | "set" | "selp" | "slct" => compare::assemble(a, instruction, name, mods)?,
         "ld" | "ldu" | "st" | "atom" | "red" | "membar" | "fence" | "prefetch" | "prefetchu" => {
             memory::assemble(a, instruction, name, mods)?

@@ -1,7 +1,7 @@
 //! What lanes of a warp and threads of a block do together.
 
 use super::bits::named_pred;
-use super::convert::always;
+use super::moves::always;
 use super::{Mods, operands};
 use crate::assemble::Assembler;
 use crate::ast::{Instruction, Operand};

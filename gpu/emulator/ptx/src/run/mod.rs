@@ -7,9 +7,11 @@ mod access;
 mod barrier;
 mod block;
 mod chance;
+mod control;
 mod frame;
 mod meet;
 mod race;
+mod spot;
 mod step;
 mod warp;
 
