@@ -99,6 +99,11 @@ impl<T> Out<T> {
 pub(crate) struct Text(*const c_char);
 
 impl Text {
+    /// A text of our own.
+    pub(crate) fn of(text: &CStr) -> Self {
+        Self(text.as_ptr())
+    }
+
     /// The text; bytes that are no UTF-8 are replaced. Fails for null.
     pub(crate) fn get(self) -> Result<String, Code> {
         if self.0.is_null() {

@@ -117,6 +117,9 @@ fn visible_of(value: Option<&str>, count: usize) -> Result<Vec<usize>, Code> {
     }
 }
 
+/// Few, as every block costs time here.
+pub(crate) const MULTIPROCESSORS: i32 = 16;
+
 /// Attributes by their number (`CUdevice_attribute`). 0: the device cannot do it, or has none of it.
 fn attribute(device: &Device, number: u32) -> Result<i32, Code> {
     let value = match number {
@@ -135,8 +138,7 @@ fn attribute(device: &Device, number: u32) -> Result<i32, Code> {
         13 => 1_980_000,
         14 => 512,
         15 => 1,
-        // Multiprocessors: few, as every block costs time here.
-        16 => 16,
+        16 => MULTIPROCESSORS,
         // Maps host memory, runs kernels at once, unified addresses.
         19 | 31 | 41 => 1,
         33 => device.memory.index() as i32 + 1,

@@ -231,6 +231,15 @@ functions! { driver;
         }
     }
 
+    /// `cuModuleLoad`: from a file.
+    fn cuModuleLoad(module: Out<u64>, path: Text) {
+        let context = current()?;
+        let bytes = std::fs::read(path.get()?).map_err(|_| Code::FILE_NOT_FOUND)?;
+        let image = std::ffi::CString::new(bytes.split(|byte| *byte == 0).next().unwrap_or_default());
+        let image = image.map_err(|_| Code::INVALID_IMAGE)?;
+        module.put(load(driver, &context, Text::of(&image)).map_err(|refusal| refusal.code)?)
+    }
+
     /// `cuModuleUnload`: waits for kernels that run.
     fn cuModuleUnload(module: u64) {
         let module = driver.handles.module(module)?;

@@ -227,6 +227,65 @@ fn a_kernel_that_reads_what_nobody_wrote_is_found_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_handle_means_the_same_device_whatever_number_it_has_in_each_process() {
+    let machine = machine().devices(2);
+    let mut owner = part(&machine, "export_and_wait");
+    owner
+        .env("CUDA_VISIBLE_DEVICES", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut owner = owner.spawn().expect("the owner starts");
+    let lines = BufReader::new(owner.stdout.take().expect("its output")).lines();
+    let handle = lines.map_while(Result::ok).find_map(|line| {
+        line.split_once("handle ")
+            .map(|(_, handle)| handle.to_owned())
+    });
+    let open = |visible: &str| {
+        let mut command = part(&machine, "open");
+        command.env("CUDA_VISIBLE_DEVICES", visible);
+        command.env("HANDLE", handle.as_deref().expect("a handle"));
+        said(&command.output().expect("the part runs"))
+    };
+    assert!(
+        open("0,1").contains("CUDA_SUCCESS, device 1, byte 77"),
+        "{}",
+        open("0,1")
+    );
+    assert!(
+        open("1").contains("CUDA_SUCCESS, device 0, byte 77"),
+        "{}",
+        open("1")
+    );
+    assert!(
+        open("0").contains("CUDA_ERROR_INVALID_DEVICE"),
+        "{}",
+        open("0")
+    );
+    owner.kill().expect("killed");
+    owner.wait().expect("gone");
+}
+
+#[test]
+fn rectangles_are_copied_row_by_row_and_counted_once() {
+    let machine = machine();
+    let output = run(&machine, "copy_a_rectangle");
+    assert!(
+        said(&output).contains("right"),
+        "{} {}",
+        said(&output),
+        complained(&output)
+    );
+    let report = machine.report().expect("a report");
+    assert_eq!(
+        report.moved(Movement::UploadPinned),
+        Moved {
+            calls: 1,
+            bytes: 12
+        }
+    );
+}
+
+#[test]
 fn cu_file_moves_bytes_between_files_and_device_memory_without_the_host() {
     let machine = machine();
     let output = run(&machine, "write_and_read_a_file");

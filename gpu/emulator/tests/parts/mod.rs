@@ -45,6 +45,9 @@ pub(crate) fn run(name: &str) {
         "store_to_a_peer" => store_to_another_device(true),
         "load_fresh_memory" | "load_what_was_copied" | "load_what_was_set" => load(name),
         "write_and_read_a_file" => write_and_read_a_file(),
+        "export_and_wait" => export_and_wait(),
+        "open" => open(),
+        "copy_a_rectangle" => copy_a_rectangle(),
         "ask_for_addresses" => ask_for_addresses(),
         _ => println!("there is no part {name}"),
     }
@@ -106,6 +109,7 @@ fn copy_twice() {
 }
 
 functions! { locate;
+    cuMemcpy2D_v2(rectangle: &[u64; 16]);
     cuArrayCreate_v2(array: &mut u64, description: u64);
     cuGetProcAddress_v2(name: *const u8, function: &mut u64, version: i32, flags: u64, status: *mut u32);
 }
@@ -249,6 +253,67 @@ fn write_and_read_a_file() {
         bytes.iter().take(4096).all(|byte| *byte == 0)
             && bytes.iter().skip(4096).all(|byte| *byte == 5)
     );
+    println!("right");
+}
+
+fn export_and_wait() {
+    start(0);
+    let (address, mut handle) = (device(MIB), IpcHandle([0; 64]));
+    unsafe {
+        cuMemsetD8_v2(address, 77, MIB);
+        cuCtxSynchronize();
+        cuIpcGetMemHandle(&mut handle, address);
+    }
+    let text: String = handle.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("handle {text}");
+    wait();
+}
+
+fn open() {
+    start(0);
+    let text = std::env::var("HANDLE").unwrap_or_default();
+    let byte = |index: usize| {
+        text.get(2 * index..2 * index + 2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+    };
+    let handle = IpcHandle(std::array::from_fn(|index| byte(index).unwrap_or(0)));
+    let (mut address, mut ordinal, host) = (0, -1_i32, pinned(4));
+    unsafe {
+        let code = cuIpcOpenMemHandle_v2(&mut address, handle, 1);
+        // CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL.
+        cuPointerGetAttribute(std::ptr::from_mut(&mut ordinal).cast(), 9, address);
+        cuMemcpyDtoH_v2(host, address, 4);
+        println!("{code}, device {ordinal}, byte {}", byte_at(host));
+    }
+}
+
+/// Three rows of four bytes, ten apart in memory of the host, eight apart on the device.
+fn copy_a_rectangle() {
+    start(0);
+    let (there, host) = (device(64), pinned(64));
+    unsafe {
+        cuMemsetD8_v2(there, 0, 64);
+        cuMemsetD8_v2(host, 0, 64);
+        for (row, column) in [0, 1, 2].into_iter().flat_map(|row| [(row, 2), (row, 5)]) {
+            std::ptr::with_exposed_provenance_mut::<u8>((host + row * 10 + column) as usize)
+                .write_volatile(9);
+        }
+        let from = [2, 0, 1, host, 0, 0, 10];
+        let to = [0, 1, 2, 0, there, 0, 8];
+        let words = from.into_iter().chain(to).chain([4, 3]);
+        let mut rectangle = [0; 16];
+        rectangle
+            .iter_mut()
+            .zip(words)
+            .for_each(|(place, word)| *place = word);
+        assert_eq!(cuMemcpy2D_v2(&rectangle).to_string(), "CUDA_SUCCESS");
+        let back = pinned(64);
+        cuMemcpyDtoH_v2(back, there, 64);
+        let found: Vec<u64> = (0..64)
+            .filter(|offset| byte_at(back + offset) == 9)
+            .collect();
+        assert_eq!(found, [8, 11, 16, 19, 24, 27]);
+    }
     println!("right");
 }
 
