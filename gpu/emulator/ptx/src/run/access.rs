@@ -4,7 +4,7 @@
 use super::block::Shared;
 use super::race::By;
 use super::spot::{Spot, Touched, spot};
-use super::warp::{Group, Warp, lanes};
+use super::warp::{Group, Warp, lanes, lanes_from};
 use super::{Grid, Place};
 use crate::code::{Address, Ins, Reg, Row, Strength, UpdateFn};
 use crate::counters::Counters;
@@ -269,7 +269,7 @@ impl Warp {
         let length = width * s.len();
         let rows = access.group.frame.rows as usize;
         let mut touched = Touched::default();
-        for lane in lanes(access.mask) {
+        for lane in lanes_from(access.mask, self.first_lane) {
             let spot = self.resolve(grid, shared, access, lane, length as u32)?;
             touched.note(spot);
             let mut buffer = [0_u8; 16];
@@ -353,7 +353,7 @@ impl Warp {
         let mut old: Row = [0; 32];
         let mut defined = u32::MAX;
         let mut shared_once = false;
-        for lane in lanes(access.mask) {
+        for lane in lanes_from(access.mask, self.first_lane) {
             let (b, c) = (self.rows[b][lane], self.rows[c][lane]);
             match self.resolve(grid, shared, access, lane, length)? {
                 Spot::Global(address) => {

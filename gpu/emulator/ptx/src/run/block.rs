@@ -72,6 +72,7 @@ impl Block {
             (warp.meeting, warp.at_barrier, warp.put_aside) = (0, 0, 0);
             (warp.carries, warp.carries_defined) = (0, 0);
             warp.unwritten = [None; 32];
+            warp.first_lane = 0;
             warp.defined.fill(0);
             warp.preds_defined.fill(0);
             for stack in &mut warp.stacks {
@@ -112,7 +113,10 @@ impl Block {
             if warp.runnable() != 0 {
                 progress = true;
                 let quantum = match chance.as_deref_mut() {
-                    Some(chance) => 1 + chance.below(self.longest_turn) as u32,
+                    Some(chance) => {
+                        warp.first_lane = chance.below(32) as u32;
+                        1 + chance.below(self.longest_turn) as u32
+                    }
                     None => QUANTUM,
                 };
                 warp.run(grid, &mut self.shared, counters, quantum)?;

@@ -15,6 +15,12 @@ pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
+/// The same lanes, beginning with one in the middle.
+pub(crate) fn lanes_from(mask: u32, first: u32) -> impl Iterator<Item = usize> {
+    let first = first % 32;
+    lanes(mask.rotate_right(first)).map(move |lane| (lane + first as usize) % 32)
+}
+
 /// Lanes that are at the same instruction of the same frame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Group {
@@ -50,6 +56,8 @@ pub(crate) struct Warp {
     pub(crate) put_aside: u32,
     /// Where each lane last loaded bytes that were never written: the line, and the offset in its memory.
     pub(crate) unwritten: [Option<(u32, u64)>; 32],
+    /// With which lane stores and atomic operations begin: hardware promises no order.
+    pub(crate) first_lane: u32,
     /// Counts accesses to memory, so that lanes that access together are known.
     pub(crate) instance: u32,
 }

@@ -466,6 +466,24 @@ fn results_that_depend_on_the_order_of_warps_differ_from_seed_to_seed() {
         })
         .collect();
     assert!(winners.len() > 2, "{winners:?}");
+    // Also within one warp,
+    let one_warp = |body: &str, seed| {
+        passes(
+            body,
+            &Start {
+                seed: Some(seed),
+                ..start(1, 32)
+            },
+        )[0]
+    };
+    let winners: std::collections::BTreeSet<u32> =
+        (0..20).map(|seed| one_warp(body, seed)).collect();
+    assert!(winners.len() > 2, "{winners:?}");
+    // and for what atomic operations return.
+    let tickets = "mov.u32 %r1, %tid.x; atom.global.add.u32 %r2, [%in], 1; setp.eq.u32 %p1, %r2, 0; @%p1 st.global.u32 [%out], %r1;";
+    let first: std::collections::BTreeSet<u32> =
+        (0..20).map(|seed| one_warp(tickets, seed)).collect();
+    assert!(first.len() > 2, "{first:?}");
     let again = |seed| {
         passes(
             body,
