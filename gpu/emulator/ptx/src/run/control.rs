@@ -4,7 +4,7 @@ use super::block::Shared;
 use super::step::Next;
 use super::warp::{Group, Warp, lanes};
 use super::{Grid, Place};
-use crate::code::{Ins, Meeting, Op, Together};
+use crate::code::{Ins, Meeting, Op};
 use crate::fault::{Fault, FaultKind};
 
 impl Warp {
@@ -132,12 +132,7 @@ impl Warp {
         let mut met_all = false;
         for lane in lanes(mask) {
             if self.meeting >> lane & 1 == 1 {
-                let met = self.try_meet(&grid.kernel.code.ins, lane);
-                if met != 0 && meeting.what == Together::Barrier {
-                    shared
-                        .races
-                        .warp_barrier(self.number as usize, met, self.alive);
-                }
+                let met = self.try_meet(grid, shared, lane);
                 met_all |= met == group.mask;
             }
             if self.meeting & mask == 0 {

@@ -1,5 +1,7 @@
 //! What lanes of a warp do together: they wait until all that the mask names have come, and then get their results.
 
+use super::Grid;
+use super::block::Shared;
 use super::warp::{Warp, lanes};
 use crate::code::{Meeting, Op, Reduction, Row, Shuffle, Together};
 
@@ -72,11 +74,16 @@ impl Warp {
     }
 
     /// Completes the meeting of `lane` if all its members that have not ended are there. Returns those that met.
-    pub(crate) fn try_meet(&mut self, code: &[crate::code::Ins], lane: usize) -> u32 {
+    pub(crate) fn try_meet(&mut self, grid: &Grid<'_>, shared: &mut Shared, lane: usize) -> u32 {
+        let code = &grid.kernel.code.ins;
         let here = self.same_meeting(lane);
         let needed = self.arrivals[lane].members & self.alive;
         if here & needed != needed {
             return 0;
+        }
+        if self.arrivals[lane].what == Together::Barrier {
+            let warp = self.number as usize;
+            shared.races.warp_barrier(warp, here, self.alive);
         }
         let outcome = outcome(self.arrivals[lane].what, &self.arrivals, here);
         // Mostly all of them are at the same instruction of the same frame.

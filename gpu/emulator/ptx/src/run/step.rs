@@ -31,7 +31,7 @@ impl Warp {
     ) -> Result<(), Fault> {
         while budget > 0 {
             let Some(group) = self.pick() else {
-                if !self.meet_after_ends(grid) {
+                if !self.meet_after_ends(grid, shared) {
                     return Ok(());
                 }
                 continue;
@@ -40,16 +40,22 @@ impl Warp {
             // A group that used up its turn may spin until others of its warp come on.
             self.put_aside = if budget == 0 { group.mask } else { 0 };
         }
+        // Those that the last instruction left alone must not look as if they waited for somebody.
+        if self.runnable() == 0 {
+            self.meet_after_ends(grid, shared);
+        }
         Ok(())
     }
 
     /// Meetings that were short only of lanes that have ended meanwhile.
-    fn meet_after_ends(&mut self, grid: &Grid<'_>) -> bool {
-        let mut met = false;
+    fn meet_after_ends(&mut self, grid: &Grid<'_>, shared: &mut Shared) -> bool {
+        let mut met = 0;
         for lane in lanes(self.meeting) {
-            met |= self.meeting >> lane & 1 == 1 && self.try_meet(&grid.kernel.code.ins, lane) != 0;
+            if self.meeting >> lane & 1 == 1 {
+                met |= self.try_meet(grid, shared, lane);
+            }
         }
-        met
+        met != 0
     }
 
     fn run_group(

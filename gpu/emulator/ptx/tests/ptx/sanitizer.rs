@@ -362,6 +362,29 @@ fn lanes_that_have_ended_are_not_waited_for_but_give_no_value() {
 }
 
 #[test]
+fn lanes_that_end_late_hold_nobody_up_and_order_memory() {
+    // The upper half ends at any time before or after the lower half has come to its barrier.
+    let body = "
+        .shared .align 4 .b8 room[128]; mov.u32 %r1, %tid.x; mov.u32 %r2, room; shl.b32 %r3, %r1, 2; add.s32 %r4, %r2, %r3; st.shared.u32 [%r4], %r1;
+        setp.lt.u32 %p1, %r1, 16; @!%p1 bra HIGH;
+        bar.warp.sync -1;
+        xor.b32 %r3, %r3, 4; add.s32 %r4, %r2, %r3; ld.shared.u32 %r5, [%r4]; mul.wide.u32 %rd1, %r1, 4; add.s64 %rd1, %out, %rd1; st.global.u32 [%rd1], %r5;
+        bra END;
+        HIGH: add.s32 %r6, %r1, 1; add.s32 %r6, %r6, 1; add.s32 %r6, %r6, 1; add.s32 %r6, %r6, 1;
+        END:";
+    for seed in 0..100 {
+        let out = passes(
+            body,
+            &Start {
+                seed: Some(seed),
+                ..start(1, 32)
+            },
+        );
+        assert_eq!(out[..4], [1, 0, 3, 2], "seed {seed}");
+    }
+}
+
+#[test]
 fn masks_that_contradict_each_other_are_found_and_do_not_hang() {
     let body = "mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 16; @%p1 bra LOW;\n vote.sync.ballot.b32 %r2, %p1, 0xffffffff; bra END;\n LOW: vote.sync.ballot.b32 %r2, %p1, 0x0000ffff; bar.warp.sync 0x0000ffff;\n END:";
     passes(&body.replace("0xffffffff", "0xffff0000"), &start(1, 32));
