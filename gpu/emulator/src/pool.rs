@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::call::{Out, functions, lock};
@@ -14,6 +15,11 @@ use crate::driver::Driver;
 use crate::handle::Object;
 use crate::places::{Kind, Place};
 use crate::stream_calls::Lane;
+
+/// How long, and how often, an allocation waits for memory whose `cuMemFreeAsync` its stream has not reached: hardware gives such memory
+/// out again at once and lets the streams wait for each other (6.15, `CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES`).
+const A_WAIT: Duration = Duration::from_millis(1);
+const MOST_WAITS: u32 = 2000;
 
 /// A pool of memory of one device.
 #[derive(Debug)]
@@ -70,11 +76,23 @@ impl Pool {
     }
 
     fn allocate(self: &Arc<Self>, driver: &Driver, bytes: u64, context: u64) -> Result<u64, Code> {
-        let taken = self.arena.take(bytes).or_else(|code| {
+        let mut taken = self.arena.take(bytes);
+        for _ in 0..MOST_WAITS {
+            if taken.is_ok() {
+                break;
+            }
+            // Asked before it is tried again, so that what is freed between the two is found.
+            let more_comes = lock(&driver.places)
+                .iter()
+                .any(|place| place.is_freed && place.device.ordinal == self.device.ordinal);
             give_up_unused(driver, &self.device);
             self.device.legacy.trim(0);
-            self.arena.take(bytes).map_err(|_| code)
-        });
+            taken = self.arena.take(bytes);
+            if taken.is_err() && !more_comes {
+                break;
+            }
+            std::thread::sleep(A_WAIT);
+        }
         let (start, view) = taken?;
         let kind = Kind::Pool {
             view,

@@ -133,6 +133,16 @@ fn the_nth_allocation_fails_as_planned_and_the_next_does_not() {
 }
 
 #[test]
+fn memory_that_is_on_its_way_back_to_a_pool_is_given_out_again() {
+    let output = run(&machine().chaos(1), "allocate_and_free_in_one_stream");
+    assert!(
+        said(&output).contains("CUDA_SUCCESS") && !said(&output).contains("CUDA_ERROR"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
 fn a_planned_fault_of_a_copy_ends_the_use_of_the_device() {
     let output = run(
         &machine().faults("copy@2=CUDA_ERROR_ECC_UNCORRECTABLE"),

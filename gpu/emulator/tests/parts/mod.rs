@@ -37,6 +37,7 @@ pub(crate) fn run(name: &str) {
             let [first, second, third] = [0; 3].map(|_| allocate(MIB).0);
             println!("{first} {second} {third}");
         }
+        "allocate_and_free_in_one_stream" => allocate_and_free_in_one_stream(),
         "copy_twice" => copy_twice(),
         "call_what_is_not_emulated" => call_what_is_not_emulated(),
         "download_without_waiting" => download(false),
@@ -96,6 +97,20 @@ fn dereference() {
     start(0);
     let address = device(MIB);
     println!("{}", byte_at(address));
+}
+
+/// More than fits at once, and each before the one before it is back.
+fn allocate_and_free_in_one_stream() {
+    start(0);
+    for _ in 0..20 {
+        let mut address = 0;
+        unsafe {
+            println!("{}", cuMemAllocAsync(&mut address, 40 * MIB, 0));
+            cuMemsetD8Async(address, 1, 40 * MIB, 0);
+            println!("{}", cuMemFreeAsync(address, 0));
+        }
+    }
+    println!("{}", unsafe { cuCtxSynchronize() });
 }
 
 fn copy_twice() {
