@@ -17,3 +17,4 @@ mod query;
 mod rig;
 mod runs;
 mod sanitizer;
+mod together;

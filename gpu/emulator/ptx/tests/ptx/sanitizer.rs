@@ -518,3 +518,41 @@ fn results_that_depend_on_the_order_of_warps_differ_from_seed_to_seed() {
     };
     assert_eq!(again(7), again(7));
 }
+
+#[test]
+fn checks_can_be_turned_off() {
+    let module = crate::rig::module(
+        "st.global.u32 [%out], %r1; .shared .b32 s; mov.u32 %r2, %tid.x; st.shared.u32 [s], %r2;",
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
+    let (device, cancelled) = (
+        crate::rig::Device::default(),
+        std::sync::atomic::AtomicBool::new(false),
+    );
+    let out = device.of(&[0_u32]);
+    let with = |find_uninitialised, find_races| {
+        let launch = transload_ptx::Launch {
+            grid: [1; 3],
+            block: [32, 1, 1],
+            dynamic_shared_bytes: 0,
+            parameters: &[out, out].map(u64::to_le_bytes).concat(),
+            globals: &|_| None,
+        };
+        let options = transload_ptx::Options {
+            find_uninitialised,
+            find_races,
+            ..transload_ptx::Options::new(&cancelled)
+        };
+        transload_ptx::run(
+            module.kernel("k").expect("it is there"),
+            &launch,
+            &device.memory(),
+            &options,
+        )
+        .map(|_| ())
+        .map_err(|fault| fault.kind)
+    };
+    assert_eq!(with(true, true), Err(FaultKind::Uninitialised));
+    assert_eq!(with(false, true), Err(FaultKind::Race));
+    assert_eq!(with(false, false), Ok(()));
+}
