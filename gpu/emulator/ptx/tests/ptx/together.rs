@@ -65,8 +65,9 @@ proptest! {
             ("activemask.b32 %r9;", u64::from(mask)),
         ] {
             let found = within(&op.replace('M', &mask.to_string()));
-            for lane in 0..32 {
-                prop_assert_eq!(found[lane], if mask >> lane & 1 == 1 { expected } else { 0 }, "{}", op);
+            for (lane, found) in found.into_iter().enumerate() {
+                let taken = if mask >> lane & 1 == 1 { expected } else { 0 };
+                prop_assert_eq!(found, taken, "{} at lane {}", op, lane);
             }
         }
         let alike = within(&format!("match.any.sync.b32 %r9, %r1, {mask};"));
