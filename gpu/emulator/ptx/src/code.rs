@@ -63,6 +63,7 @@ pub(crate) enum Strength {
 pub(crate) enum Clock {
     Cycles,
     CyclesLow,
+    CyclesHigh,
     Nanoseconds,
     NanosecondsLow,
     NanosecondsHigh,

@@ -178,6 +178,11 @@ impl Kernel {
             .map_or(0, |function| function.local_bytes)
     }
 
+    /// A line of the text, counted from 1, as faults and coverage name it.
+    pub fn text_of(&self, line: u32) -> &str {
+        self.code.text(line)
+    }
+
     /// `.maxntid`, all dimensions multiplied.
     pub fn max_threads(&self) -> Option<u32> {
         self.max_threads

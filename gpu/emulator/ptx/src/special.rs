@@ -44,6 +44,7 @@ pub(crate) fn clock(name: &str) -> Option<(Clock, Type)> {
     Some(match name {
         "%clock64" => (Clock::Cycles, Type::U64),
         "%clock" => (Clock::CyclesLow, Type::U32),
+        "%clock_hi" => (Clock::CyclesHigh, Type::U32),
         "%globaltimer" => (Clock::Nanoseconds, Type::U64),
         "%globaltimer_lo" => (Clock::NanosecondsLow, Type::U32),
         "%globaltimer_hi" => (Clock::NanosecondsHigh, Type::U32),

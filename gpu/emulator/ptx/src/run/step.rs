@@ -401,6 +401,7 @@ fn clock(which: Clock, counters: &Counters) -> u64 {
     match which {
         Clock::Cycles => counters.warp_instructions,
         Clock::CyclesLow => counters.warp_instructions & u64::from(u32::MAX),
+        Clock::CyclesHigh => counters.warp_instructions >> 32,
         Clock::Nanoseconds => nanoseconds(),
         Clock::NanosecondsLow => nanoseconds() & u64::from(u32::MAX),
         Clock::NanosecondsHigh => nanoseconds() >> 32,

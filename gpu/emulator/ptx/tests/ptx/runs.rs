@@ -102,6 +102,7 @@ fn outcomes_that_no_run_saw_are_told_by_line_and_runs_add_up() {
         lines(&seen(1)),
         [(1, Outcome::Taken), (4, Outcome::Reached)]
     );
+    assert_eq!(kernel.text_of(BODY_LINE + 2), "st.global.u32 [%out], 1;");
     coverage.merge(&seen(1));
     assert_eq!(lines(&coverage), []);
     assert_eq!(Coverage::default().uncovered(kernel).len(), 8);
