@@ -130,6 +130,7 @@ fn launch(
         let seed = driver.settings.chaos.map(|seed| seed.wrapping_add(number));
         let options = Options {
             seed,
+            most_instructions: driver.settings.most_instructions,
             ..Options::new(device.fault.flag())
         };
         transload_ptx::run(&function.kernel, &launch, &memory, &options)

@@ -21,6 +21,8 @@ pub(crate) const FAULTS: &str = "CUDA_EMULATOR_FAULTS";
 pub(crate) const POISON: &str = "CUDA_EMULATOR_POISON";
 /// `on`: kernels may not read device memory that nobody wrote.
 pub(crate) const UNINITIALISED: &str = "CUDA_EMULATOR_UNINITIALISED";
+/// How many instructions the warps of one launch may issue together before it counts as endless.
+pub(crate) const MOST_INSTRUCTIONS: &str = "CUDA_EMULATOR_MOST_INSTRUCTIONS";
 /// `off`: no device may read another's memory.
 pub(crate) const PEERS: &str = "CUDA_EMULATOR_PEERS";
 /// `on`: every call is told on standard error.
@@ -43,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) poison: Option<u8>,
     /// Whether it is known of every byte of device memory if somebody wrote it.
     pub(crate) tracks_writes: bool,
+    /// After how many instructions of its warps a kernel is endless; `None`: never.
+    pub(crate) most_instructions: Option<u64>,
     /// Whether devices may be peers.
     pub(crate) peers: bool,
 }
@@ -98,6 +102,7 @@ impl Settings {
                 ),
             },
             tracks_writes: switch(UNINITIALISED, false)?,
+            most_instructions: number(MOST_INSTRUCTIONS)?,
             peers: switch(PEERS, true)?,
         })
     }

@@ -276,6 +276,22 @@ fn a_handle_means_the_same_device_whatever_number_it_has_in_each_process() {
 }
 
 #[test]
+fn an_endless_kernel_is_a_timeout_where_instructions_are_limited() {
+    let machine = machine().with("CUDA_EMULATOR_MOST_INSTRUCTIONS", 100_000);
+    let output = run(&machine, "run_an_endless_kernel");
+    assert!(
+        said(&output).contains("CUDA_ERROR_LAUNCH_TIMEOUT"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        complained(&output).contains("Endless in kernel `endless`"),
+        "{}",
+        complained(&output)
+    );
+}
+
+#[test]
 fn rectangles_are_copied_row_by_row_and_counted_once() {
     let machine = machine();
     let output = run(&machine, "copy_a_rectangle");

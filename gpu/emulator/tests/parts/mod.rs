@@ -45,6 +45,10 @@ pub(crate) fn run(name: &str) {
         "store_to_another_device" => store_to_another_device(false),
         "store_to_a_peer" => store_to_another_device(true),
         "load_fresh_memory" | "load_what_was_copied" | "load_what_was_set" => load(name),
+        "run_an_endless_kernel" => {
+            start(0);
+            println!("{}", launch(c"endless", 0));
+        }
         "write_and_read_a_file" => write_and_read_a_file(),
         "export_and_wait" => export_and_wait(),
         "open" => open(),
@@ -165,6 +169,11 @@ const KERNELS: &str = ".version 7.0
     mov.u32 %r1, 11;
     st.global.u32 [%rd1], %r1;
     ret;
+}
+.visible .entry endless(.param .u64 address)
+{
+again:
+    bra again;
 }
 .visible .entry increase(.param .u64 address)
 {
