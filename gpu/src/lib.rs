@@ -11,6 +11,7 @@ mod buffer;
     reason = "CUDA's driver is a C library, and devices write where they are told"
 )]
 pub mod device;
+pub mod kernels;
 mod partition;
 mod pool;
 mod spill;

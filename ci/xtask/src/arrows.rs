@@ -33,8 +33,8 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "gpu",
-        to: &["cuda-driver", "cuda-emulator", "protocol"],
-        reason: "gpu holds bytes and knows neither tasks nor the network; its tests alone know the emulator",
+        to: &["cuda-driver", "cuda-emulator", "ptx", "protocol"],
+        reason: "gpu holds bytes and knows neither tasks nor the network; its tests alone know the emulator and its interpreter",
     },
     Arrows {
         from: "cuda-driver",

@@ -60,6 +60,12 @@ pub enum DeviceError {
         /// Why, in the words of the driver's compiler.
         reason: String,
     },
+    /// Columns do not belong together, or are not what they are said to be.
+    #[error("columns in device memory: {reason}")]
+    Column {
+        /// What is wrong, in words.
+        reason: String,
+    },
     /// A copy between places of different sizes: a bug in this process.
     #[error("a copy of {from_bytes} B into {to_bytes} B; please report this bug")]
     Sizes {

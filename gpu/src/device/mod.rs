@@ -5,11 +5,14 @@
 //! is idle, and can be given to the next at once, whatever stream asks.
 
 mod claim;
+mod columns;
+mod compute;
 mod context;
 mod copies;
 mod disk;
 mod error;
 mod memory;
+mod module;
 mod partition;
 mod pinned;
 mod ranges;
@@ -18,10 +21,13 @@ mod tiered;
 mod traffic;
 
 pub use claim::Claim;
+pub use columns::{Column, Packed, Region, Strings, Values};
+pub use compute::Kernels;
 pub use context::{Device, DeviceInfo};
 pub use copies::Copies;
 pub use error::DeviceError;
 pub use memory::{DeviceBuffer, DeviceMemory};
+pub use module::{Function, Module, Shape};
 pub use partition::DevicePartition;
 pub use pinned::{PinnedBuffer, PinnedPool};
 pub use stream::{Completion, Stream};

@@ -24,7 +24,10 @@ fn emulator() -> Option<&'static Emulator> {
     static EMULATOR: OnceLock<Emulator> = OnceLock::new();
     (!is_on_hardware()).then(|| {
         EMULATOR.get_or_init(|| {
-            let emulator = Emulator::new().unwrap().chaos(1);
+            let emulator = Emulator::new()
+                .unwrap()
+                .chaos(1)
+                .with("CUDA_EMULATOR_UNINITIALISED", "on");
             let emulator = match std::env::var(PLAN) {
                 Ok(plan) => emulator.faults(&plan),
                 Err(_) => emulator,

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod columns;
 mod common;
 mod faults;
 mod tiers;
