@@ -299,7 +299,7 @@ functions! { driver;
         }
     }
 
-    /// `cuFuncGetModule` is not emulated; `cuFuncSetCacheConfig` is a wish.
+    /// `cuFuncSetCacheConfig`: a wish.
     fn cuFuncSetCacheConfig(function: u64, _config: u32) {
         driver.handles.function(function).map(|_| ())
     }
