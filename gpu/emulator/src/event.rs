@@ -64,7 +64,7 @@ impl Mark {
                 changed.notify_all();
             }
             Self::Shared { index, record } => {
-                if let Some([_, _, done]) = driver.machine.event(*index) {
+                if let Some([_, _, done, _]) = driver.machine.event(*index) {
                     done.fetch_max(*record, Ordering::SeqCst);
                 }
             }
@@ -74,12 +74,16 @@ impl Mark {
     fn is_reached(&self) -> bool {
         match self {
             Self::Own { reached, .. } => lock(reached).is_some(),
-            Self::Shared { index, record } => Driver::get()
-                .ok()
-                .and_then(|driver| driver.machine.event(*index))
-                .is_none_or(|[holders, _, done]| {
-                    done.load(Ordering::SeqCst) >= *record || holders.load(Ordering::SeqCst) == 0
-                }),
+            Self::Shared { index, record } => {
+                let Ok(driver) = Driver::get() else {
+                    return true;
+                };
+                // A record of a process that died will never be done: nobody is to wait for it.
+                driver.machine.event(*index).is_none_or(|[_, _, done, by]| {
+                    done.load(Ordering::SeqCst) >= *record
+                        || !driver.machine.is_alive(by.load(Ordering::SeqCst))
+                })
+            }
         }
     }
 
@@ -116,7 +120,7 @@ impl Event {
         match &self.shared {
             None => lock(&self.latest).clone(),
             Some(Shared { index, .. }) => {
-                let [_, begun, _] = driver.machine.event(*index)?;
+                let [_, begun, ..] = driver.machine.event(*index)?;
                 let record = begun.load(Ordering::SeqCst);
                 (record > 0).then(|| {
                     Arc::new(Mark::Shared {
@@ -135,10 +139,14 @@ impl Event {
             .and_then(|shared| Some((shared.index, driver.machine.event(shared.index)?)));
         let mark = Arc::new(match shared {
             None => Mark::own(),
-            Some((index, [_, begun, _])) => Mark::Shared {
-                index,
-                record: begun.fetch_add(1, Ordering::SeqCst) + 1,
-            },
+            Some((index, [_, begun, _, by])) => {
+                // First, so that nobody sees the record without its process.
+                by.store(driver.machine.own_name(), Ordering::SeqCst);
+                Mark::Shared {
+                    index,
+                    record: begun.fetch_add(1, Ordering::SeqCst) + 1,
+                }
+            }
         });
         *lock(&self.latest) = Some(Arc::clone(&mark));
         mark

@@ -24,8 +24,8 @@ pub(crate) const MOST_DEVICES: usize = 16;
 const MOST_PROCESSES: usize = 64;
 /// Events that can be shared between processes at once.
 const MOST_EVENTS: usize = 4096;
-/// Words of one shared event: processes that have it, records begun, records done.
-const EVENT_WORDS: usize = 3;
+/// Words of one shared event: processes that have it, records begun, records done, and who began the latest.
+const EVENT_WORDS: usize = 4;
 
 /// The shared folder, opened by this process.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Machine {
             self.event(*index)
                 .is_some_and(|[holders, ..]| holders.load(Ordering::SeqCst) == 0)
         })?;
-        let [holders, begun, done] = self.event(index)?;
+        let [holders, begun, done, _] = self.event(index)?;
         begun.store(0, Ordering::SeqCst);
         done.store(0, Ordering::SeqCst);
         holders.store(1 << self.slot, Ordering::SeqCst);
@@ -193,14 +193,24 @@ impl Machine {
         }
     }
 
-    /// The words of a shared event: who has it, records begun, records done.
+    /// This process, as a word of a shared event names it.
+    pub(crate) fn own_name(&self) -> u64 {
+        (self.slot as u64) << 32 | u64::from(std::process::id())
+    }
+
+    /// Whether the process of that name lives.
+    pub(crate) fn is_alive(&self, name: u64) -> bool {
+        self.lives((name >> 32) as usize, name & u64::from(u32::MAX))
+    }
+
+    /// The words of a shared event: who has it, records begun, records done, and who began the latest.
     pub(crate) fn event(&self, index: usize) -> Option<[&AtomicU64; EVENT_WORDS]> {
         let start = index.checked_mul(EVENT_WORDS)?;
         let words = self.events.all().get(start..start + EVENT_WORDS)?;
-        let [holders, begun, done] = words else {
+        let [holders, begun, done, by] = words else {
             return None;
         };
-        Some([holders, begun, done])
+        Some([holders, begun, done, by])
     }
 }
 

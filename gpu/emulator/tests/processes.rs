@@ -48,6 +48,14 @@ fn complained(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// The handle that a part has told of.
+fn handle_among(mut lines: impl Iterator<Item = String>) -> Option<String> {
+    lines.find_map(|line| {
+        line.split_once("handle ")
+            .map(|(_, handle)| handle.to_owned())
+    })
+}
+
 /// Starts a part that waits for a line on its standard input, and returns when it waits.
 fn start_and_wait(machine: &Emulator, name: &str) -> Child {
     let mut child = part(machine, name)
@@ -91,6 +99,27 @@ fn a_process_that_is_killed_gives_its_memory_back_and_until_then_it_counts_for_a
         said(&after),
         complained(&after)
     );
+}
+
+#[test]
+fn nobody_waits_for_the_event_of_a_process_that_died() {
+    let machine = machine();
+    let mut owner = part(&machine, "record_behind_an_endless_kernel");
+    owner.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut owner = owner.spawn().expect("the owner starts");
+    let lines = BufReader::new(owner.stdout.take().expect("its output")).lines();
+    let handle = handle_among(lines.map_while(Result::ok)).expect("a handle");
+    let mut waiter = part(&machine, "wait_for_an_event");
+    waiter.env("HANDLE", handle).stdout(Stdio::piped());
+    let mut waiter = waiter.spawn().expect("the waiter starts");
+    let mut lines = BufReader::new(waiter.stdout.take().expect("its output"))
+        .lines()
+        .map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("CUDA_ERROR_NOT_READY")));
+    owner.kill().expect("killed");
+    owner.wait().expect("gone");
+    assert!(lines.any(|line| line.contains("waited: CUDA_SUCCESS")));
+    waiter.wait().expect("gone");
 }
 
 #[test]
@@ -246,10 +275,7 @@ fn a_handle_means_the_same_device_whatever_number_it_has_in_each_process() {
         .stdout(Stdio::piped());
     let mut owner = owner.spawn().expect("the owner starts");
     let lines = BufReader::new(owner.stdout.take().expect("its output")).lines();
-    let handle = lines.map_while(Result::ok).find_map(|line| {
-        line.split_once("handle ")
-            .map(|(_, handle)| handle.to_owned())
-    });
+    let handle = handle_among(lines.map_while(Result::ok));
     let open = |visible: &str| {
         let mut command = part(&machine, "open");
         command.env("CUDA_VISIBLE_DEVICES", visible);

@@ -52,6 +52,8 @@ pub(crate) fn run(name: &str) {
         "write_and_read_a_file" => write_and_read_a_file(),
         "export_and_wait" => export_and_wait(),
         "open" => open(),
+        "record_behind_an_endless_kernel" => record_behind_an_endless_kernel(),
+        "wait_for_an_event" => wait_for_an_event(),
         "copy_a_rectangle" => copy_a_rectangle(),
         "ask_for_addresses" => ask_for_addresses(),
         _ => println!("there is no part {name}"),
@@ -188,7 +190,13 @@ again:
 \0";
 
 /// Runs a kernel of one thread with one address, and waits for it.
-fn launch(name: &std::ffi::CStr, mut address: u64) -> Code {
+fn launch(name: &std::ffi::CStr, address: u64) -> Code {
+    begin(name, address);
+    unsafe { cuCtxSynchronize() }
+}
+
+/// Runs it without waiting.
+fn begin(name: &std::ffi::CStr, mut address: u64) {
     let (mut module, mut function) = (0, 0);
     unsafe {
         cuModuleLoadData(&mut module, KERNELS.as_ptr());
@@ -196,7 +204,6 @@ fn launch(name: &std::ffi::CStr, mut address: u64) -> Code {
         let mut list = [std::ptr::from_mut(&mut address).cast()];
         let none = std::ptr::null_mut();
         cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, 0, list.as_mut_ptr(), none);
-        cuCtxSynchronize()
     }
 }
 
@@ -280,6 +287,45 @@ fn write_and_read_a_file() {
     println!("right");
 }
 
+fn tell(handle: &IpcHandle) {
+    let text: String = handle.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    println!("handle {text}");
+}
+
+/// The handle that the test has passed on.
+fn told() -> IpcHandle {
+    let text = std::env::var("HANDLE").unwrap_or_default();
+    let byte = |index: usize| {
+        text.get(2 * index..2 * index + 2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+    };
+    IpcHandle(std::array::from_fn(|index| byte(index).unwrap_or(0)))
+}
+
+fn record_behind_an_endless_kernel() {
+    start(0);
+    let (mut event, mut handle) = (0, IpcHandle([0; 64]));
+    unsafe {
+        // Untimed and interprocess.
+        cuEventCreate(&mut event, 6);
+        cuIpcGetEventHandle(&mut handle, event);
+        begin(c"endless", 0);
+        cuEventRecord(event, 0);
+    }
+    tell(&handle);
+    wait();
+}
+
+fn wait_for_an_event() {
+    start(0);
+    let mut event = 0;
+    unsafe {
+        cuIpcOpenEventHandle(&mut event, told());
+        println!("{}", cuEventQuery(event));
+        println!("waited: {}", cuEventSynchronize(event));
+    }
+}
+
 fn export_and_wait() {
     start(0);
     let (address, mut handle) = (device(MIB), IpcHandle([0; 64]));
@@ -288,19 +334,13 @@ fn export_and_wait() {
         cuCtxSynchronize();
         cuIpcGetMemHandle(&mut handle, address);
     }
-    let text: String = handle.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("handle {text}");
+    tell(&handle);
     wait();
 }
 
 fn open() {
     start(0);
-    let text = std::env::var("HANDLE").unwrap_or_default();
-    let byte = |index: usize| {
-        text.get(2 * index..2 * index + 2)
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-    };
-    let handle = IpcHandle(std::array::from_fn(|index| byte(index).unwrap_or(0)));
+    let handle = told();
     let (mut address, mut ordinal, host) = (0, -1_i32, pinned(4));
     unsafe {
         let code = cuIpcOpenMemHandle_v2(&mut address, handle, 1);
