@@ -11,7 +11,7 @@ use transload_cuda_driver::{cuMemAlloc_v2, cuMemFree_v2};
 
 use super::context::Device;
 use super::error::{DeviceError, check, check_memory};
-use super::ranges::{Range, Ranges};
+use super::ranges::{Range, Ranges, rounded};
 use crate::{Budget, OutOfBudget, Reservation};
 
 /// What a piece is aligned to, and a multiple of: as the driver's own allocations.
@@ -109,7 +109,9 @@ impl DeviceMemory {
     /// # Errors
     /// [`OutOfBudget`].
     pub fn try_reserve(&self, bytes: u64) -> Result<Reservation, OutOfBudget> {
-        self.shared.budget.try_reserve(rounded(bytes))
+        self.shared
+            .budget
+            .try_reserve(rounded(bytes, GRANULE_BYTES))
     }
 
     /// A piece of `bytes`, in room that was reserved before, with whatever it holds.
@@ -122,7 +124,7 @@ impl DeviceMemory {
         reservation: Reservation,
     ) -> Result<DeviceBuffer, DeviceError> {
         debug_assert!(
-            reservation.bytes() >= rounded(bytes),
+            reservation.bytes() >= rounded(bytes, GRANULE_BYTES),
             "{bytes} B under {reservation:?}"
         );
         let mut ranges = self.shared.ranges();
@@ -220,13 +222,6 @@ impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         self.memory.ranges().free(self.range);
     }
-}
-
-fn rounded(bytes: u64) -> u64 {
-    bytes
-        .max(1)
-        .checked_next_multiple_of(GRANULE_BYTES)
-        .unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for DeviceMemory {

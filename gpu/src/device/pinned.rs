@@ -14,7 +14,7 @@ use transload_cuda_driver::{cuMemHostRegister_v2, cuMemHostUnregister};
 
 use super::context::Device;
 use super::error::{DeviceError, check, check_memory};
-use super::ranges::{Range, Ranges};
+use super::ranges::{Range, Ranges, rounded};
 use crate::{Budget, HostBuffer, OutOfBudget, Reservation};
 
 /// What pieces are aligned to and multiples of: what disks want for transfers past the page cache.
@@ -85,7 +85,7 @@ impl PinnedPool {
     /// # Errors
     /// [`OutOfBudget`].
     pub fn try_reserve(&self, bytes: u64) -> Result<Reservation, OutOfBudget> {
-        self.shared.budget.try_reserve(rounded(bytes))
+        self.shared.budget.try_reserve(rounded(bytes, PAGE_BYTES))
     }
 
     /// A buffer of `bytes`, in room that was reserved before, with whatever it holds. May take long, as memory may have to be locked.
@@ -98,7 +98,7 @@ impl PinnedPool {
         reservation: Reservation,
     ) -> Result<PinnedBuffer, DeviceError> {
         debug_assert!(
-            reservation.bytes() >= rounded(bytes),
+            reservation.bytes() >= rounded(bytes, PAGE_BYTES),
             "{bytes} B under {reservation:?}"
         );
         let mut state = self.shared.state();
@@ -106,7 +106,7 @@ impl PinnedPool {
             if let Some(pieces) = state.ranges.take_scattered(bytes) {
                 break pieces;
             }
-            let missing = rounded(bytes) - state.ranges.free_bytes();
+            let missing = rounded(bytes, PAGE_BYTES) - state.ranges.free_bytes();
             let block = Block::lock(&self.shared.device, missing.max(self.block_bytes(&state)))?;
             state.ranges.add(block.address(), block.bytes());
             state.blocks.push(block);
@@ -122,7 +122,7 @@ impl PinnedPool {
 
     /// Whether so many bytes are locked and free, so that allocating them takes no time. They may be gone the next moment.
     pub(super) fn is_ready_for(&self, bytes: u64) -> bool {
-        self.shared.state().ranges.free_bytes() >= rounded(bytes)
+        self.shared.state().ranges.free_bytes() >= rounded(bytes, PAGE_BYTES)
     }
 
     /// Reserves and allocates.
@@ -265,13 +265,6 @@ impl Drop for PinnedBuffer {
             state.ranges.free(piece);
         }
     }
-}
-
-fn rounded(bytes: u64) -> u64 {
-    bytes
-        .max(1)
-        .checked_next_multiple_of(PAGE_BYTES)
-        .unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for PinnedPool {

@@ -32,6 +32,12 @@ pub(crate) struct Range {
 /// Small is what is at most this part of a stretch.
 const SMALL_PART: u64 = 256;
 
+/// What `bytes` take where pieces are multiples of `granule_bytes`: one at least.
+pub(crate) fn rounded(bytes: u64, granule_bytes: u64) -> u64 {
+    let granules = bytes.max(1).div_ceil(granule_bytes);
+    granules.saturating_mul(granule_bytes)
+}
+
 impl Ranges {
     /// Nothing, of which pieces are to be multiples of `granule_bytes`.
     pub(crate) fn new(granule_bytes: u64) -> Self {
@@ -54,15 +60,9 @@ impl Ranges {
         self.insert(start, bytes);
     }
 
-    /// What `bytes` take, rounded up.
-    pub(crate) fn rounded(&self, bytes: u64) -> u64 {
-        let granules = bytes.max(1).div_ceil(self.granule_bytes);
-        granules.saturating_mul(self.granule_bytes)
-    }
-
     /// A piece of at least `bytes`, from the shortest range that has so many.
     pub(crate) fn take(&mut self, bytes: u64) -> Option<Range> {
-        let bytes = self.rounded(bytes);
+        let bytes = rounded(bytes, self.granule_bytes);
         let &(length, start) = self.by_length.range((bytes, 0)..).next()?;
         self.remove(start, length);
         let rest = length - bytes;
@@ -82,7 +82,7 @@ impl Ranges {
 
     /// Pieces that are at least `bytes` together: one where a range has so many, else the longest there are.
     pub(crate) fn take_scattered(&mut self, bytes: u64) -> Option<Vec<Range>> {
-        let mut missing = self.rounded(bytes);
+        let mut missing = rounded(bytes, self.granule_bytes);
         if self.free_bytes < missing {
             return None;
         }
