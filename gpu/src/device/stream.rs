@@ -47,7 +47,15 @@ struct Raw {
 /// Something under way.
 struct Under {
     event: Option<u64>,
-    end: Box<dyn FnOnce(Result<(), DeviceError>) + Send>,
+    end: Box<dyn FnOnce(End) + Send>,
+}
+
+/// How something under way ended.
+enum End {
+    /// It has, in this way.
+    Over(Result<(), DeviceError>),
+    /// The driver does not say.
+    Unknown(DeviceError),
 }
 
 /// The end of something submitted: a future, whose value is what was kept for it. Dropping it changes nothing but that nobody waits.
@@ -107,10 +115,17 @@ impl Stream {
         // Also where that failed: a part of it may be on its way.
         let event = raw.record();
         let marked = event.as_ref().map(|_| ()).map_err(Clone::clone);
-        let end_with = move |ended: Result<(), DeviceError>| {
-            let result = enqueued.and(marked).and(ended);
+        let end_with = move |end: End| {
+            let result = match end {
+                End::Over(ended) => enqueued.and(marked).and(ended).map(|()| keep),
+                End::Unknown(error) => {
+                    tracing::error!(%error, "memory that a GPU may still use is never freed");
+                    std::mem::forget(keep);
+                    Err(error)
+                }
+            };
             // Who waited may be gone, and then it is dropped here.
-            let _ = told.send(result.map(|()| keep));
+            let _ = told.send(result);
         };
         let under = Under {
             event: event.ok(),
@@ -142,11 +157,19 @@ impl Stream {
 
 impl Under {
     fn finish(self, raw: &Raw) {
-        let ended = match self.event {
+        let waited = match self.event {
             Some(event) => raw.wait_for(event),
             None => raw.synchronize(),
         };
-        (self.end)(ended);
+        let ended = match waited {
+            // That the wait failed does not say that the work ended.
+            Err(error) if !error.is_lost() => raw.synchronize(),
+            waited => waited,
+        };
+        (self.end)(match ended {
+            Err(error) if !error.is_lost() => End::Unknown(error),
+            ended => End::Over(ended),
+        });
     }
 }
 

@@ -66,6 +66,33 @@ fn page_locked_memory_that_the_system_refuses_leaves_the_buffer_on_the_device() 
 }
 
 #[test]
+fn a_wait_that_fails_is_made_again_before_anything_is_freed() {
+    // The second wait is for the download; the stream is asked instead.
+    let plan = "cuEventSynchronize@2=CUDA_ERROR_OUT_OF_MEMORY";
+    in_a_process_of_its_own(plan, || {
+        let bench = Bench::new(8 * MIB, 8 * MIB);
+        let buffer = bench.filled(MIB, 1);
+        block_on(bench.tiers.to_pinned(&buffer)).unwrap();
+        assert_eq!(bench.contents(&buffer), common::pattern(MIB, 1));
+    });
+}
+
+#[test]
+fn memory_of_what_nobody_says_has_ended_is_never_freed() {
+    let plan = "cuEventSynchronize@2=CUDA_ERROR_OUT_OF_MEMORY, cuStreamSynchronize@1=CUDA_ERROR_OUT_OF_MEMORY";
+    in_a_process_of_its_own(plan, || {
+        let bench = Bench::new(8 * MIB, 8 * MIB);
+        let buffer = bench.filled(MIB, 1);
+        assert!(block_on(bench.tiers.to_pinned(&buffer)).is_err());
+        bench.wait_until_idle();
+        assert_eq!(buffer.tier(), Tier::Device);
+        // What the device may still write to is nobody else's for ever.
+        assert_eq!(bench.tiers.pinned().budget().used_bytes(), MIB);
+        assert_eq!(bench.contents(&buffer), common::pattern(MIB, 1));
+    });
+}
+
+#[test]
 fn streams_that_cannot_be_made_are_an_error() {
     in_a_process_of_its_own("cuStreamCreate@2=CUDA_ERROR_OUT_OF_MEMORY", || {
         let (device, _alone) = common::device();
