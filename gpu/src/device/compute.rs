@@ -99,19 +99,23 @@ impl Kernels {
             most_blocks: MOST_BLOCKS,
         };
         let steps: Vec<Step> = operators.iter().flat_map(|it| it.steps(at, grid)).collect();
-        let keep = (keep, scratch, learnt);
-        let submitted = self.shared.stream.submit(keep, |(_, _, learnt), stream| {
-            for step in &steps {
-                // SAFETY: the caller's; scratch is as long as each operator asked for.
-                unsafe { self.enqueue(step, stream) }?;
-            }
-            if let (Some(learn), Some(to)) = (&learn, learnt) {
-                // SAFETY: the source is in `keep`, the destination as long as was asked for.
-                unsafe { self.read(learn, to, stream) }?;
-            }
-            Ok(())
-        });
-        let (keep, _, learnt) = submitted.await?;
+        // Kernels that wait in the stream need their modules.
+        let keep = (keep, scratch, learnt, self.clone());
+        let submitted = self
+            .shared
+            .stream
+            .submit(keep, |(_, _, learnt, _), stream| {
+                for step in &steps {
+                    // SAFETY: the caller's; scratch is as long as each operator asked for.
+                    unsafe { self.enqueue(step, stream) }?;
+                }
+                if let (Some(learn), Some(to)) = (&learn, learnt) {
+                    // SAFETY: the source is in `keep`, the destination as long as was asked for.
+                    unsafe { self.read(learn, to, stream) }?;
+                }
+                Ok(())
+            });
+        let (keep, _, learnt, _) = submitted.await?;
         Ok((keep, learnt.map_or_else(Vec::new, |it| bytes_of(&it))))
     }
 

@@ -126,6 +126,7 @@ pub enum DeviceError {
 const LOST: [u32; 14] = [
     214, // ECC_UNCORRECTABLE
     220, // NVLINK_UNCORRECTABLE
+    226, // CONTAINED
     700, // ILLEGAL_ADDRESS
     702, // LAUNCH_TIMEOUT
     709, // CONTEXT_IS_DESTROYED
@@ -136,7 +137,6 @@ const LOST: [u32; 14] = [
     717, // INVALID_ADDRESS_SPACE
     718, // INVALID_PC
     719, // LAUNCH_FAILED
-    721, // CONTAINED
     999, // UNKNOWN
 ];
 const OUT_OF_MEMORY: u32 = 2;

@@ -200,8 +200,8 @@ impl Drop for Block {
         // SAFETY: locked by `lock`; no piece of it is left.
         let code = unsafe { cuMemHostUnregister(self.address()) };
         if let Err(error) = check("cuMemHostUnregister", code) {
-            // A lost device reads and writes nothing any more.
-            tracing::debug!(%error, "pinned memory is freed without unlocking it");
+            // Whoever had the address next would have memory that the driver takes for locked.
+            return tracing::warn!(%error, bytes = self.bytes(), "pinned memory cannot be unlocked and is never freed");
         }
         // SAFETY: from `alloc` with this layout.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };

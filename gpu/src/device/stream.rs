@@ -4,6 +4,7 @@
 //! stream waits for those ends, one after another, as they come in that order.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
@@ -166,10 +167,14 @@ impl Under {
             Err(error) if !error.is_lost() => raw.synchronize(),
             waited => waited,
         };
-        (self.end)(match ended {
+        let end = match ended {
             Err(error) if !error.is_lost() => End::Unknown(error),
             ended => End::Over(ended),
-        });
+        };
+        // What was kept is dropped there, and others wait behind it: a panic of it is not this thread's end.
+        if catch_unwind(AssertUnwindSafe(|| (self.end)(end))).is_err() {
+            tracing::error!("what was kept for a GPU panicked when it was dropped");
+        }
     }
 }
 

@@ -132,8 +132,14 @@ impl Column {
                 values.holds(Some(rows * fixed(*width).bytes()), "values")?;
             }
             Values::Strings(strings) => {
+                // Exactly: the bytes are those of all offsets.
                 let bytes = (rows + 1) * strings.width.bytes();
-                strings.offsets.holds(Some(bytes), "offsets")?;
+                if strings.offsets.bytes != bytes {
+                    return Err(column(format!(
+                        "{} B of offsets are not those of {rows} rows",
+                        strings.offsets.bytes
+                    )));
+                }
             }
         }
         Ok(Self {
