@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use transload_cuda_driver::{cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemsetD8Async};
 
+use super::copies::used_pieces;
 use super::error::{DeviceError, check};
 use super::memory::DeviceMemory;
 use super::module::{Function, Module, Shape};
@@ -166,16 +167,13 @@ impl Kernels {
         to: &PinnedBuffer,
         stream: u64,
     ) -> Result<(), DeviceError> {
-        let mut at = 0;
-        for (host, piece_bytes) in to.pieces() {
-            let bytes = piece_bytes.min(learn.bytes - at);
+        for (host, at, bytes) in used_pieces(to, learn.bytes)? {
             let traffic = self.memory().device().traffic();
             traffic.add(Path::DeviceToPinned, bytes);
             // SAFETY: the caller's, and the piece is ours.
             check("cuMemcpyDtoHAsync", unsafe {
                 cuMemcpyDtoHAsync_v2(host, learn.from.0 + at, bytes as usize, stream)
             })?;
-            at += bytes;
         }
         Ok(())
     }

@@ -164,7 +164,7 @@ impl Copies {
 }
 
 /// What is used of each piece: its address, its place in the whole, and its length.
-fn used_pieces(
+pub(super) fn used_pieces(
     pinned: &PinnedBuffer,
     device_bytes: u64,
 ) -> Result<Vec<(u64, u64, u64)>, DeviceError> {

@@ -5,8 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use transload_cuda_driver::{
-    Code, cuFuncGetAttribute, cuLaunchKernel, cuModuleGetFunction, cuModuleLoadDataEx,
-    cuModuleUnload,
+    Code, cuLaunchKernel, cuModuleGetFunction, cuModuleLoadDataEx, cuModuleUnload,
 };
 
 use super::context::Device;
@@ -15,8 +14,6 @@ use super::error::{DeviceError, check};
 /// `CU_JIT_ERROR_LOG_BUFFER` and the size of it.
 const LOG: [u32; 2] = [5, 6];
 const LOG_BYTES: usize = 4 << 10;
-/// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`.
-const MAX_THREADS: u32 = 0;
 
 /// Kernels that the driver has compiled for a device. Clones share them. To load them waits for kernels that run, so it is done at the
 /// start.
@@ -36,7 +33,6 @@ pub struct Function {
     _module: Module,
     function: u64,
     name: String,
-    max_threads: u32,
 }
 
 /// How many threads: blocks, and threads of each.
@@ -97,21 +93,18 @@ impl Module {
             reason: format!("it has no kernel {name}"),
         };
         let text = CString::new(name).map_err(|_| missing())?;
-        let (mut function, mut max_threads) = (0, 0);
-        // SAFETY: the name ends with a zero, and the pointers are of locals.
+        let mut function = 0;
+        // SAFETY: the name ends with a zero, and the pointer is of a local.
         unsafe {
             if !cuModuleGetFunction(&mut function, self.shared.module, text.as_ptr().cast()).is_ok()
             {
                 return Err(missing());
             }
-            let code = cuFuncGetAttribute(&mut max_threads, MAX_THREADS, function);
-            check("cuFuncGetAttribute", code)?;
         }
         Ok(Function {
             _module: self.clone(),
             function,
             name: name.to_owned(),
-            max_threads: u32::try_from(max_threads).unwrap_or(0),
         })
     }
 }
@@ -127,11 +120,6 @@ fn refused(code: Code, said: &str) -> Result<(), DeviceError> {
 }
 
 impl Function {
-    /// Most threads that a block of it may have.
-    pub fn max_threads(&self) -> u32 {
-        self.max_threads
-    }
-
     /// Enqueues it. `arguments` are the bytes of all, and each begins at one of `offsets`, in the order of its parameters.
     ///
     /// # Safety

@@ -14,7 +14,7 @@ use futures::channel::oneshot;
 use futures::executor::block_on;
 use transload_cuda_driver::{
     cuEventCreate, cuEventDestroy_v2, cuEventRecord, cuEventSynchronize, cuStreamCreate,
-    cuStreamDestroy_v2, cuStreamSynchronize, cuStreamWaitEvent,
+    cuStreamDestroy_v2, cuStreamSynchronize,
 };
 
 use super::context::Device;
@@ -139,20 +139,6 @@ impl Stream {
             under.finish(raw);
         }
         Completion { end }
-    }
-
-    /// What is submitted here from now on begins when all that was submitted to `other` until now has ended.
-    ///
-    /// # Errors
-    /// [`DeviceError`].
-    pub fn follow(&self, other: &Self) -> Result<(), DeviceError> {
-        let theirs = &other.shared.raw;
-        let event = theirs.record()?;
-        self.device().enter()?;
-        // SAFETY: both handles are live. The event may be used again at once: a wait holds for the record before it.
-        let code = unsafe { cuStreamWaitEvent(self.shared.raw.stream, event, 0) };
-        theirs.events().push(event);
-        check("cuStreamWaitEvent", code)
     }
 }
 

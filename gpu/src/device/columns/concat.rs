@@ -29,7 +29,7 @@ impl Kernels {
         let mut operators: Operators = Vec::new();
         for (at, to) in packed.columns.iter().enumerate() {
             let parts: Vec<&Column> = tables.iter().map(|table| &table[at]).collect();
-            concat_column(&parts, to, &mut operators)?;
+            concat_column(&parts, to, &mut operators);
         }
         let keep = (tables.to_vec(), packed);
         // SAFETY: the tables, and new memory of the needed lengths, are kept.
@@ -75,11 +75,7 @@ fn strings_bytes(column: &Column) -> u64 {
     }
 }
 
-fn concat_column(
-    parts: &[&Column],
-    to: &Column,
-    operators: &mut Operators,
-) -> Result<(), DeviceError> {
+fn concat_column(parts: &[&Column], to: &Column, operators: &mut Operators) {
     if let Some(to) = &to.validity {
         let input = |part: &&Column| (part.validity.as_ref().map(Region::address), part.rows);
         operators.push(Box::new(ConcatBits {
@@ -138,5 +134,4 @@ fn concat_column(
             }));
         }
     }
-    Ok(())
 }
