@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::listed::{ListedInputs, ListedReaders};
 use crate::{
-    Blob, Conditions, Fused, LayerIndex, Placement, Resources, TaskId, TaskRange, WorkerRef,
+    Amount, Blob, Conditions, Fused, LayerIndex, Memory, Placement, Resources, TaskId, TaskRange,
+    WorkerRef,
 };
 
 /// Most tasks that one graph may have.
@@ -72,6 +73,8 @@ pub struct Layer {
     pub imports: Vec<TaskRange>,
     /// Its tasks start together or not at all, and are told of each other; when one has to run again, all do.
     pub gang: bool,
+    /// Where its tasks work: those in device memory read partitions there, make partitions there, and ask for a GPU.
+    pub memory: Memory,
 }
 
 /// Arguments of the tasks of one layer.
@@ -213,6 +216,7 @@ impl Layer {
             placement: None,
             imports: Vec::new(),
             gang: false,
+            memory: Memory::Host,
         }
     }
 
@@ -220,6 +224,14 @@ impl Layer {
     #[must_use]
     pub fn as_gang(mut self) -> Self {
         self.gang = true;
+        self
+    }
+
+    /// The same layer in device memory, whose tasks have their worker's GPU each for themselves: see [`Layer::memory`].
+    #[must_use]
+    pub fn on_device(mut self) -> Self {
+        self.memory = Memory::Device;
+        self.resources = self.resources.with(Resources::GPU, 1);
         self
     }
 
@@ -470,6 +482,9 @@ impl CompiledGraph {
             check_imports(layer).map_err(bad)?;
             if layer.gang {
                 check_gang(layer).map_err(bad)?;
+            }
+            if layer.memory == Memory::Device {
+                check_on_device(layer).map_err(bad)?;
             }
             if let Some(fused) = &layer.fused {
                 fused.check(layer).map_err(bad)?;
@@ -896,6 +911,19 @@ fn check_imports(layer: &Layer) -> Result<(), String> {
     Ok(())
 }
 
+fn check_on_device(layer: &Layer) -> Result<(), String> {
+    if layer.resources.amount_of(Resources::GPU) == Amount::default() {
+        return Err("it works in device memory and asks for no gpu; let it ask for 1".to_owned());
+    }
+    if !layer.imports.is_empty() {
+        return Err("it imports into device memory; let it read a layer that imports".to_owned());
+    }
+    match &layer.fused {
+        Some(_) => Err("what works in device memory runs nothing else inside its tasks".to_owned()),
+        None => Ok(()),
+    }
+}
+
 fn check_gang(layer: &Layer) -> Result<(), String> {
     if layer.tasks > MAX_TASKS_PER_GANG {
         return Err(format!(
@@ -1081,6 +1109,12 @@ mod tests {
             (
                 "1 workers for 2 tasks",
                 Layer::new("bad", "op", 2).on_each(vec!["a".into()]),
+            ),
+            (
+                "asks for no gpu",
+                Layer::new("bad", "op", 2)
+                    .on_device()
+                    .with_resources(Resources::slots(1)),
             ),
             (
                 "asks for 2.5 gpu",

@@ -54,7 +54,7 @@ pub use message::{
 };
 pub use optimize::{Optimized, Passes, optimize};
 pub use peers::PeerTable;
-pub use place::{Address, AddressError, Blob, Tier, Time};
+pub use place::{Address, AddressError, Blob, Memory, Tier, Time};
 pub use placement::{Conditions, Placement, WorkerRef};
 pub use resources::Resources;
 pub use sharing::{Holding, Publication, SharingAnswer, SharingCall, SharingRefusal, TaskRange};

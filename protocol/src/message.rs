@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, Arguments, Attempt, ClientId, ClusterId, CoordinationAnswer, CoordinationCall,
-    EventRecord, Fused, GangTable, GraphError, GraphId, LayerIndex, OutputSizes, PartitionId,
-    PeerTable, RequestId, Resources, SessionToken, SharingAnswer, SharingCall, SourceTable,
-    TaskError, TaskGraph, TaskId, Tier, WorkerId,
+    EventRecord, Fused, GangTable, GraphError, GraphId, LayerIndex, Memory, OutputSizes,
+    PartitionId, PeerTable, RequestId, Resources, SessionToken, SharingAnswer, SharingCall,
+    SourceTable, TaskError, TaskGraph, TaskId, Tier, WorkerId,
 };
 
 /// First frame of a connection to the scheduler. Its first field never changes place, so that every version can be told
@@ -472,6 +472,10 @@ pub struct LayerSpec {
     pub fused: Option<Box<Fused>>,
     /// Its tasks start together: `Gang` says with whom.
     pub gang: bool,
+    /// Where its tasks work.
+    pub memory: Memory,
+    /// In which memory the partitions of each input were made, for as many inputs as it says; in host memory those of all others.
+    pub input_memory: Vec<Memory>,
 }
 
 /// How the tasks of a layer read through one of their inputs.

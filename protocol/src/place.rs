@@ -55,6 +55,28 @@ pub enum Tier {
     Disk,
 }
 
+/// Memory that tasks read and make partitions in. What leaves it for want of room is brought back before it is read.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum Memory {
+    /// Ordinary memory of the host.
+    #[default]
+    Host,
+    /// Memory of the worker's GPU.
+    Device,
+}
+
+impl Memory {
+    /// The tier that it is.
+    pub const fn tier(self) -> Tier {
+        match self {
+            Self::Host => Tier::Host,
+            Self::Device => Tier::Device,
+        }
+    }
+}
+
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -28,6 +28,9 @@ impl Default for Resources {
 }
 
 impl Resources {
+    /// The name under which a worker offers its GPU, as one unit, and tasks ask for it.
+    pub const GPU: &str = "gpu";
+
     /// Only CPU slots.
     pub const fn slots(slots: u32) -> Self {
         Self {

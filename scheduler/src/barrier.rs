@@ -6,7 +6,8 @@
 use std::cmp::Reverse;
 
 use transload_protocol::{
-    CompiledGraph, Edges, InputSpec, LayerIndex, PeerTable, Source, SourceTable,
+    CompiledGraph, Edges, InputSpec, Layer, LayerIndex, LayerInput, Memory, PeerTable, Source,
+    SourceTable,
 };
 
 use crate::bits::BitSet;
@@ -159,6 +160,21 @@ impl Graph {
             total,
             largest,
         }
+    }
+}
+
+/// In which memory the layers work that a layer reads, by input; empty where that is host memory for all of them.
+pub(crate) fn input_memory(compiled: &CompiledGraph, layer: &Layer) -> Vec<Memory> {
+    let memory = |input: &LayerInput| {
+        let Source::Layer(source) = input.source;
+        let source = compiled.layers().get(source.0 as usize);
+        source.map_or(Memory::Host, |source| source.memory)
+    };
+    let all: Vec<Memory> = layer.inputs.iter().map(memory).collect();
+    if all.contains(&Memory::Device) {
+        all
+    } else {
+        Vec::new()
     }
 }
 

@@ -12,7 +12,7 @@ use transload_protocol::{
     Resources, Source, TaskId, TaskRange, Time, WorkerId,
 };
 
-use crate::barrier::{Barrier, input_specs};
+use crate::barrier::{Barrier, input_memory, input_specs};
 use crate::bits::BitSet;
 use crate::family::Families;
 use crate::gang::Gang;
@@ -371,6 +371,8 @@ impl Graph {
                 resources: submitted.resources.clone(),
                 fused: submitted.fused.clone(),
                 gang: submitted.gang,
+                memory: submitted.memory,
+                input_memory: input_memory(&self.compiled, submitted),
             })
         });
         Arc::clone(spec)

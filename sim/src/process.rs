@@ -184,6 +184,7 @@ impl Process {
             disk_operations_in_flight: world.scenario.disk_operations_in_flight,
             fetch_attempts: world.scenario.fetch_attempts,
             heartbeat_ms: world.scenario.heartbeat_ms,
+            ..Config::new(Resources::default(), 0)
         };
         let mut up = world.link();
         let hello = up.arrival(world.now, &mut world.random);
@@ -436,6 +437,7 @@ impl Process {
                 partition,
                 from,
                 bytes,
+                memory: _,
             } => self.fetch(world, partition, from, bytes),
             Action::CancelFetch { partition } => self.cancel_fetch(world, partition),
             Action::Start {
@@ -443,10 +445,11 @@ impl Process {
                 attempt,
                 layer,
                 inputs,
+                halved: _,
             } => self.start(world, task, attempt, layer, &inputs),
             Action::Stop { task, attempt } => self.stop(world, task, attempt),
-            Action::Spill { partition } => self.move_partition(world, partition, true),
-            Action::Load { partition } => self.move_partition(world, partition, false),
+            Action::Spill { partition, to: _ } => self.move_partition(world, partition, true),
+            Action::Load { partition, to: _ } => self.move_partition(world, partition, false),
             Action::Drop { partition } => match self.store.remove(&partition) {
                 Some(_) => Ok(()),
                 None => Err(format!("drops {partition}, which it does not hold")),

@@ -69,7 +69,7 @@ impl Worker {
     pub(crate) fn tell_inventory(&mut self, turn: &mut Turn<'_>) {
         let mut outputs: BTreeMap<TaskId, Vec<u64>> = BTreeMap::new();
         for (partition, record) in self.store.iter() {
-            if record.claim == Claim::Output && record.state.tier().is_some() {
+            if record.claim == Claim::Output && record.tier().is_some() {
                 outputs
                     .entry(partition.task)
                     .or_default()

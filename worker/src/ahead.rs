@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use transload_protocol::{Resources, TaskId, Time};
+use transload_protocol::{Resources, TaskId, Tier, Time};
 
 use crate::machine::Worker;
 use crate::memory::Pressure;
@@ -87,7 +87,8 @@ impl Worker {
         let Some(pace) = self.ahead.pace.filter(|pace| *pace <= SHORT_MICROS) else {
             return 0;
         };
-        let is_roomy = self.store.usage().host_bytes <= self.limits.spill_above_bytes;
+        let host = self.store.usage().tiers[Tier::Host];
+        let is_roomy = host.bytes <= self.limits.tiers[Tier::Host].spill_above_bytes;
         // Those that wait for their slot to come back go first, and the executor knows nothing of slots that are reserved.
         if !self.rejoining.is_empty()
             || self.members_queued > 0

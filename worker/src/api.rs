@@ -1,8 +1,8 @@
 //! What goes into the worker machine and what comes out of it.
 
 use transload_protocol::{
-    Attempt, Demotion, LayerIndex, PartitionId, Resources, SchedulerToWorker, TaskErrorKind,
-    TaskId, WorkerId, WorkerMessage,
+    Attempt, Demotion, LayerIndex, Memory, PartitionId, Resources, SchedulerToWorker,
+    TaskErrorKind, TaskId, Tier, WorkerId, WorkerMessage,
 };
 
 /// Limits of one worker. Every field can be configured.
@@ -14,28 +14,43 @@ pub struct Config {
     pub memory_bytes: u64,
     /// Disk for spilled partitions, in bytes; `u64::MAX` for no limit of ours.
     pub disk_bytes: u64,
-    /// Spilling starts when stored partitions exceed this percentage of `memory_bytes`. Default 70.
+    /// The GPU, if the worker has one.
+    pub gpu: Option<GpuConfig>,
+    /// Spilling starts when stored partitions exceed this percentage of the memory that they are in. Default 70.
     pub spill_above_percent: u8,
     /// Most fetches in flight at once. Default 16.
     pub fetches_in_flight: u32,
     /// Most spills and loads in flight at once. Default 4.
     pub disk_operations_in_flight: u32,
+    /// Most moves between device and page-locked memory at once. Default 4.
+    pub copies_in_flight: u32,
     /// Attempts to fetch one partition before its task is given back with `MissingInputs`. Default 2.
     pub fetch_attempts: u32,
     /// A heartbeat is sent at least so often, in milliseconds. Default 500.
     pub heartbeat_ms: u32,
 }
 
+/// Memory of a worker's GPU, and beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuConfig {
+    /// Device memory for stored and fetched partitions, in bytes.
+    pub device_bytes: u64,
+    /// Page-locked host memory for partitions that left the device, in bytes.
+    pub pinned_bytes: u64,
+}
+
 impl Config {
-    /// The defaults named at each field, no limit on disk.
+    /// The defaults named at each field, no GPU, no limit on disk.
     pub fn new(resources: Resources, memory_bytes: u64) -> Self {
         Self {
             resources,
             memory_bytes,
             disk_bytes: u64::MAX,
+            gpu: None,
             spill_above_percent: 70,
             fetches_in_flight: 16,
             disk_operations_in_flight: 4,
+            copies_in_flight: 4,
             fetch_attempts: 2,
             heartbeat_ms: 500,
         }
@@ -52,7 +67,7 @@ pub enum Input {
     },
     /// The scheduler sent a message.
     FromScheduler(SchedulerToWorker),
-    /// A fetch ended well: the partition is in host memory.
+    /// A fetch ended well.
     Fetched {
         /// Which partition.
         partition: PartitionId,
@@ -64,6 +79,9 @@ pub enum Input {
         micros: u64,
         /// Name of the transport that moved it.
         transport: String,
+        /// Where it is now: in the memory that was asked for, or, where there was no room on the device, in page-locked memory, or in
+        /// host memory, where it stays then.
+        tier: Tier,
     },
     /// A fetch failed. Nothing is stored.
     FetchFailed {
@@ -76,7 +94,7 @@ pub enum Input {
         /// Why, in words.
         reason: String,
     },
-    /// A started task ended well; its outputs are in host memory.
+    /// A started task ended well; its outputs are in the memory where its layer works.
     TaskDone {
         /// Which task.
         task: TaskId,
@@ -98,26 +116,26 @@ pub enum Input {
         /// Which step of a fused layer failed; `None` when it was the layer's own operator, or none at all.
         step: Option<u32>,
     },
-    /// A spill ended well: the partition is on disk and no longer in memory.
+    /// A spill ended well: the partition is where it was to go, and nowhere else.
     Spilled {
         /// Which partition.
         partition: PartitionId,
-        /// Bytes on disk.
+        /// Bytes that it takes there.
         bytes: u64,
     },
-    /// A spill failed: the partition is still in memory, unharmed.
+    /// A spill failed: the partition is still where it was, unharmed.
     SpillFailed {
         /// Which partition.
         partition: PartitionId,
         /// Why, in words.
         reason: String,
     },
-    /// A load ended well: the partition is in memory again and no longer on disk.
+    /// A load ended well: the partition is where it was to go, and nowhere else.
     Loaded {
         /// Which partition.
         partition: PartitionId,
     },
-    /// A load failed: the partition is lost.
+    /// A load failed: from disk, the partition is lost; from page-locked memory, it is still there, unharmed.
     LoadFailed {
         /// Which partition.
         partition: PartitionId,
@@ -163,7 +181,7 @@ pub enum Input {
 /// A partition that a task is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Given {
-    /// It is in host memory.
+    /// It is in the memory where it is read.
     Held(PartitionId),
     /// It has no bytes at all, wherever it was made: there was nothing to fetch.
     Empty(PartitionId),
@@ -186,7 +204,7 @@ pub enum Action {
         /// Which worker.
         worker: WorkerId,
     },
-    /// Fetch a partition into host memory; answer with `Fetched` or `FetchFailed`.
+    /// Fetch a partition; answer with `Fetched` or `FetchFailed`.
     Fetch {
         /// Which partition.
         partition: PartitionId,
@@ -194,6 +212,8 @@ pub enum Action {
         from: WorkerId,
         /// Its expected size.
         bytes: u64,
+        /// Where to.
+        memory: Memory,
     },
     /// The result of a fetch in flight is no longer wanted, because its graph is forgotten. No answer is expected any more;
     /// a late `Fetched` is answered by `Drop`. A fetch that is merely not needed now runs to its end.
@@ -201,7 +221,7 @@ pub enum Action {
         /// Which partition.
         partition: PartitionId,
     },
-    /// Run a task: all its inputs are in host memory, or have nothing in them. Answer with `TaskDone` or `TaskFailed`.
+    /// Run a task: all its inputs are in the memory where they are read, or have nothing in them. Answer with `TaskDone` or `TaskFailed`.
     Start {
         /// Which task.
         task: TaskId,
@@ -211,6 +231,8 @@ pub enum Action {
         layer: LayerIndex,
         /// Its inputs: for each input of the layer, the partitions in order.
         inputs: Vec<Vec<Given>>,
+        /// Whether it is to work on its inputs in two halves, because device memory was too small for it in one go.
+        halved: bool,
     },
     /// Stop a running task. It still answers with `TaskDone` or `TaskFailed`.
     Stop {
@@ -219,15 +241,19 @@ pub enum Action {
         /// Which attempt.
         attempt: Attempt,
     },
-    /// Move a partition from host memory to disk; answer with `Spilled` or `SpillFailed`.
+    /// Move a partition one tier down; answer with `Spilled` or `SpillFailed`.
     Spill {
         /// Which partition.
         partition: PartitionId,
+        /// Where to: from a device to page-locked memory, from there and from host memory to disk.
+        to: Tier,
     },
-    /// Move a partition from disk to host memory; answer with `Loaded` or `LoadFailed`.
+    /// Move a partition one tier up; answer with `Loaded` or `LoadFailed`.
     Load {
         /// Which partition.
         partition: PartitionId,
+        /// Where to: from disk to host or page-locked memory, from there to the device.
+        to: Tier,
     },
     /// Forget a partition, wherever it is. Never said while a fetch, spill or load of it is in flight, nor while a running
     /// task reads it. Also said for results of late answers and after `LoadFailed`, so it may find nothing.

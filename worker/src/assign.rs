@@ -12,7 +12,7 @@ use transload_protocol::{
 use crate::Action;
 use crate::machine::{Turn, Worker};
 use crate::store::{Claim, Need, State};
-use crate::tasks::{Layer, Phase, Place, Queued, has_bytes};
+use crate::tasks::{Help, Layer, Phase, Place, Queued, has_bytes};
 
 /// Queued tasks, and which of their inputs cannot be had from whom.
 pub(crate) type Readers = BTreeMap<Place, Vec<(PartitionId, WorkerId)>>;
@@ -89,8 +89,9 @@ impl Worker {
                 from: input.worker,
                 shared: input.shared,
             };
+            let memory = self.limits.memory_here(layer.memory_of(input));
             self.store
-                .add_need(input.partition, place, need, input.bytes);
+                .add_need(input.partition, place, need, (input.bytes, memory));
         }
         self.places.insert(task, place);
         let is_reserved = layer.gang && self.reserve(&layer.resources);
@@ -100,6 +101,7 @@ impl Worker {
             layer,
             inputs,
             is_reserved,
+            help: Help::None,
         };
         self.members_queued += usize::from(queued.layer.gang);
         self.slotless += usize::from(queued.is_slotless());
@@ -163,10 +165,13 @@ impl Worker {
             let is_coming = match record.state {
                 State::Absent { .. } | State::Paused { .. } => false,
                 State::Fetching { .. }
-                | State::Host { .. }
+                | State::Ready { .. }
                 | State::Spilling
+                | State::Pinned
+                | State::Sinking
                 | State::Disk { .. }
-                | State::Loading { .. } => true,
+                | State::Loading { .. }
+                | State::Rising => true,
             };
             is_kept && is_coming
         });
@@ -228,6 +233,7 @@ impl Worker {
     pub(crate) fn unqueue(&mut self, place: Place, turn: &mut Turn<'_>) -> Option<Queued> {
         let queued = self.queue.remove(&place)?;
         self.slotless -= usize::from(queued.is_slotless());
+        self.helped -= usize::from(queued.help > Help::None);
         self.places.remove(&place.task);
         self.unreserve(&queued, turn.now);
         for partition in queued.distinct_inputs() {

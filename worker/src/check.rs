@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::PartitionId;
+use transload_protocol::{Memory, PartitionId};
 
 use crate::Worker;
 use crate::store::{Claim, Record, State};
-use crate::tasks::Slot;
+use crate::tasks::{Help, Slot};
 
 impl Worker {
     /// Whether all that the machine keeps fits together.
@@ -39,7 +39,10 @@ impl Worker {
         ensure(
             rebuilt.usage.disk_operations <= self.limits.disk_operations,
             || format!("{} disk operations", rebuilt.usage.disk_operations),
-        )
+        )?;
+        ensure(rebuilt.usage.copies <= self.limits.copies, || {
+            format!("{} copies", rebuilt.usage.copies)
+        })
     }
 
     fn check_queue(&self) -> Result<(), String> {
@@ -50,6 +53,13 @@ impl Worker {
         let slotless = self.queue.values().filter(|queued| queued.is_slotless());
         ensure(slotless.count() == self.slotless, || {
             format!("{} tasks said to need no slot", self.slotless)
+        })?;
+        let helped = self
+            .queue
+            .values()
+            .filter(|queued| queued.help > Help::None);
+        ensure(helped.count() == self.helped, || {
+            format!("{} tasks said to be helped", self.helped)
         })?;
         for (place, queued) in &self.queue {
             for partition in queued.distinct_inputs() {
@@ -83,7 +93,7 @@ impl Worker {
             )?;
             for input in &running.inputs {
                 let state = self.store.get(*input).map(|record| record.state);
-                ensure(matches!(state, Some(State::Host { pins: 1.. })), || {
+                ensure(matches!(state, Some(State::Ready { pins: 1.. })), || {
                     format!("{task} reads {input}, which is {state:?}")
                 })?;
             }
@@ -136,15 +146,21 @@ impl Worker {
                     && !self.running.contains_key(&partition.task),
                 || "fetched, but made here".to_owned(),
             ),
-            State::Host { pins } => {
+            State::Ready { pins } => {
                 ensure(*pins as usize == pins_expected, || {
                     format!("{pins_expected} running tasks read it")
                 })?;
                 ensure(*pins > 0 || self.has_use(record), || "useless".to_owned())
             }
-            State::Disk { .. } => ensure(self.has_use(record), || "useless".to_owned()),
-            State::Spilling | State::Loading { .. } => Ok(()),
+            State::Pinned | State::Disk { .. } => {
+                ensure(self.has_use(record), || "useless".to_owned())
+            }
+            State::Spilling | State::Sinking | State::Loading { .. } | State::Rising => Ok(()),
         }?;
+        ensure(
+            record.memory == Memory::Host || self.limits.device_memory == Memory::Device,
+            || "read on a device that is not there".to_owned(),
+        )?;
         let is_lost_to_some = *claim == Claim::Released && is_unreachable();
         ensure(!is_lost_to_some, || "released under a reader".to_owned())
     }
@@ -162,7 +178,9 @@ impl Worker {
         let is_something_pending = self.is_working()
             || self.store.usage().is_in_flight()
             || !self.store.indexes().retries.is_empty()
-            || self.obstacle.is_some();
+            || self.obstacle.is_some()
+            || self.lock_obstacle.is_some()
+            || self.rise.until.is_some();
         let stuck: BTreeSet<_> = self.queue.keys().map(|place| place.task).collect();
         ensure(stuck.is_empty() || is_something_pending, || {
             format!("nothing is under way, and yet these wait: {stuck:?}")

@@ -2,7 +2,7 @@
 
 use std::ops::Bound::{Excluded, Unbounded};
 
-use transload_protocol::{Demotion, Event, PartitionId, WorkerId};
+use transload_protocol::{Demotion, Event, Memory, PartitionId, Tier, WorkerId};
 
 use crate::Action;
 use crate::index::Source;
@@ -33,23 +33,29 @@ impl Worker {
         let mut cursor = Some(head);
         while let Some(place) = cursor {
             while let Some((source, partition)) = self.next_wanted(place) {
-                let Some(bytes) = self.store.get(partition).map(|record| record.bytes) else {
+                let Some(record) = self.store.get(partition) else {
                     break;
                 };
-                if place == head && !is_unlimited {
-                    match self.make_room(bytes, head, turn) {
-                        Room::Free => {}
-                        Room::Coming => return calm,
-                        Room::None(cause) => return Pressure::Starved { head, cause },
+                let (bytes, tiers) = (record.bytes, source.leads_through(record));
+                for tier in tiers.into_iter().flatten() {
+                    if place != head {
+                        if !self.is_below_threshold_with(bytes, tier) {
+                            return calm;
+                        }
+                    } else if !(is_unlimited && tier == Tier::Host) {
+                        match self.make_room(bytes, tier, Some(head), turn) {
+                            Room::Free => {}
+                            Room::Coming => return calm,
+                            Room::None(cause) => return Pressure::Starved { head, tier, cause },
+                        }
                     }
-                } else if place != head && !self.is_below_threshold_with(bytes) {
-                    return calm;
                 }
                 self.request(source, partition, turn);
             }
             let usage = self.store.usage();
             if usage.fetches_in_flight >= self.limits.fetches
                 && usage.disk_operations >= self.limits.disk_operations
+                && (self.config.gpu.is_none() || usage.copies >= self.limits.copies)
             {
                 break;
             }
@@ -61,12 +67,18 @@ impl Worker {
         calm
     }
 
-    fn is_below_threshold_with(&self, bytes: u64) -> bool {
-        self.store.usage().host_bytes.saturating_add(bytes) <= self.limits.spill_above_bytes
+    fn is_below_threshold_with(&self, bytes: u64, tier: Tier) -> bool {
+        // A device that is being emptied for a task is not filled meanwhile.
+        if tier == Tier::Device && self.helped > 0 {
+            return false;
+        }
+        let used = self.store.usage().tiers[tier].bytes;
+        used.saturating_add(bytes) <= self.limits.tiers[tier].spill_above_bytes
     }
 
-    /// The next input to ask for: from disk if it is there, else from the peer that is asked least at the moment. Among
-    /// equals each worker begins with its next higher neighbour, so that not all ask the same one first.
+    /// The next input to ask for: from page-locked memory if it is there, which makes room for what is on disk; then from disk; else
+    /// from the peer that is asked least at the moment. Among equals each worker begins with its next higher neighbour, so that not
+    /// all ask the same one first.
     fn next_wanted(&self, place: Place) -> Option<(Source, PartitionId)> {
         let progress = self.store.indexes().progress.get(&place)?;
         let usage = self.store.usage();
@@ -76,12 +88,13 @@ impl Worker {
             .iter()
             .filter_map(|(source, partitions)| {
                 let rank = match source {
+                    Source::Pinned if self.may_rise() => None,
                     Source::Disk if usage.disk_operations < self.limits.disk_operations => None,
                     Source::Peer(peer) if usage.fetches_in_flight < self.limits.fetches => {
                         let busy = usage.fetches.get(peer).copied().unwrap_or(0);
                         Some((busy, peer.0.wrapping_sub(own)))
                     }
-                    Source::Disk | Source::Peer(_) => return None,
+                    Source::Pinned | Source::Disk | Source::Peer(_) => return None,
                 };
                 // What a task that runs here is about to make is not fetched beside it.
                 let mut partitions = partitions.iter();
@@ -96,31 +109,38 @@ impl Worker {
         let Some(record) = self.store.get(partition) else {
             return;
         };
-        // Making room may have taken the disk operation that this load was to have; it gets the next one.
+        // Making room may have taken the operation that this load was to have; it gets the next one.
         let is_disk_free = self.store.usage().disk_operations < self.limits.disk_operations;
         match (source, record.state) {
             (Source::Disk, State::Disk { file_bytes }) if is_disk_free => {
+                let to = record.above_disk();
                 self.store
                     .set_state(partition, State::Loading { file_bytes });
-                turn.out.push(Action::Load { partition });
+                turn.out.push(Action::Load { partition, to });
+            }
+            (Source::Pinned, State::Pinned) if self.may_rise() => {
+                self.store.set_state(partition, State::Rising);
+                let to = Tier::Device;
+                turn.out.push(Action::Load { partition, to });
             }
             (Source::Peer(from), State::Absent { failed }) => {
-                let bytes = record.bytes;
+                let (bytes, memory) = (record.bytes, record.memory);
                 self.store
                     .set_state(partition, State::Fetching { from, failed });
                 turn.out.push(Action::Fetch {
                     partition,
                     from,
                     bytes,
+                    memory,
                 });
             }
-            (Source::Disk | Source::Peer(_), _) => {}
+            (Source::Pinned | Source::Disk | Source::Peer(_), _) => {}
         }
     }
 
     pub(crate) fn on_fetched(
         &mut self,
-        partition: PartitionId,
+        (partition, tier): (PartitionId, Tier),
         from: WorkerId,
         bytes: u64,
         (micros, transport): (u64, String),
@@ -136,14 +156,25 @@ impl Worker {
             // Late, and the same partition is here or comes from elsewhere.
             Some(
                 State::Fetching { .. }
-                | State::Host { .. }
+                | State::Ready { .. }
                 | State::Spilling
+                | State::Pinned
+                | State::Sinking
                 | State::Disk { .. }
-                | State::Loading { .. },
+                | State::Loading { .. }
+                | State::Rising,
             ) => return,
         }
         self.store.set_bytes(partition, bytes);
-        self.store.set_state(partition, State::Host { pins: 0 });
+        match tier {
+            Tier::PinnedHost => self.store.set_state(partition, State::Pinned),
+            Tier::Device | Tier::Host | Tier::Disk => {
+                if tier == Tier::Host {
+                    self.store.set_memory(partition, Memory::Host);
+                }
+                self.store.set_state(partition, State::Ready { pins: 0 });
+            }
+        }
         if let Some(to) = self.own_id() {
             let event = Event::PartitionFetched {
                 partition,
@@ -217,10 +248,13 @@ impl Worker {
             .filter(|(_, record)| match record.state {
                 State::Absent { .. } | State::Paused { .. } => true,
                 State::Fetching { from, .. } => from == peer,
-                State::Host { .. }
+                State::Ready { .. }
                 | State::Spilling
+                | State::Pinned
+                | State::Sinking
                 | State::Disk { .. }
-                | State::Loading { .. } => record.claim == Claim::Released,
+                | State::Loading { .. }
+                | State::Rising => record.claim == Claim::Released,
             })
             .map(|(partition, _)| partition)
             .collect();
@@ -241,12 +275,9 @@ impl Worker {
             };
             self.store.set_state(partition, State::Absent { failed });
         }
-        if self
-            .obstacle
-            .as_ref()
-            .is_some_and(|obstacle| obstacle.until <= turn.now)
-        {
-            self.obstacle = None;
+        for obstacle in [&mut self.obstacle, &mut self.lock_obstacle] {
+            obstacle.take_if(|obstacle| obstacle.until <= turn.now);
         }
+        self.rise.until.take_if(|until| *until <= turn.now);
     }
 }

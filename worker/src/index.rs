@@ -2,17 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use transload_protocol::{PartitionId, Time, WorkerId};
+use transload_protocol::{PartitionId, Tier, Time, WorkerId};
 
-use crate::memory::Usage;
+use crate::memory::{ByTier, Usage};
 use crate::store::{Record, State};
 use crate::tasks::Place;
 
 /// Where a wanted partition can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
+    /// Page-locked memory, from where it goes to the device.
+    Pinned,
     Disk,
     Peer(WorkerId),
+}
+
+impl Source {
+    /// The tiers that must have room before a partition is asked for from there. What is on disk comes to page-locked memory only when
+    /// the device has room for it, because what makes room there needs page-locked memory, too.
+    pub(crate) fn leads_through(self, record: &Record) -> [Option<Tier>; 2] {
+        let read_in = record.memory.tier();
+        match self {
+            Self::Pinned | Self::Peer(_) => [Some(read_in), None],
+            Self::Disk => {
+                let above = record.above_disk();
+                [Some(read_in), (above != read_in).then_some(above)]
+            }
+        }
+    }
 }
 
 /// How far the inputs of one queued task are. No entry means that all are in memory.
@@ -47,8 +64,8 @@ pub(crate) struct Victim {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Indexes {
     pub(crate) usage: Usage,
-    /// Partitions that may be evicted now: in memory, unpinned, not empty.
-    pub(crate) victims: BTreeSet<Victim>,
+    /// Partitions that may leave a tier now: read by no running task, at rest, not empty.
+    pub(crate) victims: ByTier<BTreeSet<Victim>>,
     pub(crate) progress: BTreeMap<Place, Progress>,
     pub(crate) retries: BTreeSet<(Time, PartitionId)>,
 }
@@ -56,7 +73,9 @@ pub(crate) struct Indexes {
 impl Indexes {
     pub(crate) fn enter(&mut self, id: PartitionId, record: &Record) {
         self.usage.add(record);
-        self.victims.extend(record.victim(id));
+        if let Some((tier, victim)) = record.victim(id) {
+            self.victims[tier].insert(victim);
+        }
         if let State::Paused { until, .. } = record.state {
             self.retries.insert((until, id));
         }
@@ -74,8 +93,8 @@ impl Indexes {
 
     pub(crate) fn leave(&mut self, id: PartitionId, record: &Record) {
         self.usage.subtract(record);
-        if let Some(victim) = record.victim(id) {
-            self.victims.remove(&victim);
+        if let Some((tier, victim)) = record.victim(id) {
+            self.victims[tier].remove(&victim);
         }
         if let State::Paused { until, .. } = record.state {
             self.retries.remove(&(until, id));

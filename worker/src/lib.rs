@@ -22,5 +22,5 @@ mod spill;
 mod store;
 mod tasks;
 
-pub use api::{Action, Config, Given, Input};
+pub use api::{Action, Config, Given, GpuConfig, Input};
 pub use machine::Worker;

@@ -16,7 +16,7 @@ use transload_protocol::{
 use crate::ahead::Ahead;
 use crate::memory::{Limits, Pressure};
 use crate::report::next_beat;
-use crate::spill::Obstacle;
+use crate::spill::{Obstacle, Rise};
 use crate::store::Store;
 use crate::tasks::{Layer, Phase, Place, Queued, Running, Sources};
 use crate::{Action, Config, Input};
@@ -38,6 +38,8 @@ pub struct Worker {
     pub(crate) queue: BTreeMap<Place, Queued>,
     /// Of `queue`, the tasks that need no slot: while there are none, nothing can start without a free one.
     pub(crate) slotless: usize,
+    /// Of `queue`, the tasks that are helped with device memory.
+    pub(crate) helped: usize,
     /// Of `queue`, the members of gangs.
     pub(crate) members_queued: usize,
     /// Attempts that made outputs of gangs.
@@ -53,8 +55,12 @@ pub struct Worker {
     pub(crate) ahead: Ahead,
     pub(crate) store: Store,
     pub(crate) pressure: Pressure,
-    /// Why spilling pauses, if it does.
+    /// Why spilling to disk pauses, if it does.
     pub(crate) obstacle: Option<Obstacle>,
+    /// The same of page-locked memory.
+    pub(crate) lock_obstacle: Option<Obstacle>,
+    /// How moves to the device go.
+    pub(crate) rise: Rise,
     /// Not told yet.
     pub(crate) events: Vec<EventRecord>,
     pub(crate) resident_bytes: u64,
@@ -99,6 +105,7 @@ impl Worker {
             queue: BTreeMap::new(),
             slotless: 0,
             members_queued: 0,
+            helped: 0,
             of_gangs: BTreeMap::new(),
             places: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -109,6 +116,8 @@ impl Worker {
             store: Store::default(),
             pressure: Pressure::Calm,
             obstacle: None,
+            lock_obstacle: None,
+            rise: Rise::default(),
             events: Vec::new(),
             resident_bytes: 0,
             config,
@@ -164,7 +173,8 @@ impl Worker {
                 bytes,
                 micros,
                 transport,
-            } => self.on_fetched(partition, from, bytes, (micros, transport), turn),
+                tier,
+            } => self.on_fetched((partition, tier), from, bytes, (micros, transport), turn),
             Input::FetchFailed {
                 partition,
                 from,
@@ -188,10 +198,9 @@ impl Worker {
                 self.on_spill_failed(partition, reason, turn);
             }
             Input::Loaded { partition } => self.on_loaded(partition, turn),
-            Input::LoadFailed {
-                partition,
-                reason: _,
-            } => self.on_load_failed(partition, turn),
+            Input::LoadFailed { partition, reason } => {
+                self.on_load_failed(partition, reason, turn);
+            }
             Input::Secede { task, attempt } => self.on_secede(task, attempt, turn),
             Input::Rejoin { task, attempt } => self.on_rejoin(task, attempt, turn),
             Input::Measured { resident_bytes } => self.resident_bytes = resident_bytes,
@@ -261,6 +270,8 @@ impl Worker {
             inputs: spec.inputs,
             resources: spec.resources,
             gang: spec.gang,
+            memory: spec.memory,
+            input_memory: spec.input_memory,
         };
         self.layers.insert((graph, index), Arc::new(layer));
     }
@@ -277,6 +288,7 @@ impl Worker {
         self.queue.clear();
         self.slotless = 0;
         self.members_queued = 0;
+        self.helped = 0;
         self.of_gangs.clear();
         self.places.clear();
         self.running.clear();
@@ -288,6 +300,8 @@ impl Worker {
         self.ahead = Ahead::default();
         self.pressure = Pressure::Calm;
         self.obstacle = None;
+        self.lock_obstacle = None;
+        self.rise = Rise::default();
     }
 
     /// When a `Tick` is wanted, if nothing else happens before.
@@ -297,15 +311,19 @@ impl Worker {
             Link::Connecting | Link::Away { .. } | Link::Left => None,
         };
         let retry = self.store.indexes().retries.first().map(|(at, _)| *at);
-        let spill = self.obstacle.as_ref().map(|obstacle| obstacle.until);
-        [beat, retry, spill].into_iter().flatten().min()
+        let obstacles = [&self.obstacle, &self.lock_obstacle];
+        let spill = obstacles.into_iter().flatten().map(|it| it.until).min();
+        [beat, retry, spill, self.rise.until]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Stored partitions and where they are. One that moves between tiers counts for the tier it leaves.
     pub fn holds(&self) -> Vec<(PartitionId, Tier)> {
         self.store
             .iter()
-            .filter_map(|(partition, record)| Some((partition, record.state.tier()?)))
+            .filter_map(|(partition, record)| Some((partition, record.tier()?)))
             .collect()
     }
 

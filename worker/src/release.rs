@@ -99,9 +99,13 @@ impl Worker {
                 }
             }
             // Its answer decides.
-            State::Fetching { .. } | State::Spilling | State::Loading { .. } => {}
-            State::Host { pins: 1.. } => {}
-            State::Host { pins: 0 } | State::Disk { .. } => {
+            State::Fetching { .. }
+            | State::Spilling
+            | State::Sinking
+            | State::Loading { .. }
+            | State::Rising => {}
+            State::Ready { pins: 1.. } => {}
+            State::Ready { pins: 0 } | State::Pinned | State::Disk { .. } => {
                 if !is_kept {
                     self.drop_stored(partition, turn);
                 }

@@ -82,6 +82,10 @@ impl Worker {
     pub fn load(&self, now: Time) -> WorkerLoad {
         let usage = self.store.usage();
         let running = self.running.iter();
+        let tiers: &[Tier] = match self.config.gpu {
+            Some(_) => &[Tier::Device, Tier::PinnedHost, Tier::Host, Tier::Disk],
+            None => &[Tier::Host, Tier::Disk],
+        };
         WorkerLoad {
             running: running
                 .map(|(task, running)| RunningTask {
@@ -90,18 +94,14 @@ impl Worker {
                 })
                 .collect(),
             queued: u32::try_from(self.queue.len()).unwrap_or(u32::MAX),
-            tiers: vec![
-                TierUsage {
-                    tier: Tier::Host,
-                    used_bytes: usage.host_bytes,
-                    limit_bytes: self.limits.host_bytes,
-                },
-                TierUsage {
-                    tier: Tier::Disk,
-                    used_bytes: usage.disk_bytes,
-                    limit_bytes: self.limits.disk_bytes,
-                },
-            ],
+            tiers: tiers
+                .iter()
+                .map(|tier| TierUsage {
+                    tier: *tier,
+                    used_bytes: usage.tiers[*tier].bytes,
+                    limit_bytes: self.limits.tiers[*tier].bytes,
+                })
+                .collect(),
             resident_bytes: self.resident_bytes,
         }
     }

@@ -2,17 +2,19 @@
 
 use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, InputLocation, OutputSizes, PartitionId, TaskErrorKind, TaskId, Time, WorkerMessage,
+    Attempt, InputLocation, Memory, OutputSizes, PartitionId, TaskErrorKind, TaskId, Tier, Time,
+    WorkerMessage,
 };
 
 use crate::Action;
 use crate::ahead::may_go_ahead;
 use crate::machine::{Turn, Worker};
 use crate::memory::{Pressure, Shortage};
-use crate::store::{Claim, State};
-use crate::tasks::{Phase, Place, Queued, Running, Slot, has_bytes};
+use crate::store::{Claim, Need, State};
+use crate::tasks::{Help, Phase, Place, Queued, Running, Slot, has_bytes};
 
 /// Whether memory allows a task to start whose inputs are all there.
 enum Permission {
@@ -74,7 +76,7 @@ impl Worker {
     pub(crate) fn is_awaited(&self, input: &InputLocation) -> bool {
         let record = self.store.get(input.partition);
         let is_read = record.is_some_and(|record| {
-            record.claim == Claim::Released && matches!(record.state, State::Host { pins: 1.. })
+            record.claim == Claim::Released && matches!(record.state, State::Ready { pins: 1.. })
         });
         has_bytes(input) && (is_read || self.running.contains_key(&input.partition.task))
     }
@@ -133,11 +135,17 @@ impl Worker {
                 continue;
             };
             let is_source = queued.inputs.is_empty();
-            match self.permission(is_source) {
+            let (memory, help) = (queued.layer.memory, queued.help);
+            if help > Help::None && !self.empty_device(place, turn) {
+                // What it was to occupy is kept for it: `free` is what those behind may have.
+                ahead = 0;
+                continue;
+            }
+            match self.permission(is_source, memory) {
                 Permission::Start => self.start(place, slot, turn),
                 Permission::Wait => return false,
                 Permission::Refuse => {
-                    self.fail_for_lack_of_disk(place, turn);
+                    self.fail_for_lack_of_disk(place, Tier::Host, turn);
                     return true;
                 }
             }
@@ -151,9 +159,16 @@ impl Worker {
     }
 
     /// While memory is overfull, the next task starts only when nothing that runs or moves can relieve it.
-    fn permission(&self, is_source: bool) -> Permission {
+    fn permission(&self, is_source: bool, memory: Memory) -> Permission {
         let usage = self.store.usage();
-        if usage.host_bytes <= self.limits.host_bytes {
+        let is_over = |tier| usage.tiers[tier].bytes > self.limits.tiers[tier].bytes;
+        if memory == Memory::Device && is_over(Tier::Device) {
+            // What can leave is on its way.
+            if self.is_working() || usage.is_moving() {
+                return Permission::Wait;
+            }
+        }
+        if !is_over(Tier::Host) {
             return Permission::Start;
         }
         if self.is_working() || usage.disk_operations > 0 {
@@ -172,6 +187,7 @@ impl Worker {
             return;
         };
         self.slotless -= usize::from(queued.is_slotless());
+        self.helped -= usize::from(queued.help > Help::None);
         let task = place.task;
         self.places.remove(&task);
         let inputs = queued.distinct_inputs();
@@ -191,18 +207,26 @@ impl Worker {
             attempt,
             layer: queued.layer_index,
             inputs: queued.inputs_by_position(),
+            halved: queued.help == Help::Halved,
         });
+        let is_first = queued.help == Help::None;
+        let may_return = queued.layer.memory == Memory::Device
+            && !queued.layer.gang
+            && queued.help < Help::Halved;
         let running = Running {
             attempt,
-            layer: queued.layer,
+            layer: Arc::clone(&queued.layer),
             inputs,
+            queued: may_return.then(|| Box::new((place, queued))),
             phase: Phase::Wanted,
             slot,
             started: turn.now,
             began: turn.now,
         };
         self.running.insert(task, running);
-        self.tell(WorkerMessage::Started { task, attempt }, turn);
+        if is_first {
+            self.tell(WorkerMessage::Started { task, attempt }, turn);
+        }
     }
 
     /// Takes an ended task out and gives back what it held, if that attempt runs here.
@@ -243,8 +267,9 @@ impl Worker {
         self.ahead.on_done(running.started);
         match running.phase {
             Phase::Wanted | Phase::Cancelled => {
+                let memory = self.limits.memory_here(running.layer.memory);
                 for (partition, bytes) in outputs {
-                    self.store.add_output(partition, bytes);
+                    self.store.add_output(partition, bytes, memory);
                 }
                 if running.layer.gang {
                     self.of_gangs.insert(task, attempt);
@@ -275,19 +300,57 @@ impl Worker {
         (kind, message, step): (TaskErrorKind, String, Option<u32>),
         turn: &mut Turn<'_>,
     ) {
-        let Some(running) = self.end(task, attempt, turn.now) else {
+        let Some(mut running) = self.end(task, attempt, turn.now) else {
             return;
         };
         match running.phase {
-            Phase::Wanted => {
-                let names = running.layer.names(step);
-                self.tell_failed((task, attempt), Some(names), (kind, message), turn);
-            }
+            Phase::Wanted => match running.queued.take() {
+                Some(queued) if kind == TaskErrorKind::OutOfMemory && self.may_queue(&queued.1) => {
+                    self.queue_again(*queued, turn);
+                }
+                Some(_) | None => {
+                    let names = running.layer.names(step);
+                    self.tell_failed((task, attempt), Some(names), (kind, message), turn);
+                }
+            },
             Phase::Cancelled | Phase::Disowned => {
                 self.tell(WorkerMessage::Cancelled { task, attempt }, turn);
             }
         }
         self.settle_all(running, turn);
+    }
+
+    /// Whether everything that a task read is still here to be read, and not about to be made anew.
+    fn may_queue(&self, queued: &Queued) -> bool {
+        let inputs = queued.distinct_inputs();
+        inputs.iter().all(|input| {
+            let record = self.store.get(*input);
+            let is_kept = record.is_some_and(|record| record.claim != Claim::Released);
+            is_kept && !self.places.contains_key(&input.task)
+        })
+    }
+
+    /// A task that works in device memory ran out of it, and runs again with more of it. Its inputs are where they were.
+    fn queue_again(&mut self, (place, mut queued): (Place, Queued), turn: &mut Turn<'_>) {
+        // Who counted on its outputs is told that they are not to be had now.
+        self.replace_outputs(place.task, turn);
+        queued.help = match queued.help {
+            Help::None => Help::Emptied,
+            Help::Emptied | Help::Halved => Help::Halved,
+        };
+        for input in queued.inputs.iter().filter(|input| has_bytes(input)) {
+            let need = Need {
+                from: input.worker,
+                shared: input.shared,
+            };
+            let memory = self.limits.memory_here(queued.layer.memory_of(input));
+            let (id, bytes) = (input.partition, input.bytes);
+            self.store.add_need(id, place, need, (bytes, memory));
+        }
+        self.helped += 1;
+        self.places.insert(place.task, place);
+        self.slotless += usize::from(queued.is_slotless());
+        self.queue.insert(place, queued);
     }
 
     fn settle_all(&mut self, running: Running, turn: &mut Turn<'_>) {
@@ -298,24 +361,35 @@ impl Worker {
 
     /// Ends a standstill that the shortage of memory caused. Returns whether it did something.
     fn relieve(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Pressure::Starved { head, cause } = self.pressure else {
+        let Pressure::Starved { head, tier, cause } = self.pressure else {
             return false;
         };
         if self.is_working() || self.store.usage().is_in_flight() {
             return false;
         }
-        match cause {
-            Shortage::NothingToEvict => {
+        match (cause, tier) {
+            (Shortage::NothingToEvict, Tier::Host | Tier::Disk) => {
                 self.pressure = Pressure::Overcommitted { head };
                 true
             }
-            Shortage::DiskRefuses => {
+            // Nothing is behind it that could be used in its place.
+            (
+                Shortage::NothingToEvict
+                | Shortage::Refused {
+                    by: Tier::PinnedHost,
+                },
+                _,
+            ) => {
+                self.fail_for_lack_of_memory(head, tier, turn);
+                true
+            }
+            (Shortage::Refused { .. }, _) => {
                 let is_charged = self
                     .obstacle
                     .as_ref()
                     .is_none_or(|obstacle| obstacle.is_charged);
                 if !is_charged {
-                    self.fail_for_lack_of_disk(head, turn);
+                    self.fail_for_lack_of_disk(head, tier, turn);
                 }
                 !is_charged
             }

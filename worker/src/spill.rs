@@ -1,20 +1,25 @@
-//! Which partitions leave memory when it gets short, and what the answers of the disk mean. Part of `machine`.
+//! Which partitions leave a tier when it gets short, and what the answers of those who move them mean. Part of `machine`.
 //!
-//! The order of eviction: copies that no queued task here reads, which are dropped for free; outputs that no queued task
-//! here reads; then what the task furthest back in the queue reads, up to but excluding the head of the queue. A copy that
-//! can be fetched again is dropped, everything else is spilled. Nothing that runs or moves is touched.
+//! From host memory partitions go to disk; from a device to page-locked memory, and from there to disk. The order of eviction: copies
+//! that no queued task here reads, which are dropped for free; outputs that no queued task here reads; then what the task furthest back
+//! in the queue reads, up to but excluding the head of the queue. A copy that can be fetched again is dropped, everything else is moved.
+//! Nothing that runs or moves is touched.
 
-use transload_protocol::{Event, PartitionId, TaskErrorKind, Tier, Time, WorkerMessage};
+use transload_protocol::{Event, Memory, PartitionId, TaskErrorKind, Tier, Time, WorkerMessage};
 
 use crate::Action;
 use crate::index::{NextUse, Victim};
 use crate::machine::{Turn, Worker};
 use crate::memory::Shortage;
-use crate::store::{Claim, MAX_PARTITION_BYTES, Record, State};
+use crate::store::{Claim, MAX_PARTITION_BYTES, Record, State, below};
 use crate::tasks::Place;
 
-/// A disk that refused a spill is not tried again for this time.
+/// A tier that refused a partition is not tried again for this time.
 const SPILL_RETRY_MICROS: u64 = 1_000_000;
+/// A device that refused a partition is tried again after this time, which doubles with every refusal.
+const RISE_RETRY_MICROS: u64 = 5_000;
+/// After so many refusals in a row tasks that need the partition fail.
+const MOST_REFUSALS: u32 = 6;
 
 /// Why spilling pauses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +40,16 @@ enum Cause {
     Failure,
 }
 
-/// Whether some bytes more fit into memory.
+/// How moves to the device go: there may be room in all and not in one piece, or others may take it first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Rise {
+    /// None before that.
+    pub(crate) until: Option<Time>,
+    /// That failed since the last that did not.
+    failed: u32,
+}
+
+/// Whether some bytes more fit into a tier.
 pub(crate) enum Room {
     Free,
     /// When operations in flight have ended.
@@ -44,44 +58,59 @@ pub(crate) enum Room {
 }
 
 /// What evicting one more partition came to.
-enum Eviction {
-    /// It is gone, or on its way to disk.
+pub(crate) enum Eviction {
+    /// It is gone, or on its way down.
     Done,
-    /// Too many disk operations are in flight.
+    /// When moves in flight have ended.
     Wait,
     None(Shortage),
 }
 
 impl Worker {
-    /// Evicts until what stays in memory is below the spill threshold.
+    /// Evicts until what stays in each tier is below its threshold.
     pub(crate) fn spill_excess(&mut self, turn: &mut Turn<'_>) {
+        self.spill_excess_of(Tier::Host, turn);
+        if self.config.gpu.is_some() {
+            self.spill_excess_of(Tier::Device, turn);
+            self.spill_excess_of(Tier::PinnedHost, turn);
+        }
+    }
+
+    fn spill_excess_of(&mut self, tier: Tier, turn: &mut Turn<'_>) {
         let head = self.head();
         loop {
-            let usage = self.store.usage();
-            let staying = usage.host_bytes - usage.leaving_bytes;
-            if staying <= self.limits.spill_above_bytes {
+            let level = self.store.usage().tiers[tier];
+            let staying = level.bytes - level.leaving_bytes;
+            if staying <= self.limits.tiers[tier].spill_above_bytes {
                 return;
             }
-            match self.evict_one(head, turn) {
+            match self.evict_one(tier, head, turn) {
                 Eviction::Done => {}
                 Eviction::Wait | Eviction::None(_) => return,
             }
         }
     }
 
-    /// Evicts until `bytes` fit for the task at the head of the queue.
-    pub(crate) fn make_room(&mut self, bytes: u64, head: Place, turn: &mut Turn<'_>) -> Room {
+    /// Evicts until `bytes` fit into a tier, for the task at the head of the queue.
+    pub(crate) fn make_room(
+        &mut self,
+        bytes: u64,
+        tier: Tier,
+        head: Option<Place>,
+        turn: &mut Turn<'_>,
+    ) -> Room {
         loop {
-            let usage = self.store.usage();
-            let wanted = usage.host_bytes.saturating_add(bytes);
-            if wanted <= self.limits.host_bytes {
+            let level = self.store.usage().tiers[tier];
+            let limit = self.limits.tiers[tier].bytes;
+            let wanted = level.bytes.saturating_add(bytes);
+            if wanted <= limit {
                 return Room::Free;
             }
-            if wanted - usage.leaving_bytes <= self.limits.host_bytes {
+            if wanted - level.leaving_bytes <= limit {
                 return Room::Coming;
             }
-            let is_leaving = usage.leaving_bytes > 0;
-            match self.evict_one(Some(head), turn) {
+            let is_leaving = level.leaving_bytes > 0;
+            match self.evict_one(tier, head, turn) {
                 Eviction::Done => {}
                 Eviction::Wait => return Room::Coming,
                 Eviction::None(_) if is_leaving => return Room::Coming,
@@ -90,20 +119,20 @@ impl Worker {
         }
     }
 
-    /// Drops or spills the partition that is needed last, but nothing that the task at `head` needs.
-    fn evict_one(&mut self, head: Option<Place>, turn: &mut Turn<'_>) -> Eviction {
-        let is_fair_game = |victim: &&Victim| match (victim.next_use, head) {
-            (NextUse::At(place), Some(head)) => {
-                let record = self.store.get(victim.partition);
-                // What comes before the head was passed over and cannot start now.
-                place > head || record.is_some_and(|record| !record.needs.contains_key(&head))
-            }
-            (NextUse::At(_), None) | (NextUse::NoneOutput | NextUse::NoneCopy, _) => true,
-        };
+    /// Drops or moves down the partition of a tier that is needed last, but nothing that the task at `head` needs.
+    pub(crate) fn evict_one(
+        &mut self,
+        tier: Tier,
+        head: Option<Place>,
+        turn: &mut Turn<'_>,
+    ) -> Eviction {
         let mut shortage = Shortage::NothingToEvict;
         let mut chosen = None;
-        let victims = &self.store.indexes().victims;
-        for victim in victims.iter().rev().filter(is_fair_game) {
+        let victims = &self.store.indexes().victims[tier];
+        for victim in victims.iter().rev() {
+            if !self.is_fair_game(victim, head) {
+                continue;
+            }
             let Some(record) = self.store.get(victim.partition) else {
                 continue;
             };
@@ -111,16 +140,16 @@ impl Worker {
                 chosen = Some((victim.partition, true));
                 break;
             }
-            if self.disk_has_room_for(record.bytes) {
+            if self.may_take(below(tier), record.bytes) {
                 chosen = Some((victim.partition, false));
                 break;
             }
             // A copy further on may still be dropped.
-            shortage = Shortage::DiskRefuses;
+            shortage = Shortage::Refused { by: below(tier) };
         }
         match chosen {
             None => {
-                if shortage == Shortage::DiskRefuses && self.obstacle.is_none() {
+                if shortage == (Shortage::Refused { by: Tier::Disk }) && self.obstacle.is_none() {
                     self.note_full_disk(turn);
                 }
                 Eviction::None(shortage)
@@ -129,18 +158,103 @@ impl Worker {
                 self.drop_stored(partition, turn);
                 Eviction::Done
             }
-            Some((_, false))
-                if self.store.usage().disk_operations >= self.limits.disk_operations =>
-            {
-                Eviction::Wait
-            }
-            Some((partition, false)) => {
-                self.obstacle = None;
-                self.store.set_state(partition, State::Spilling);
-                turn.out.push(Action::Spill { partition });
+            Some((partition, false)) => match self.move_down(partition, tier, head, turn) {
+                Eviction::None(shortage) => self.drop_one(tier, head, shortage, turn),
+                moved @ (Eviction::Done | Eviction::Wait) => moved,
+            },
+        }
+    }
+
+    /// Drops a copy, where nothing can be moved.
+    fn drop_one(
+        &mut self,
+        tier: Tier,
+        head: Option<Place>,
+        shortage: Shortage,
+        turn: &mut Turn<'_>,
+    ) -> Eviction {
+        let victims = self.store.indexes().victims[tier].iter().rev();
+        let found = victims
+            .filter(|victim| self.is_fair_game(victim, head))
+            .find(|victim| {
+                let record = self.store.get(victim.partition);
+                record.is_some_and(|record| self.is_dispensable(record))
+            });
+        match found.map(|victim| victim.partition) {
+            Some(partition) => {
+                self.drop_stored(partition, turn);
                 Eviction::Done
             }
+            None => Eviction::None(shortage),
         }
+    }
+
+    /// Whether the task at `head` can do without it.
+    fn is_fair_game(&self, victim: &Victim, head: Option<Place>) -> bool {
+        match (victim.next_use, head) {
+            (NextUse::At(place), Some(head)) => {
+                let record = self.store.get(victim.partition);
+                // What comes before the head was passed over and cannot start now.
+                place > head || record.is_some_and(|record| !record.needs.contains_key(&head))
+            }
+            (NextUse::At(_), None) | (NextUse::NoneOutput | NextUse::NoneCopy, _) => true,
+        }
+    }
+
+    fn move_down(
+        &mut self,
+        partition: PartitionId,
+        from: Tier,
+        head: Option<Place>,
+        turn: &mut Turn<'_>,
+    ) -> Eviction {
+        let to = below(from);
+        let usage = self.store.usage();
+        let is_busy = match to {
+            Tier::PinnedHost => usage.copies >= self.limits.copies,
+            Tier::Device | Tier::Host | Tier::Disk => {
+                usage.disk_operations >= self.limits.disk_operations
+            }
+        };
+        if is_busy {
+            return Eviction::Wait;
+        }
+        if to == Tier::PinnedHost {
+            let bytes = self.store.get(partition).map_or(0, |record| record.bytes);
+            let room = match self.make_room(bytes, to, head, turn) {
+                Room::None(_) if self.store.usage().is_moving() => Room::Coming,
+                // What the head needs is in the way of what is in its own way; it comes back when there is room for it above.
+                Room::None(_) => self.make_room(bytes, to, None, turn),
+                room @ (Room::Free | Room::Coming) => room,
+            };
+            match room {
+                Room::Free => {}
+                Room::Coming => return Eviction::Wait,
+                Room::None(shortage) => return Eviction::None(shortage),
+            }
+        }
+        match from {
+            Tier::PinnedHost => self.store.set_state(partition, State::Sinking),
+            Tier::Device | Tier::Host | Tier::Disk => {
+                self.store.set_state(partition, State::Spilling);
+            }
+        }
+        *self.obstacle_to(to) = None;
+        turn.out.push(Action::Spill { partition, to });
+        Eviction::Done
+    }
+
+    /// Evicts from the device what the task at `place` does not read. Returns whether that is done, as far as it can be.
+    pub(crate) fn empty_device(&mut self, place: Place, turn: &mut Turn<'_>) -> bool {
+        loop {
+            match self.evict_one(Tier::Device, Some(place), turn) {
+                Eviction::Done => {}
+                Eviction::Wait => return false,
+                Eviction::None(_) => break,
+            }
+        }
+        let usage = self.store.usage();
+        usage.tiers[Tier::Device].leaving_bytes == 0 && usage.copies == 0
     }
 
     /// A copy that every task that needs it can fetch again.
@@ -154,29 +268,43 @@ impl Worker {
         }
     }
 
-    fn disk_has_room_for(&self, bytes: u64) -> bool {
-        let is_writable = match &self.obstacle {
-            None => true,
-            Some(obstacle) => match obstacle.cause {
-                Cause::Limit => true,
-                Cause::Failure => false,
-            },
+    /// Whether a tier takes so many bytes more. Of page-locked memory, whether it can: there may have to be made room.
+    fn may_take(&self, tier: Tier, bytes: u64) -> bool {
+        let (obstacle, used) = match tier {
+            Tier::PinnedHost => (&self.lock_obstacle, 0),
+            Tier::Device | Tier::Host | Tier::Disk => {
+                (&self.obstacle, self.store.usage().tiers[Tier::Disk].bytes)
+            }
         };
-        let wanted = self.store.usage().disk_bytes.saturating_add(bytes);
-        is_writable && wanted <= self.limits.disk_bytes
+        let is_open = obstacle
+            .as_ref()
+            .is_none_or(|obstacle| obstacle.cause == Cause::Limit);
+        is_open && used.saturating_add(bytes) <= self.limits.tiers[tier].bytes
+    }
+
+    fn obstacle_to(&mut self, tier: Tier) -> &mut Option<Obstacle> {
+        match tier {
+            Tier::PinnedHost => &mut self.lock_obstacle,
+            Tier::Device | Tier::Host | Tier::Disk => &mut self.obstacle,
+        }
+    }
+
+    /// Whether one more partition may be moved to the device.
+    pub(crate) fn may_rise(&self) -> bool {
+        self.rise.until.is_none() && self.store.usage().copies < self.limits.copies
     }
 
     fn note_full_disk(&mut self, turn: &mut Turn<'_>) {
         let reason = format!(
             "{} B of the {} B that may be used on disk are in use",
-            self.store.usage().disk_bytes,
-            self.limits.disk_bytes
+            self.store.usage().tiers[Tier::Disk].bytes,
+            self.limits.tiers[Tier::Disk].bytes
         );
-        self.pause_spilling(Cause::Limit, reason, turn);
+        self.pause_spilling(Tier::Disk, Cause::Limit, reason, turn);
     }
 
-    fn pause_spilling(&mut self, cause: Cause, reason: String, turn: &mut Turn<'_>) {
-        self.obstacle = Some(Obstacle {
+    fn pause_spilling(&mut self, to: Tier, cause: Cause, reason: String, turn: &mut Turn<'_>) {
+        *self.obstacle_to(to) = Some(Obstacle {
             until: turn.now.after_micros(SPILL_RETRY_MICROS),
             reason,
             is_charged: false,
@@ -184,34 +312,72 @@ impl Worker {
         });
     }
 
-    /// Fails a queued task that needs memory which only the disk could give; the worker and its partitions live on.
-    pub(crate) fn fail_for_lack_of_disk(&mut self, place: Place, turn: &mut Turn<'_>) {
+    /// Fails a queued task that needs room in `tier` which only the disk could give; the worker and its partitions live on.
+    pub(crate) fn fail_for_lack_of_disk(&mut self, place: Place, tier: Tier, turn: &mut Turn<'_>) {
         let Some(obstacle) = &mut self.obstacle else {
             return;
         };
         obstacle.is_charged = true;
+        let level = self.store.usage().tiers[tier];
         let text = format!(
-            "memory is full ({} of {} B) and nothing can be spilled to disk: {}; \
+            "{} is full ({} of {} B) and nothing can be spilled to disk: {}; \
              free space in the spill directory or raise the worker's limits",
-            self.store.usage().host_bytes,
-            self.limits.host_bytes,
+            named(tier),
+            level.bytes,
+            self.limits.tiers[tier].bytes,
             obstacle.reason
         );
+        self.fail_queued(place, TaskErrorKind::SpillFailed, text, turn);
+    }
+
+    /// Fails a queued task whose inputs do not fit into device memory, or do not get there.
+    pub(crate) fn fail_for_lack_of_memory(
+        &mut self,
+        place: Place,
+        tier: Tier,
+        turn: &mut Turn<'_>,
+    ) {
+        let level = self.store.usage().tiers[tier];
+        let text = format!(
+            "its inputs do not fit into {}, of which {} of {} B are in use, and nothing more can leave it{}; \
+             cut the work into smaller partitions, or give the worker more with --gpu-memory and --pinned-memory",
+            named(tier),
+            level.bytes,
+            self.limits.tiers[tier].bytes,
+            match &self.lock_obstacle {
+                Some(obstacle) => format!(": {}", obstacle.reason),
+                None => String::new(),
+            }
+        );
+        self.fail_queued(place, TaskErrorKind::OutOfMemory, text, turn);
+    }
+
+    fn fail_queued(
+        &mut self,
+        place: Place,
+        kind: TaskErrorKind,
+        text: String,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(queued) = self.unqueue(place, turn) else {
             return;
         };
         let attempt = (place.task, queued.attempt);
-        let error = (TaskErrorKind::SpillFailed, text);
-        self.tell_failed(attempt, Some(queued.layer.names(None)), error, turn);
+        self.tell_failed(attempt, Some(queued.layer.names(None)), (kind, text), turn);
     }
 
     pub(crate) fn on_spilled(&mut self, partition: PartitionId, bytes: u64, turn: &mut Turn<'_>) {
-        if self.state_of(partition) != Some(State::Spilling) {
+        let Some((from, to)) = self.move_of(partition) else {
             return;
-        }
+        };
         let file_bytes = bytes.min(MAX_PARTITION_BYTES);
-        self.store.set_state(partition, State::Disk { file_bytes });
-        self.note_move(partition, Tier::Host, Tier::Disk, bytes, turn);
+        let next = match to {
+            Tier::Disk => State::Disk { file_bytes },
+            Tier::PinnedHost => State::Pinned,
+            Tier::Device | Tier::Host => return,
+        };
+        self.store.set_state(partition, next);
+        self.note_move(partition, (from, to), bytes, turn);
         self.settle(partition, turn);
     }
 
@@ -221,36 +387,60 @@ impl Worker {
         reason: String,
         turn: &mut Turn<'_>,
     ) {
-        if self.state_of(partition) != Some(State::Spilling) {
-            return;
-        }
-        self.store.set_state(partition, State::Host { pins: 0 });
-        self.pause_spilling(Cause::Failure, reason, turn);
+        let (back, to) = match (self.state_of(partition), self.move_of(partition)) {
+            (Some(State::Spilling), Some((_, to))) => (State::Ready { pins: 0 }, to),
+            (Some(State::Sinking), Some((_, to))) => (State::Pinned, to),
+            _ => return,
+        };
+        self.store.set_state(partition, back);
+        self.pause_spilling(to, Cause::Failure, reason, turn);
         self.settle(partition, turn);
+    }
+
+    /// From where to where a partition is being moved.
+    fn move_of(&self, partition: PartitionId) -> Option<(Tier, Tier)> {
+        let record = self.store.get(partition)?;
+        record.operation()?;
+        let [from, to] = record.occupied();
+        Some((from?.tier, to?.tier))
     }
 
     pub(crate) fn on_loaded(&mut self, partition: PartitionId, turn: &mut Turn<'_>) {
-        let Some(record) = self.store.get(partition) else {
-            return;
-        };
-        let State::Loading { .. } = record.state else {
+        let (Some(record), Some(moved)) = (self.store.get(partition), self.move_of(partition))
+        else {
             return;
         };
         let bytes = record.bytes;
-        self.store.set_state(partition, State::Host { pins: 0 });
-        self.note_move(partition, Tier::Disk, Tier::Host, bytes, turn);
+        let next = match (record.state, record.memory) {
+            (State::Loading { .. }, Memory::Device) => State::Pinned,
+            (State::Loading { .. }, Memory::Host) => State::Ready { pins: 0 },
+            (State::Rising, _) => {
+                self.rise = Rise::default();
+                State::Ready { pins: 0 }
+            }
+            _ => return,
+        };
+        self.store.set_state(partition, next);
+        self.note_move(partition, moved, bytes, turn);
         self.settle(partition, turn);
     }
 
-    /// The partition is lost. A copy is fetched again; an output takes the other outputs of its task with it, because
-    /// the task has to run again as a whole.
-    pub(crate) fn on_load_failed(&mut self, partition: PartitionId, turn: &mut Turn<'_>) {
+    /// From disk, the partition is lost: a copy is fetched again; an output takes the other outputs of its task with it, because
+    /// the task has to run again as a whole. From page-locked memory, it is still there.
+    pub(crate) fn on_load_failed(
+        &mut self,
+        partition: PartitionId,
+        reason: String,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(record) = self.store.get(partition) else {
             return;
         };
-        let State::Loading { .. } = record.state else {
-            return;
-        };
+        match record.state {
+            State::Loading { .. } => {}
+            State::Rising => return self.on_rise_failed(partition, reason, turn),
+            _ => return,
+        }
         let claim = record.claim;
         turn.out.push(Action::Drop { partition });
         match claim {
@@ -264,11 +454,35 @@ impl Worker {
         self.make_absent(partition, turn);
     }
 
+    /// What was in the way may be gone in a moment; what is still in the way when nothing else happens here will stay.
+    fn on_rise_failed(&mut self, partition: PartitionId, reason: String, turn: &mut Turn<'_>) {
+        self.store.set_state(partition, State::Pinned);
+        self.rise.failed = self.rise.failed.saturating_add(1);
+        let pause = RISE_RETRY_MICROS << self.rise.failed.min(10);
+        self.rise.until = Some(turn.now.after_micros(pause));
+        if self.rise.failed > MOST_REFUSALS && !self.is_working() {
+            self.rise = Rise::default();
+            let text = format!(
+                "one of its inputs does not get to the device: {reason}; \
+                 cut the work into smaller partitions, or give the worker more with --gpu-memory"
+            );
+            let readers = self.store.get(partition).map(|record| &record.needs);
+            let readers: Vec<Place> = readers
+                .into_iter()
+                .flat_map(|it| it.keys())
+                .copied()
+                .collect();
+            for place in readers {
+                self.fail_queued(place, TaskErrorKind::OutOfMemory, text.clone(), turn);
+            }
+        }
+        self.settle(partition, turn);
+    }
+
     fn note_move(
         &mut self,
         partition: PartitionId,
-        from: Tier,
-        to: Tier,
+        (from, to): (Tier, Tier),
         bytes: u64,
         turn: &mut Turn<'_>,
     ) {
@@ -286,5 +500,15 @@ impl Worker {
 
     fn state_of(&self, partition: PartitionId) -> Option<State> {
         self.store.get(partition).map(|record| record.state)
+    }
+}
+
+/// A tier, for people.
+fn named(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Device => "device memory",
+        Tier::PinnedHost => "page-locked memory",
+        Tier::Host => "memory",
+        Tier::Disk => "the disk",
     }
 }

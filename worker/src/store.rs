@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use transload_protocol::{GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
+use transload_protocol::{GraphId, Memory, PartitionId, TaskId, Tier, Time, WorkerId};
 
 use crate::index::{Indexes, NextUse, Source, Victim};
 use crate::memory::Usage;
@@ -20,6 +20,8 @@ pub(crate) const MAX_PARTITION_BYTES: u64 = 1 << 48;
 pub(crate) struct Record {
     /// Its size in memory; expected while it is not here, known once it is.
     pub(crate) bytes: u64,
+    /// Where it is read.
+    pub(crate) memory: Memory,
     pub(crate) claim: Claim,
     pub(crate) state: State,
     /// Queued tasks that read it.
@@ -61,23 +63,47 @@ pub(crate) enum State {
         /// As in `Absent`.
         failed: u32,
     },
-    /// In memory.
-    Host {
+    /// In the memory where it is read.
+    Ready {
         /// Running tasks that read it.
         pins: u32,
     },
-    /// In memory, on its way to disk; the driver will answer.
+    /// In that memory, on its way to the tier below: to disk or, from a device, to page-locked memory; the driver will answer.
     Spilling,
+    /// In page-locked memory. Only what is read on a device.
+    Pinned,
+    /// In page-locked memory, on its way to disk; the driver will answer.
+    Sinking,
     /// On disk.
     Disk {
         /// Size of its file.
         file_bytes: u64,
     },
-    /// On disk, on its way to memory; the driver will answer.
+    /// On disk, on its way to host memory or, if it is read on a device, to page-locked memory; the driver will answer.
     Loading {
         /// Size of its file.
         file_bytes: u64,
     },
+    /// In page-locked memory, on its way to the device; the driver will answer.
+    Rising,
+}
+
+/// Bytes that a partition occupies in one tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Occupied {
+    pub(crate) tier: Tier,
+    pub(crate) bytes: u64,
+    /// They will be free when a move has ended.
+    pub(crate) is_leaving: bool,
+}
+
+/// A kind of move, of which only so many are under way at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// A file is written or read.
+    Disk,
+    /// Between device and page-locked memory.
+    Copy,
 }
 
 /// What one queued task knows of one of its inputs.
@@ -96,35 +122,42 @@ pub(crate) struct Store {
     indexes: Indexes,
 }
 
-impl State {
-    /// The tier whose bytes it occupies, if it is stored at all.
-    pub(crate) fn tier(&self) -> Option<Tier> {
-        match self {
-            Self::Absent { .. } | Self::Paused { .. } | Self::Fetching { .. } => None,
-            Self::Host { .. } | Self::Spilling => Some(Tier::Host),
-            Self::Disk { .. } | Self::Loading { .. } => Some(Tier::Disk),
-        }
+/// The tier that partitions are moved to when this one gets short.
+pub(crate) fn below(tier: Tier) -> Tier {
+    match tier {
+        Tier::Device => Tier::PinnedHost,
+        Tier::PinnedHost | Tier::Host | Tier::Disk => Tier::Disk,
     }
+}
 
+impl State {
     /// The edges of the state diagram.
     fn may_become(&self, next: &Self) -> bool {
         match self {
-            // `Host`: a task that ran here made it.
-            Self::Absent { .. } => matches!(next, Self::Fetching { .. } | Self::Host { .. }),
-            Self::Paused { .. } => matches!(next, Self::Absent { .. } | Self::Host { .. }),
+            // `Ready`: a task that ran here made it.
+            Self::Absent { .. } => matches!(next, Self::Fetching { .. } | Self::Ready { .. }),
+            Self::Paused { .. } => matches!(next, Self::Absent { .. } | Self::Ready { .. }),
             Self::Fetching { .. } => matches!(
                 next,
-                Self::Host { .. } | Self::Absent { .. } | Self::Paused { .. }
+                Self::Ready { .. } | Self::Pinned | Self::Absent { .. } | Self::Paused { .. }
             ),
             // `Absent`: dropped, but needed later.
-            Self::Host { pins } => match next {
-                Self::Host { .. } => true,
+            Self::Ready { pins } => match next {
+                Self::Ready { .. } => true,
                 Self::Spilling | Self::Absent { .. } => *pins == 0,
                 _ => false,
             },
-            Self::Spilling => matches!(next, Self::Disk { .. } | Self::Host { .. }),
+            Self::Spilling => matches!(next, Self::Disk { .. } | Self::Pinned | Self::Ready { .. }),
+            Self::Pinned => matches!(next, Self::Sinking | Self::Rising | Self::Absent { .. }),
+            Self::Sinking => matches!(next, Self::Disk { .. } | Self::Pinned),
             Self::Disk { .. } => matches!(next, Self::Loading { .. } | Self::Absent { .. }),
-            Self::Loading { .. } => matches!(next, Self::Host { .. } | Self::Absent { .. }),
+            Self::Loading { .. } => {
+                matches!(
+                    next,
+                    Self::Ready { .. } | Self::Pinned | Self::Absent { .. }
+                )
+            }
+            Self::Rising => matches!(next, Self::Ready { .. } | Self::Pinned),
         }
     }
 }
@@ -132,7 +165,75 @@ impl State {
 impl Record {
     /// A queued task can read it now.
     pub(crate) fn is_readable(&self) -> bool {
-        matches!(self.state, State::Host { .. }) && self.claim != Claim::Released
+        matches!(self.state, State::Ready { .. }) && self.claim != Claim::Released
+    }
+
+    /// The tier that it is in, if it is stored at all; of one that moves, the tier it leaves.
+    pub(crate) fn tier(&self) -> Option<Tier> {
+        match self.state {
+            State::Absent { .. } | State::Paused { .. } | State::Fetching { .. } => None,
+            State::Ready { .. } | State::Spilling => Some(self.memory.tier()),
+            State::Pinned | State::Sinking | State::Rising => Some(Tier::PinnedHost),
+            State::Disk { .. } | State::Loading { .. } => Some(Tier::Disk),
+        }
+    }
+
+    /// What it occupies: where it is, or is to be fetched to, and, while it moves, where it goes to.
+    pub(crate) fn occupied(&self) -> [Option<Occupied>; 2] {
+        let (bytes, read_in) = (self.bytes, self.memory.tier());
+        let at = |tier, bytes, is_leaving| {
+            Some(Occupied {
+                tier,
+                bytes,
+                is_leaving,
+            })
+        };
+        match self.state {
+            State::Absent { .. } | State::Paused { .. } => [None, None],
+            State::Fetching { .. } | State::Ready { .. } => [at(read_in, bytes, false), None],
+            State::Spilling => [at(read_in, bytes, true), at(below(read_in), bytes, false)],
+            State::Pinned => [at(Tier::PinnedHost, bytes, false), None],
+            State::Sinking => [
+                at(Tier::PinnedHost, bytes, true),
+                at(Tier::Disk, bytes, false),
+            ],
+            State::Disk { file_bytes } => [at(Tier::Disk, file_bytes, false), None],
+            State::Loading { file_bytes } => [
+                at(Tier::Disk, file_bytes, true),
+                at(self.above_disk(), bytes, false),
+            ],
+            State::Rising => [
+                at(Tier::PinnedHost, bytes, true),
+                at(Tier::Device, bytes, false),
+            ],
+        }
+    }
+
+    /// The move that it is in.
+    pub(crate) fn operation(&self) -> Option<Operation> {
+        match (self.state, self.memory) {
+            (State::Spilling, Memory::Device) | (State::Rising, _) => Some(Operation::Copy),
+            (State::Spilling, Memory::Host) | (State::Sinking | State::Loading { .. }, _) => {
+                Some(Operation::Disk)
+            }
+            (
+                State::Absent { .. }
+                | State::Paused { .. }
+                | State::Fetching { .. }
+                | State::Ready { .. }
+                | State::Pinned
+                | State::Disk { .. },
+                _,
+            ) => None,
+        }
+    }
+
+    /// Where it is read to from disk.
+    pub(crate) fn above_disk(&self) -> Tier {
+        match self.memory {
+            Memory::Host => Tier::Host,
+            Memory::Device => Tier::PinnedHost,
+        }
     }
 
     /// Where `need` can have it from, if somebody has to ask for it first.
@@ -140,17 +241,35 @@ impl Record {
         match self.state {
             State::Absent { .. } => Some(Source::Peer(need.from)),
             State::Disk { .. } if self.claim != Claim::Released => Some(Source::Disk),
+            State::Pinned if self.claim != Claim::Released => Some(Source::Pinned),
             State::Disk { .. }
+            | State::Pinned
             | State::Paused { .. }
             | State::Fetching { .. }
-            | State::Host { .. }
+            | State::Ready { .. }
             | State::Spilling
-            | State::Loading { .. } => None,
+            | State::Sinking
+            | State::Loading { .. }
+            | State::Rising => None,
         }
     }
 
-    pub(crate) fn victim(&self, partition: PartitionId) -> Option<Victim> {
-        if self.bytes == 0 || self.state != (State::Host { pins: 0 }) {
+    /// Its place in the order in which partitions leave the tier where it is.
+    pub(crate) fn victim(&self, partition: PartitionId) -> Option<(Tier, Victim)> {
+        let tier = match self.state {
+            State::Ready { pins: 0 } => self.memory.tier(),
+            State::Pinned => Tier::PinnedHost,
+            State::Ready { .. }
+            | State::Absent { .. }
+            | State::Paused { .. }
+            | State::Fetching { .. }
+            | State::Spilling
+            | State::Sinking
+            | State::Disk { .. }
+            | State::Loading { .. }
+            | State::Rising => return None,
+        };
+        if self.bytes == 0 {
             return None;
         }
         let next_use = match (self.needs.first_key_value(), self.claim) {
@@ -161,11 +280,12 @@ impl Record {
             (None, Claim::Output) => NextUse::NoneOutput,
             (None, Claim::Copy | Claim::SharedCopy) => NextUse::NoneCopy,
         };
-        Some(Victim {
+        let victim = Victim {
             next_use,
             bytes: self.bytes,
             partition,
-        })
+        };
+        Some((tier, victim))
     }
 
     /// What a copy of it is to be, if it is fetched for those who need it now.
@@ -226,14 +346,16 @@ impl Store {
         range.map(|(id, _)| *id).collect()
     }
 
-    /// A task has made this partition, which is in memory. A record that exists is of a queued task that expected it from elsewhere.
-    pub(crate) fn add_output(&mut self, id: PartitionId, bytes: u64) {
+    /// A task has made this partition in the memory where it works. A record that exists is of a queued task that expected it from
+    /// elsewhere.
+    pub(crate) fn add_output(&mut self, id: PartitionId, bytes: u64, memory: Memory) {
         let bytes = bytes.min(MAX_PARTITION_BYTES);
-        let (claim, state) = (Claim::Output, State::Host { pins: 0 });
+        let (claim, state) = (Claim::Output, State::Ready { pins: 0 });
         match self.records.entry(id) {
             Entry::Vacant(place) => {
                 let record = Record {
                     bytes,
+                    memory,
                     claim,
                     state,
                     needs: BTreeMap::new(),
@@ -244,6 +366,7 @@ impl Store {
             Entry::Occupied(_) => {
                 self.set_claim(id, claim);
                 self.set_bytes(id, bytes);
+                self.set_memory(id, memory);
                 self.set_state(id, state);
             }
         }
@@ -255,7 +378,7 @@ impl Store {
             return false;
         };
         let record = found.get();
-        let is_idle = record.state == State::Host { pins: 0 } && record.needs.is_empty();
+        let is_idle = record.state == State::Ready { pins: 0 } && record.needs.is_empty();
         if is_idle {
             self.indexes.leave(id, &found.remove());
         }
@@ -298,11 +421,22 @@ impl Store {
         self.edit(id, |record| record.bytes = bytes.min(MAX_PARTITION_BYTES));
     }
 
-    /// A queued task reads it. Makes a record where there is none.
-    pub(crate) fn add_need(&mut self, id: PartitionId, place: Place, need: Need, bytes: u64) {
+    pub(crate) fn set_memory(&mut self, id: PartitionId, memory: Memory) {
+        self.edit(id, |record| record.memory = memory);
+    }
+
+    /// A queued task reads it. Makes a record where there is none, of a partition of that size that is read in that memory.
+    pub(crate) fn add_need(
+        &mut self,
+        id: PartitionId,
+        place: Place,
+        need: Need,
+        (bytes, memory): (u64, Memory),
+    ) {
         if !self.records.contains_key(&id) {
             let record = Record {
                 bytes: bytes.min(MAX_PARTITION_BYTES),
+                memory,
                 claim: Claim::Copy,
                 state: State::Absent { failed: 0 },
                 needs: BTreeMap::new(),
@@ -329,16 +463,16 @@ impl Store {
 
     /// One more running task reads it.
     pub(crate) fn pin(&mut self, id: PartitionId) {
-        if let Some(State::Host { pins }) = self.get(id).map(|record| record.state) {
-            self.set_state(id, State::Host { pins: pins + 1 });
+        if let Some(State::Ready { pins }) = self.get(id).map(|record| record.state) {
+            self.set_state(id, State::Ready { pins: pins + 1 });
         }
     }
 
     /// One running task fewer reads it.
     pub(crate) fn unpin(&mut self, id: PartitionId) {
-        if let Some(State::Host { pins }) = self.get(id).map(|record| record.state) {
+        if let Some(State::Ready { pins }) = self.get(id).map(|record| record.state) {
             let pins = pins.saturating_sub(1);
-            self.set_state(id, State::Host { pins });
+            self.set_state(id, State::Ready { pins });
         }
     }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, InputLocation, InputSpec, LayerIndex, PartitionId, Resources, SourceTable, TaskId,
-    Time,
+    Attempt, InputLocation, InputSpec, LayerIndex, Memory, PartitionId, Resources, SourceTable,
+    TaskId, Time,
 };
 
 use crate::Given;
@@ -34,9 +34,19 @@ pub(crate) struct Layer {
     pub(crate) steps: Vec<(String, String)>,
     /// Its tasks wait for each other while they run, on all workers.
     pub(crate) gang: bool,
+    /// Where its tasks work.
+    pub(crate) memory: Memory,
+    /// As in [`transload_protocol::LayerSpec::input_memory`].
+    pub(crate) input_memory: Vec<Memory>,
 }
 
 impl Layer {
+    /// In which memory the partitions of an input were made.
+    pub(crate) fn memory_of(&self, input: &InputLocation) -> Memory {
+        let memory = self.input_memory.get(input.input as usize);
+        memory.copied().unwrap_or_default()
+    }
+
     /// Names of layer and operator for the error of a task, of which that step failed.
     pub(crate) fn names(&self, step: Option<u32>) -> (&str, &str) {
         match step.and_then(|step| self.steps.get(step as usize)) {
@@ -59,6 +69,19 @@ pub(crate) struct Queued {
     pub(crate) inputs: Vec<InputLocation>,
     /// It occupies what it asked for already, so that nobody else takes that before it starts; see `gang`.
     pub(crate) is_reserved: bool,
+    /// How much it is helped with device memory.
+    pub(crate) help: Help,
+}
+
+/// What is done for a task that works in device memory and has run out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Help {
+    /// It has not.
+    None,
+    /// It runs when what it does not read has left the device.
+    Emptied,
+    /// That, and it works on its inputs in two halves.
+    Halved,
 }
 
 impl Queued {
@@ -104,6 +127,8 @@ pub(crate) struct Running {
     pub(crate) layer: Arc<Layer>,
     /// Pinned until it ends.
     pub(crate) inputs: BTreeSet<PartitionId>,
+    /// As it was queued, of a task that works in device memory, to be queued again when that is short.
+    pub(crate) queued: Option<Box<(Place, Queued)>>,
     pub(crate) phase: Phase,
     pub(crate) slot: Slot,
     pub(crate) started: Time,

@@ -13,7 +13,7 @@ use common::{
     secede, small, spills, starts, task,
 };
 use transload_protocol::{
-    Arguments, Attempt, InputSpec, LayerIndex, LayerSpec, OutputSizes, Resources,
+    Arguments, Attempt, InputSpec, LayerIndex, LayerSpec, Memory, OutputSizes, Resources,
     SchedulerToWorker, TaskAssignment, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input};
@@ -37,6 +37,8 @@ fn with_members_of(slots: u32, config: Config) -> Bench {
         resources: Resources::slots(slots),
         fused: None,
         gang: true,
+        memory: Memory::Host,
+        input_memory: Vec::new(),
     };
     bench.send(SchedulerToWorker::Layer {
         graph: GRAPH,

@@ -13,7 +13,7 @@ use common::{
     says, says_missing, shared, small, starts, task,
 };
 use transload_protocol::{
-    Attempt, Demotion, Event, OutputSizes, Resources, WorkerId, WorkerMessage,
+    Attempt, Demotion, Event, Memory, OutputSizes, Resources, WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Config, Given, Input};
 
@@ -25,6 +25,7 @@ fn a_task_starts_once_its_remote_input_has_arrived() {
         partition: part(50),
         from: PEER,
         bytes: 10,
+        memory: Memory::Host,
     };
     assert_eq!(asked, [fetch]);
     let arrived = bench.fetched(part(50), PEER, 10);

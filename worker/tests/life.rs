@@ -13,8 +13,8 @@ use common::{
     says_cancelled, says_finished, says_missing, small, starts, stops, task,
 };
 use transload_protocol::{
-    Arguments, Attempt, Fused, LayerIndex, LayerSpec, Resources, RunningTask, SchedulerToWorker,
-    Step, StepInput, TaskErrorKind, Tier, Time, WorkerMessage,
+    Arguments, Attempt, Fused, LayerIndex, LayerSpec, Memory, Resources, RunningTask,
+    SchedulerToWorker, Step, StepInput, TaskErrorKind, Tier, Time, WorkerMessage,
 };
 use transload_worker::{Action, Config, Given, Input, Worker};
 
@@ -77,6 +77,7 @@ fn a_start_names_inputs_by_position_and_is_told() {
         attempt: FIRST,
         layer: LayerIndex(0),
         inputs: vec![vec![Given::Held(output(1, 1)), Given::Held(output(1, 0))]],
+        halved: false,
     };
     let started = WorkerMessage::Started {
         task: task(2),
@@ -110,6 +111,8 @@ fn a_failing_step_of_a_fused_layer_is_named_as_the_layer_that_it_was() {
             reads: vec![StepInput::Step { step: 0, each: 1 }],
         })),
         gang: false,
+        memory: Memory::Host,
+        input_memory: Vec::new(),
     };
     bench.send(SchedulerToWorker::Layer {
         graph: GRAPH,

@@ -17,7 +17,7 @@ use transload_worker::{Action, Config};
 
 fn spilled_in(actions: &[Action]) -> Vec<u32> {
     let spill = |action: &Action| match action {
-        Action::Spill { partition } => Some(partition.task.index),
+        Action::Spill { partition, .. } => Some(partition.task.index),
         _ => None,
     };
     actions.iter().filter_map(spill).collect()

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use transload_protocol::{
-    Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
+    Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec, Memory,
     PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId,
-    Time, WorkerId, WorkerMessage,
+    Tier, Time, WorkerId, WorkerMessage,
 };
-use transload_worker::{Action, Config, Given, Input, Worker};
+use transload_worker::{Action, Config, Given, GpuConfig, Input, Worker};
 
 const SELF: WorkerId = WorkerId(0);
 const GRAPHS: u32 = 2;
@@ -25,24 +25,47 @@ const REMOTE_TASKS: u32 = 6;
 
 /// The layer whose tasks are members of gangs.
 const GANG: u32 = 3;
+/// The layer whose tasks work in device memory.
+const DEVICE: u32 = 4;
 
 /// What the driver of the test is doing with a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
-    Fetch(WorkerId),
-    Spill,
-    Load,
+    Fetch(WorkerId, Memory),
+    Spill(Tier),
+    Load(Tier),
+}
+
+/// In which memory a task works: every third in that of the device.
+fn memory_of(task: TaskId) -> Memory {
+    if task.index.is_multiple_of(3) {
+        Memory::Device
+    } else {
+        Memory::Host
+    }
+}
+
+/// Where an action brings a partition that is not in memory that holds it already.
+fn goes_to(action: &Action) -> Option<Tier> {
+    match action {
+        Action::Fetch { memory, .. } => Some(memory.tier()),
+        Action::Load { to, .. } | Action::Spill { to, .. } => Some(*to),
+        _ => None,
+    }
 }
 
 /// A driver and a scheduler as unruly as the protocol allows, and a little more.
 struct World {
     worker: Worker,
     now: Time,
-    /// Partitions in the driver's store; true: on disk.
-    stored: BTreeMap<PartitionId, bool>,
+    has_gpu: bool,
+    /// Partitions in the driver's store.
+    stored: BTreeMap<PartitionId, Tier>,
+    /// Of these, those that came to host memory instead of to the device, and stay there.
+    fetched_to_host: BTreeSet<PartitionId>,
     operations: BTreeMap<PartitionId, Operation>,
     /// Cancelled fetches that may still answer.
-    late: Vec<(PartitionId, WorkerId)>,
+    late: Vec<(PartitionId, WorkerId, Memory)>,
     running: BTreeMap<TaskId, (Attempt, BTreeSet<PartitionId>)>,
     /// Of these, those that wait without a slot, and those of them that want it back.
     seceded: BTreeSet<TaskId>,
@@ -66,9 +89,11 @@ type Step = (u8, u16, u16);
 impl World {
     fn new(config: Config) -> Self {
         let mut world = Self {
+            has_gpu: config.gpu.is_some(),
             worker: Worker::new(config),
             now: Time::default(),
             stored: BTreeMap::new(),
+            fetched_to_host: BTreeSet::new(),
             operations: BTreeMap::new(),
             late: Vec::new(),
             running: BTreeMap::new(),
@@ -102,7 +127,12 @@ impl World {
     }
 
     fn announce_layers(&mut self, graph: u32) {
-        for (layer, slots) in [(0, 1), (1, 2), (2, 3), (GANG, 1)] {
+        for (layer, slots) in [(0, 1), (1, 2), (2, 3), (GANG, 1), (DEVICE, 1)] {
+            let resources = Resources::slots(slots);
+            let (memory, resources) = match layer {
+                DEVICE => (Memory::Device, resources.with(Resources::GPU, 1)),
+                _ => (Memory::Host, resources),
+            };
             let spec = LayerSpec {
                 name: format!("layer-{layer}"),
                 operator: "op".to_owned(),
@@ -110,9 +140,11 @@ impl World {
                 first_task: 0,
                 outputs: 2,
                 inputs: vec![InputSpec::Listed; 2],
-                resources: Resources::slots(slots),
+                resources,
                 fused: None,
                 gang: layer == GANG,
+                memory,
+                input_memory: vec![Memory::Host, Memory::Device],
             };
             self.send(SchedulerToWorker::Layer {
                 graph: self.graph(graph),
@@ -154,21 +186,23 @@ impl World {
             deadline.is_none_or(|at| at > self.now),
             "after {shown}: a tick for nothing"
         );
-        let asks = out
-            .iter()
-            .any(|action| matches!(action, Action::Fetch { .. } | Action::Load { .. }));
+        let asked: BTreeSet<Tier> = out.iter().filter_map(goes_to).collect();
         for action in out {
             self.carry_out(action);
         }
-        let memory = self.worker.load(self.now).tiers[0];
-        assert!(
-            !asks
-                || memory.used_bytes <= memory.limit_bytes
-                || self.running.iter().all(|(task, (attempt, _))| {
+        for tier in self.worker.load(self.now).tiers {
+            let mut running = self.running.iter();
+            let is_overcommitted = tier.tier == Tier::Host
+                && running.all(|(task, (attempt, _))| {
                     self.seceded.contains(task) || self.members.contains(&(*task, *attempt))
-                }),
-            "after {shown}: asks for more than fits while tasks run"
-        );
+                });
+            assert!(
+                !asked.contains(&tier.tier)
+                    || tier.used_bytes <= tier.limit_bytes
+                    || is_overcommitted,
+                "after {shown}: asks for more than fits, {tier:?}"
+            );
+        }
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -179,14 +213,18 @@ impl World {
             // Ends fetches from it with an answer, some later time.
             Action::RemovePeer { worker } => assert!(!self.peers.contains(&worker)),
             Action::Fetch {
-                partition, from, ..
+                partition,
+                from,
+                memory,
+                ..
             } => {
                 assert!(!self.stored.contains_key(&partition), "{partition} is here");
-                let before = self.operations.insert(partition, Operation::Fetch(from));
+                let fetch = Operation::Fetch(from, memory);
+                let before = self.operations.insert(partition, fetch);
                 assert_eq!(before, None, "{partition} is in flight");
             }
             Action::CancelFetch { partition } => match self.operations.remove(&partition) {
-                Some(Operation::Fetch(from)) => self.late.push((partition, from)),
+                Some(Operation::Fetch(from, memory)) => self.late.push((partition, from, memory)),
                 other => panic!("cancels the fetch of {partition}, which is {other:?}"),
             },
             Action::Start {
@@ -202,7 +240,10 @@ impl World {
                 };
                 let inputs: BTreeSet<_> = inputs.into_iter().flatten().filter_map(held).collect();
                 for input in &inputs {
-                    assert_eq!(self.stored.get(input), Some(&false), "{input} of {task}");
+                    let tier = self.stored.get(input);
+                    let is_ready = tier == Some(&self.read_in(*input))
+                        || tier == Some(&Tier::Host) && self.fetched_to_host.contains(input);
+                    assert!(is_ready, "{input} of {task}: {tier:?}");
                     assert_eq!(self.operations.get(input), None, "{input} of {task}");
                 }
                 let mut left = self.stored.keys().chain(self.operations.keys());
@@ -210,12 +251,25 @@ impl World {
                 assert!(self.running.insert(task, (attempt, inputs)).is_none());
             }
             Action::Stop { task, attempt } => assert_eq!(self.running[&task].0, attempt),
-            Action::Spill { partition } => {
-                self.begin(partition, Operation::Spill, false);
+            Action::Spill { partition, to } => {
+                let from = match to {
+                    Tier::Disk if self.stored.get(&partition) == Some(&Tier::PinnedHost) => {
+                        Tier::PinnedHost
+                    }
+                    Tier::Disk => Tier::Host,
+                    _ => Tier::Device,
+                };
+                self.begin(partition, Operation::Spill(to), from);
                 let mut readers = self.running.values();
                 assert!(readers.all(|(_, inputs)| !inputs.contains(&partition)));
             }
-            Action::Load { partition } => self.begin(partition, Operation::Load, true),
+            Action::Load { partition, to } => {
+                let from = match to {
+                    Tier::Device => Tier::PinnedHost,
+                    _ => Tier::Disk,
+                };
+                self.begin(partition, Operation::Load(to), from);
+            }
             Action::Drop { partition } => {
                 assert_eq!(self.operations.get(&partition), None, "{partition} moves");
                 let mut readers = self.running.values();
@@ -231,8 +285,17 @@ impl World {
         }
     }
 
-    fn begin(&mut self, partition: PartitionId, operation: Operation, is_on_disk: bool) {
-        assert_eq!(self.stored.get(&partition), Some(&is_on_disk));
+    /// Where a partition is read here.
+    fn read_in(&self, partition: PartitionId) -> Tier {
+        if self.has_gpu {
+            memory_of(partition.task).tier()
+        } else {
+            Tier::Host
+        }
+    }
+
+    fn begin(&mut self, partition: PartitionId, operation: Operation, from: Tier) {
+        assert_eq!(self.stored.get(&partition), Some(&from));
         let before = self.operations.insert(partition, operation);
         assert_eq!(before, None, "{partition} is in flight");
     }
@@ -304,8 +367,8 @@ impl World {
             9..=10 => self.end_a_task(a, b % 8 == 0, b),
             12 if a % 2 == 0 => self.wait_or_go_on(a, b),
             11 if !self.late.is_empty() => {
-                let (partition, from) = self.late.swap_remove(usize::from(a) % self.late.len());
-                self.answer_fetch(partition, from, b % 2 == 0, b);
+                let late = self.late.swap_remove(usize::from(a) % self.late.len());
+                self.answer_fetch(late, b % 2 == 0, b);
             }
             _ => self.end_an_operation(a, b % 8 == 0, b / 8),
         }
@@ -356,7 +419,7 @@ impl World {
                 }
             }
             inputs.push(InputLocation {
-                input: draw(2),
+                input: u32::from(memory_of(partition.task) == Memory::Device),
                 partition,
                 worker,
                 bytes: u64::from(draw(5) * 13),
@@ -371,6 +434,10 @@ impl World {
             1 | 2 => GANG,
             _ => draw(2),
         });
+        let layer = match memory_of(task) {
+            Memory::Device if self.has_gpu => LayerIndex(DEVICE),
+            Memory::Device | Memory::Host => layer,
+        };
         if layer.0 == GANG {
             self.members.insert((task, attempt));
         }
@@ -424,7 +491,12 @@ impl World {
         self.seceded.remove(&task);
         self.rejoining.remove(&task);
         if fails {
-            let (kind, message) = (TaskErrorKind::Operator, "bad row".to_owned());
+            let kind = if b.is_multiple_of(3) {
+                TaskErrorKind::OutOfMemory
+            } else {
+                TaskErrorKind::Operator
+            };
+            let message = "bad row".to_owned();
             self.input(Input::TaskFailed {
                 task,
                 attempt,
@@ -435,7 +507,9 @@ impl World {
         } else {
             let bytes = vec![u64::from(b % 70), u64::from(b / 70 % 40)];
             for output in 0..2 {
-                self.stored.insert(PartitionId { task, output }, false);
+                let partition = PartitionId { task, output };
+                self.fetched_to_host.remove(&partition);
+                self.stored.insert(partition, self.read_in(partition));
             }
             self.input(Input::TaskDone {
                 task,
@@ -457,22 +531,33 @@ impl World {
         self.operations.remove(&partition);
         let reason = "broken".to_owned();
         match operation {
-            Operation::Fetch(from) => self.answer_fetch(partition, from, fails, b),
-            Operation::Spill if fails => self.input(Input::SpillFailed { partition, reason }),
-            Operation::Spill => {
-                self.stored.insert(partition, true);
+            Operation::Fetch(from, memory) => {
+                // What once came to host memory is expected there.
+                let is_expected =
+                    memory == Memory::Host || memory.tier() == self.read_in(partition);
+                assert!(is_expected, "{partition} to {memory:?}");
+                self.answer_fetch((partition, from, memory), fails, b);
+            }
+            Operation::Spill(_) if fails => self.input(Input::SpillFailed { partition, reason }),
+            Operation::Spill(to) => {
+                self.stored.insert(partition, to);
                 let bytes = u64::from(b % 60);
                 self.input(Input::Spilled { partition, bytes });
             }
-            Operation::Load if fails => self.input(Input::LoadFailed { partition, reason }),
-            Operation::Load => {
-                self.stored.insert(partition, false);
+            Operation::Load(_) if fails => self.input(Input::LoadFailed { partition, reason }),
+            Operation::Load(to) => {
+                self.stored.insert(partition, to);
                 self.input(Input::Loaded { partition });
             }
         }
     }
 
-    fn answer_fetch(&mut self, partition: PartitionId, from: WorkerId, fails: bool, b: u16) {
+    fn answer_fetch(
+        &mut self,
+        (partition, from, memory): (PartitionId, WorkerId, Memory),
+        fails: bool,
+        b: u16,
+    ) {
         if fails {
             self.input(Input::FetchFailed {
                 partition,
@@ -481,8 +566,20 @@ impl World {
                 reason: "broken".to_owned(),
             });
         } else {
-            self.stored.insert(partition, false);
+            // On a device there may be no room for it in one piece.
+            let tier = match (memory.tier(), b % 5) {
+                (Tier::Device, 0) => Tier::PinnedHost,
+                (Tier::Device, 1) => Tier::Host,
+                (tier, _) => tier,
+            };
+            if tier == Tier::Host {
+                self.fetched_to_host.insert(partition);
+            } else {
+                self.fetched_to_host.remove(&partition);
+            }
+            self.stored.insert(partition, tier);
             self.input(Input::Fetched {
+                tier,
                 partition,
                 from,
                 bytes: u64::from(b % 60),
@@ -516,10 +613,20 @@ fn any_config() -> impl Strategy<Value = Config> {
     let memory = prop_oneof![1 => Just(0_u64), 3 => Just(60), 4 => Just(100), 3 => Just(200), 1 => Just(10_000)];
     let disk = prop_oneof![1 => Just(0_u64), 2 => Just(100), 4 => Just(u64::MAX)];
     let limits = (1_u32..4, 1_u32..3, 1_u32..3, 0_u8..=100);
-    (memory, disk, limits).prop_map(|(memory_bytes, disk_bytes, limits)| Config {
-        resources: Resources::slots(2),
+    let bytes = || prop_oneof![1 => Just(20_u64), 3 => Just(100), 2 => Just(200)];
+    let gpu = proptest::option::of((bytes(), bytes(), 1_u32..3));
+    (memory, disk, limits, gpu).prop_map(|(memory_bytes, disk_bytes, limits, gpu)| Config {
+        resources: match gpu {
+            Some(_) => Resources::slots(2).with(Resources::GPU, 1),
+            None => Resources::slots(2),
+        },
         memory_bytes,
         disk_bytes,
+        copies_in_flight: gpu.map_or(1, |(_, _, copies)| copies),
+        gpu: gpu.map(|(device_bytes, pinned_bytes, _)| GpuConfig {
+            device_bytes,
+            pinned_bytes,
+        }),
         spill_above_percent: limits.3,
         fetches_in_flight: limits.0,
         disk_operations_in_flight: limits.1,
@@ -555,8 +662,8 @@ proptest! {
             world.send(SchedulerToWorker::Forget { graph });
         }
         world.finish(how);
-        for (partition, from) in std::mem::take(&mut world.late) {
-            world.answer_fetch(partition, from, how == 1, 0);
+        for late in std::mem::take(&mut world.late) {
+            world.answer_fetch(late, how == 1, 0);
         }
         prop_assert_eq!(world.worker.holds(), vec![]);
         prop_assert!(world.stored.is_empty(), "{:?}", world.stored);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use transload_protocol::{
-    Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
+    Arguments, Attempt, ClientId, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec, Memory,
     PartitionId, Resources, SchedulerToWorker, TaskAssignment, TaskId, Time, WorkerId,
     WorkerMessage,
 };
@@ -82,6 +82,8 @@ impl Run {
                 resources: Resources::slots(1),
                 fused: None,
                 gang: false,
+                memory: Memory::Host,
+                input_memory: Vec::new(),
             };
             run.feed(Input::FromScheduler(SchedulerToWorker::Layer {
                 graph: GRAPH,
@@ -138,14 +140,14 @@ impl Run {
                     attempt,
                     bytes: vec![OUTPUT_BYTES],
                 },
-                Action::Spill { partition } => {
+                Action::Spill { partition, .. } => {
                     self.spills += 1;
                     Input::Spilled {
                         partition,
                         bytes: OUTPUT_BYTES,
                     }
                 }
-                Action::Load { partition } => Input::Loaded { partition },
+                Action::Load { partition, .. } => Input::Loaded { partition },
                 Action::ToScheduler(message) => {
                     if let WorkerMessage::Finished { .. } = message {
                         self.finished += 1;

@@ -1,7 +1,7 @@
 //! A graph while the passes work on it: layers keep their submitted indices, and leave gaps when they go. Used by the passes.
 
 use super::report::{Fate, LayerName, Size};
-use crate::{Layer, LayerIndex, LayerInput, Source, TaskGraph};
+use crate::{Layer, LayerIndex, LayerInput, Memory, Source, TaskGraph};
 
 /// See the module.
 pub(super) struct Draft {
@@ -168,9 +168,10 @@ pub(super) fn source_of(input: &LayerInput) -> u32 {
 }
 
 /// Whether tasks of both layers can be one task: they ask for the same, may run in the same places, are repeated alike, import
-/// nothing, and start when they like.
+/// nothing, start when they like, and work in host memory.
 pub(super) fn alike(one: &Layer, other: &Layer) -> bool {
-    let is_plain = |layer: &Layer| layer.imports.is_empty() && !layer.gang;
+    let is_plain =
+        |layer: &Layer| layer.imports.is_empty() && !layer.gang && layer.memory == Memory::Host;
     is_plain(one)
         && is_plain(other)
         && one.resources == other.resources

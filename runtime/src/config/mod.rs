@@ -397,9 +397,11 @@ impl WorkerConfig {
             resources: self.resources(),
             memory_bytes: self.storage_bytes(),
             disk_bytes: self.disk_bytes,
+            gpu: None,
             spill_above_percent: self.spill_above_percent,
             fetches_in_flight: self.fetches_in_flight,
             disk_operations_in_flight: self.disk_operations_in_flight,
+            copies_in_flight: self.disk_operations_in_flight,
             fetch_attempts: self.fetch_attempts,
             heartbeat_ms: as_millis(self.heartbeat.min(silence / 4)).max(1),
         }

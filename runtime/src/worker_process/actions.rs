@@ -25,6 +25,7 @@ impl Driver {
                 partition,
                 from,
                 bytes,
+                memory: _,
             } => self.fetch(partition, from, bytes),
             Action::CancelFetch { partition } => {
                 if let Some(fetch) = self.fetches.remove(&partition) {
@@ -36,13 +37,14 @@ impl Driver {
                 attempt,
                 layer,
                 inputs,
+                halved: _,
             } => self.start(task, attempt, layer, &inputs),
             Action::Stop { task, attempt } => self.parts.executor.cancel(task, attempt),
-            Action::Spill { partition } => {
+            Action::Spill { partition, to: _ } => {
                 let (spill, store) = (Arc::clone(&self.parts.spill), Arc::clone(&self.parts.store));
                 self.on_disk(move || disk::spill(&spill, &store, partition));
             }
-            Action::Load { partition } => {
+            Action::Load { partition, to: _ } => {
                 let store = Arc::clone(&self.parts.store);
                 self.on_disk(move || disk::load(&store, partition));
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use transload_gpu::{Partition, SpilledPartition};
-use transload_protocol::{Attempt, PartitionId, TaskId, WorkerId};
+use transload_protocol::{Attempt, PartitionId, TaskId, Tier, WorkerId};
 use transload_worker::Input;
 
 use super::driver::Driver;
@@ -170,6 +170,7 @@ impl Driver {
                     bytes,
                     micros,
                     transport: fetched.transport,
+                    tier: Tier::Host,
                 }
             }
             Err(error) => Input::FetchFailed {

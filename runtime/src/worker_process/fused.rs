@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use transload_gpu::{Budget, Partition, Reservation};
-use transload_protocol::{Call, Fused, InputSpec, LayerSpec, Share, StepInput};
+use transload_protocol::{Call, Fused, InputSpec, LayerSpec, Memory, Share, StepInput};
 
 use super::executor::run_operator;
 use crate::{OperatorError, OperatorRegistry, TaskContext};
@@ -86,6 +86,8 @@ impl Program {
                 resources: own.resources.clone(),
                 fused: None,
                 gang: false,
+                memory: Memory::Host,
+                input_memory: Vec::new(),
             })
         });
         let steps = steps.collect();

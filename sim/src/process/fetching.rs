@@ -1,6 +1,6 @@
 //! Fetches of a simulated worker, and its store as its peers and clients see it.
 
-use transload_protocol::{PartitionId, WorkerId};
+use transload_protocol::{PartitionId, Tier, WorkerId};
 use transload_worker::Input;
 
 use super::{Process, SCHEME, Stored};
@@ -114,6 +114,7 @@ impl Process {
                     bytes: *bytes,
                     micros: world.now.micros_since(ended.sent),
                     transport: SCHEME.to_owned(),
+                    tier: Tier::Host,
                 }
             }
             FetchAnswer::Gone => Input::FetchFailed {

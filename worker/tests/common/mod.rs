@@ -11,8 +11,8 @@
 
 use transload_protocol::{
     Arguments, Attempt, ClientId, Event, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
-    PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId,
-    Tier, Time, WorkerId, WorkerMessage,
+    Memory, PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind,
+    TaskId, Tier, Time, WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -102,6 +102,8 @@ impl Bench {
                 resources: Resources::slots(layer.max(1)),
                 fused: None,
                 gang: false,
+                memory: Memory::Host,
+                input_memory: Vec::new(),
             };
             bench.send(SchedulerToWorker::Layer {
                 graph: GRAPH,
@@ -190,6 +192,7 @@ impl Bench {
             bytes,
             micros: 5,
             transport: "memory".to_owned(),
+            tier: Tier::Host,
         })
     }
 
@@ -295,11 +298,13 @@ pub fn fetches(actions: &[Action]) -> Vec<(PartitionId, WorkerId)> {
 }
 
 pub fn spills(actions: &[Action], partition: PartitionId) -> bool {
-    actions.contains(&Action::Spill { partition })
+    let is_spill = |action: &&Action| matches!(action, Action::Spill { partition: spilled, .. } if *spilled == partition);
+    actions.iter().any(|action| is_spill(&action))
 }
 
 pub fn loads(actions: &[Action], partition: PartitionId) -> bool {
-    actions.contains(&Action::Load { partition })
+    let is_load = |action: &&Action| matches!(action, Action::Load { partition: loaded, .. } if *loaded == partition);
+    actions.iter().any(|action| is_load(&action))
 }
 
 pub fn drops(actions: &[Action], partition: PartitionId) -> bool {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use transload_protocol::{
-    Arguments, Attempt, ClientId, GraphId, Resources, Step, TaskErrorKind, TaskId,
+    Arguments, Attempt, ClientId, GraphId, Memory, Resources, Step, TaskErrorKind, TaskId,
 };
 
 use super::*;
@@ -96,6 +96,8 @@ fn summed() -> LayerSpec {
             reads: vec![read(1, 2), given(1, Share::All)],
         })),
         gang: false,
+        memory: Memory::Host,
+        input_memory: Vec::new(),
     }
 }
 

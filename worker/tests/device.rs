@@ -1,0 +1,417 @@
+//! Partitions that are read on a device: what leaves it, by which way, how it comes back, and what is done when it is too small.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use common::{
+    Bench, FIRST, GRAPH, PEER, events, failure, fetches, from, messages, part, small, starts, task,
+};
+use transload_protocol::{
+    Arguments, Event, InputSpec, LayerIndex, LayerSpec, Memory, PartitionId, Resources,
+    SchedulerToWorker, TaskErrorKind, Tier, WorkerMessage,
+};
+use transload_worker::{Action, Config, GpuConfig, Input};
+
+/// Whose tasks work in device memory; layer 0 does not, and reads what they make.
+const DEVICE: u32 = 3;
+
+/// A device of 100 B, page-locked memory of so many.
+fn config(pinned_bytes: u64) -> Config {
+    Config {
+        resources: Resources::slots(1).with(Resources::GPU, 1),
+        gpu: Some(GpuConfig {
+            device_bytes: 100,
+            pinned_bytes,
+        }),
+        ..small()
+    }
+}
+
+fn bench(pinned_bytes: u64) -> Bench {
+    let mut bench = Bench::new(config(pinned_bytes));
+    let spec = LayerSpec {
+        name: "device".to_owned(),
+        operator: "op".to_owned(),
+        arguments: Arguments::default(),
+        first_task: 0,
+        outputs: 1,
+        inputs: vec![InputSpec::Listed],
+        resources: Resources::slots(1).with(Resources::GPU, 1),
+        fused: None,
+        gang: false,
+        memory: Memory::Device,
+        input_memory: vec![Memory::Device],
+    };
+    bench.send(SchedulerToWorker::Layer {
+        graph: GRAPH,
+        layer: LayerIndex(DEVICE),
+        spec: spec.into(),
+    });
+    bench
+}
+
+fn make(bench: &mut Bench, index: u32, bytes: u64) -> Vec<Action> {
+    let started = bench.assign_as(index, FIRST, DEVICE, &[]);
+    assert!(starts(&started, index), "{started:?}");
+    bench.done(index, &[bytes])
+}
+
+fn moves(actions: &[Action]) -> Vec<(PartitionId, Tier)> {
+    let moves = |action: &Action| match action {
+        Action::Spill { partition, to } | Action::Load { partition, to } => Some((*partition, *to)),
+        _ => None,
+    };
+    actions.iter().filter_map(moves).collect()
+}
+
+/// What a start says of how the task is to work.
+fn halved(actions: &[Action]) -> Option<bool> {
+    actions.iter().find_map(|action| match action {
+        Action::Start { halved, .. } => Some(*halved),
+        _ => None,
+    })
+}
+
+fn used(bench: &Bench, tier: Tier) -> u64 {
+    let tiers = bench.worker.load(bench.now).tiers;
+    let found = tiers.iter().find(|usage| usage.tier == tier);
+    found.expect("told").used_bytes
+}
+
+fn out_of_memory(bench: &mut Bench, index: u32) -> Vec<Action> {
+    bench.input(Input::TaskFailed {
+        task: task(index),
+        attempt: FIRST,
+        kind: TaskErrorKind::OutOfMemory,
+        message: "no room".to_owned(),
+        step: None,
+    })
+}
+
+#[test]
+fn what_is_too_much_for_the_device_goes_to_page_locked_memory_and_from_there_to_disk() {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 60);
+    let over = make(&mut bench, 2, 50);
+    assert_eq!(moves(&over), [(part(1), Tier::PinnedHost)], "the larger");
+    let moved = bench.spilled(part(1), 60);
+    assert_eq!(moves(&moved), []);
+    assert_eq!(bench.tier(part(1)), Some(Tier::PinnedHost));
+    assert_eq!(
+        (used(&bench, Tier::Device), used(&bench, Tier::PinnedHost)),
+        (50, 60)
+    );
+
+    let over = make(&mut bench, 3, 40);
+    assert_eq!(moves(&over), [(part(1), Tier::Disk)], "to make room");
+    let room = bench.spilled(part(1), 64);
+    assert_eq!(moves(&room), [(part(2), Tier::PinnedHost)]);
+    assert_eq!(
+        (used(&bench, Tier::Disk), used(&bench, Tier::Host)),
+        (64, 0)
+    );
+}
+
+#[test]
+fn what_a_task_reads_comes_back_tier_by_tier() {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 60);
+    make(&mut bench, 2, 50);
+    bench.spilled(part(1), 60);
+    make(&mut bench, 3, 40);
+    bench.spilled(part(1), 60);
+    bench.spilled(part(2), 50);
+    assert_eq!(bench.tier(part(1)), Some(Tier::Disk));
+
+    let wanted = bench.assign_as(5, FIRST, DEVICE, &[from(common::SELF, part(1), 60)]);
+    assert_eq!(moves(&wanted), [(part(2), Tier::Disk)], "room on the way");
+    let there = bench.spilled(part(2), 50);
+    assert_eq!(moves(&there), [(part(1), Tier::PinnedHost)]);
+    let up = bench.loaded(part(1));
+    assert_eq!(moves(&up), [(part(1), Tier::Device)]);
+    let last = bench.loaded(part(1));
+    assert!(starts(&last, 5));
+    let told = events(&last);
+    let risen = |event: &&Event| {
+        matches!(
+            event,
+            Event::PartitionMoved {
+                from: Tier::PinnedHost,
+                to: Tier::Device,
+                ..
+            }
+        )
+    };
+    assert_eq!(told.iter().filter(risen).count(), 1, "{told:?}");
+}
+
+#[test]
+fn a_task_in_host_memory_finds_what_it_reads_on_the_device() {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 60);
+    let spec = LayerSpec {
+        name: "host".to_owned(),
+        operator: "op".to_owned(),
+        arguments: Arguments::default(),
+        first_task: 0,
+        outputs: 1,
+        inputs: vec![InputSpec::Listed],
+        resources: Resources::slots(1),
+        fused: None,
+        gang: false,
+        memory: Memory::Host,
+        input_memory: vec![Memory::Device],
+    };
+    bench.send(SchedulerToWorker::Layer {
+        graph: GRAPH,
+        layer: LayerIndex(4),
+        spec: spec.into(),
+    });
+    let started = bench.assign_as(2, FIRST, 4, &[from(common::SELF, part(1), 60)]);
+    assert!(starts(&started, 2));
+    bench.done(2, &[30]);
+    assert_eq!(
+        (used(&bench, Tier::Device), used(&bench, Tier::Host)),
+        (60, 30)
+    );
+}
+
+#[test]
+fn what_is_fetched_stays_where_there_was_room_for_it() {
+    for (tier, asked, starts_at_once) in [
+        (Tier::Device, vec![], true),
+        (Tier::PinnedHost, vec![(part(50), Tier::Device)], false),
+        (Tier::Host, vec![], true),
+    ] {
+        let mut bench = bench(100);
+        let wanted = bench.assign_as(1, FIRST, DEVICE, &[from(PEER, part(50), 10)]);
+        assert_eq!(fetches(&wanted), [(part(50), PEER)]);
+        let fetched = bench.input(Input::Fetched {
+            partition: part(50),
+            from: PEER,
+            bytes: 10,
+            micros: 5,
+            transport: "memory".to_owned(),
+            tier,
+        });
+        assert_eq!(moves(&fetched), asked);
+        assert_eq!(starts(&fetched, 1), starts_at_once, "{tier}");
+        assert_eq!(used(&bench, tier), 10);
+    }
+}
+
+#[test]
+fn a_worker_without_a_gpu_reads_what_devices_made_in_host_memory() {
+    let mut bench = Bench::new(small());
+    let spec = LayerSpec {
+        name: "host".to_owned(),
+        operator: "op".to_owned(),
+        arguments: Arguments::default(),
+        first_task: 0,
+        outputs: 1,
+        inputs: vec![InputSpec::Listed],
+        resources: Resources::slots(1),
+        fused: None,
+        gang: false,
+        memory: Memory::Host,
+        input_memory: vec![Memory::Device],
+    };
+    bench.send(SchedulerToWorker::Layer {
+        graph: GRAPH,
+        layer: LayerIndex(4),
+        spec: spec.into(),
+    });
+    let wanted = bench.assign_as(1, FIRST, 4, &[from(PEER, part(50), 10)]);
+    let to_host = |action: &Action| {
+        matches!(
+            action,
+            Action::Fetch {
+                memory: Memory::Host,
+                ..
+            }
+        )
+    };
+    assert!(wanted.iter().any(to_host), "{wanted:?}");
+    assert!(starts(&bench.fetched(part(50), PEER, 10), 1));
+}
+
+#[test]
+fn a_task_that_runs_out_of_device_memory_has_the_device_then_works_in_halves_and_then_fails() {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 30);
+    make(&mut bench, 2, 30);
+    let started = bench.assign_as(5, FIRST, DEVICE, &[from(common::SELF, part(2), 30)]);
+    assert_eq!(halved(&started), Some(false));
+
+    let again = out_of_memory(&mut bench, 5);
+    assert_eq!(
+        moves(&again),
+        [(part(1), Tier::PinnedHost)],
+        "all but its own"
+    );
+    assert_eq!(halved(&again), None, "not before it is gone");
+    let emptied = bench.spilled(part(1), 30);
+    assert_eq!(halved(&emptied), Some(false));
+    let said = |actions: &[Action]| {
+        let started = |message: &&&WorkerMessage| matches!(message, WorkerMessage::Started { .. });
+        messages(actions).iter().filter(started).count()
+    };
+    assert_eq!(
+        (said(&started), said(&emptied)),
+        (1, 0),
+        "one attempt, told once"
+    );
+
+    let halves = out_of_memory(&mut bench, 5);
+    assert_eq!(halved(&halves), Some(true));
+    let (kind, message) = failure(&out_of_memory(&mut bench, 5), 5).expect("failed");
+    assert_eq!(
+        (kind, message.as_str()),
+        (TaskErrorKind::OutOfMemory, "no room")
+    );
+}
+
+#[test]
+fn a_task_that_waits_for_more_device_memory_can_be_cancelled() {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 30);
+    bench.assign_as(5, FIRST, DEVICE, &[]);
+    assert_eq!(halved(&out_of_memory(&mut bench, 5)), None);
+    let cancelled = bench.cancel(5);
+    let told = |message: &&WorkerMessage| matches!(message, WorkerMessage::Cancelled { .. });
+    assert!(messages(&cancelled).iter().any(told));
+    bench.spilled(part(1), 30);
+    assert!(starts(&bench.assign_as(6, FIRST, DEVICE, &[]), 6));
+}
+
+/// Carries out every move, and all that follow, but those that are refused. Returns all that was said.
+fn carry_out(
+    bench: &mut Bench,
+    actions: Vec<Action>,
+    is_refused: impl Fn(PartitionId, Tier) -> bool,
+) -> Vec<Action> {
+    let mut said = actions;
+    let mut at = 0;
+    while let Some(action) = said.get(at).cloned() {
+        at += 1;
+        let (partition, to, is_spill) = match action {
+            Action::Spill { partition, to } => (partition, to, true),
+            Action::Load { partition, to } => (partition, to, false),
+            _ => continue,
+        };
+        let reason = "no room in one piece".to_owned();
+        let input = match (is_spill, is_refused(partition, to)) {
+            (true, false) => Input::Spilled {
+                partition,
+                bytes: 45,
+            },
+            (true, true) => Input::SpillFailed { partition, reason },
+            (false, false) => Input::Loaded { partition },
+            (false, true) => Input::LoadFailed { partition, reason },
+        };
+        said.extend(bench.input(input));
+        assert!(said.len() < 10_000, "it never ends");
+    }
+    said
+}
+
+/// Three partitions of 45 B, of which neither device nor page-locked memory can hold more than two.
+fn three(bench: &mut Bench) {
+    for index in 1..=3 {
+        let said = make(bench, index, 45);
+        carry_out(bench, said, |_, _| false);
+    }
+}
+
+#[test]
+fn inputs_that_no_device_can_hold_together_are_an_error_that_says_what_to_do() {
+    let mut bench = bench(100);
+    three(&mut bench);
+    let inputs = [1, 2, 3].map(|index| from(common::SELF, part(index), 45));
+    let said = bench.assign_as(5, FIRST, DEVICE, &inputs);
+    let said = carry_out(&mut bench, said, |_, _| false);
+    let (kind, message) = failure(&said, 5).expect("failed");
+    assert_eq!(kind, TaskErrorKind::OutOfMemory);
+    assert!(
+        message.contains("device memory") && message.contains("--gpu-memory"),
+        "{message}"
+    );
+}
+
+#[test]
+fn partitions_change_places_where_neither_memory_has_room_for_one_more() {
+    for pinned_bytes in [45, 60, 90, 100] {
+        let mut bench = bench(pinned_bytes);
+        three(&mut bench);
+        for round in 0..4 {
+            for index in 1..=3 {
+                let reader = 10 + round * 3 + index;
+                let inputs = [from(common::SELF, part(index), 45)];
+                let said = bench.assign_as(reader, FIRST, DEVICE, &inputs);
+                let said = carry_out(&mut bench, said, |_, _| false);
+                assert!(starts(&said, reader), "{pinned_bytes} B: {said:?}");
+                let said = bench.done(reader, &[0]);
+                carry_out(&mut bench, said, |_, _| false);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_partition_that_does_not_get_to_the_device_is_tried_again_and_then_an_error() {
+    let mut bench = bench(200);
+    three(&mut bench);
+    let away = bench.worker.holds().into_iter();
+    let mut away = away.filter(|(_, tier)| *tier == Tier::PinnedHost);
+    let (away, _) = away.next().expect("one");
+    let inputs = [from(common::SELF, away, 45)];
+    let mut said = bench.assign_as(5, FIRST, DEVICE, &inputs);
+    let mut tries = 0;
+    let failed = loop {
+        let done = carry_out(&mut bench, said, |it, to| (it, to) == (away, Tier::Device));
+        tries += moves(&done)
+            .iter()
+            .filter(|it| **it == (away, Tier::Device))
+            .count();
+        assert_eq!(bench.tier(away), Some(Tier::PinnedHost), "unharmed");
+        if let Some(failed) = failure(&done, 5) {
+            break failed;
+        }
+        assert!(bench.now.micros < 60_000_000, "it never ends");
+        said = bench.pass_millis(50);
+    };
+    assert!((3..20).contains(&tries), "{tries}");
+    assert_eq!(failed.0, TaskErrorKind::OutOfMemory);
+    assert!(failed.1.contains("no room in one piece"), "{failed:?}");
+}
+
+#[test]
+fn page_locked_memory_that_refuses_is_left_alone_for_a_while() {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 60);
+    assert_eq!(
+        moves(&make(&mut bench, 2, 50)),
+        [(part(1), Tier::PinnedHost)]
+    );
+    assert_eq!(moves(&bench.spill_failed(part(1))), [], "not at once");
+    assert_eq!(bench.tier(part(1)), Some(Tier::Device));
+    assert_eq!(
+        moves(&bench.pass_millis(1_100)),
+        [(part(1), Tier::PinnedHost)]
+    );
+}
+
+#[test]
+fn what_page_locked_memory_can_never_hold_stays_on_the_device() {
+    let mut bench = bench(40);
+    make(&mut bench, 1, 50);
+    assert_eq!(
+        moves(&make(&mut bench, 2, 35)),
+        [(part(2), Tier::PinnedHost)]
+    );
+}
