@@ -15,8 +15,10 @@ pub mod kernels;
 mod partition;
 mod pool;
 mod spill;
+mod stored;
 
 pub use budget::{Budget, OutOfBudget, Reservation};
 pub use buffer::{ALIGNMENT_BYTES, HostBuffer};
 pub use partition::{HeaderError, Partition, PartitionHeader};
 pub use spill::{LoadError, SpillDirectory, SpillError, SpilledPartition};
+pub use stored::Stored;

@@ -15,14 +15,19 @@ use crate::{ALIGNMENT_BYTES, HeaderError, HostBuffer, Partition, PartitionHeader
 pub struct DevicePartition {
     header: Arc<PartitionHeader>,
     payload: Arc<TieredBuffer>,
+    tiers: Tiers,
 }
 
 impl DevicePartition {
-    /// A partition of this payload, laid out as [`PartitionHeader::payload_bytes`] says.
+    /// A partition of this payload, which is in those tiers, laid out as [`PartitionHeader::payload_bytes`] says.
     ///
     /// # Errors
     /// [`HeaderError`] where the payload is of another size.
-    pub fn new(header: PartitionHeader, payload: TieredBuffer) -> Result<Self, HeaderError> {
+    pub fn new(
+        header: PartitionHeader,
+        payload: TieredBuffer,
+        tiers: &Tiers,
+    ) -> Result<Self, HeaderError> {
         let (expected, actual) = (header.payload_bytes(), payload.bytes());
         if expected != actual {
             return Err(HeaderError::PayloadSize { expected, actual });
@@ -30,7 +35,13 @@ impl DevicePartition {
         Ok(Self {
             header: Arc::new(header),
             payload: Arc::new(payload),
+            tiers: tiers.clone(),
         })
+    }
+
+    /// What moves it.
+    pub fn tiers(&self) -> &Tiers {
+        &self.tiers
     }
 
     /// Metadata and lengths of buffers.
@@ -81,6 +92,7 @@ impl Tiers {
         Ok(DevicePartition {
             header: Arc::new(header),
             payload: Arc::new(TieredBuffer::on_device(to)),
+            tiers: self.clone(),
         })
     }
 
