@@ -156,6 +156,11 @@ impl Reservation {
         self.bytes
     }
 
+    /// Whether its bytes are of this budget, or of a clone of it.
+    pub fn is_of(&self, budget: &Budget) -> bool {
+        Arc::ptr_eq(&self.shared, &budget.shared)
+    }
+
     /// Takes `bytes` more from the same budget.
     ///
     /// # Errors

@@ -8,10 +8,11 @@ use transload_cuda_driver::{cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemset
 
 use super::copies::used_pieces;
 use super::error::{DeviceError, check};
-use super::memory::DeviceMemory;
+use super::jobs::Jobs;
+use super::memory::{DeviceBuffer, DeviceMemory};
 use super::module::{Function, Module, Shape};
 use super::pinned::{PinnedBuffer, PinnedPool};
-use super::stream::Stream;
+use super::stream::{Completion, Stream};
 use super::traffic::Path;
 use crate::kernels::{Address, Grid, Launch, Operator, Step, modules};
 
@@ -28,11 +29,16 @@ struct Shared {
     memory: DeviceMemory,
     pinned: PinnedPool,
     stream: Stream,
+    /// Hands steps to the driver, and locks memory.
+    submits: Jobs,
     functions: BTreeMap<&'static str, Function>,
 }
 
 /// Operators, to be carried out one after the other.
 pub(super) type Operators = Vec<Box<dyn Operator + Send + Sync>>;
+
+/// What is kept until operators have ended: also scratch, what is learnt, and the modules, which kernels that wait in the stream need.
+type Kept<K> = (K, DeviceBuffer, Option<PinnedBuffer>, Kernels);
 
 /// Numbers that the host is to learn: from where, and how many bytes.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +68,7 @@ impl Kernels {
                 memory: memory.clone(),
                 pinned: pinned.clone(),
                 stream: Stream::new(memory.device(), "compute")?,
+                submits: Jobs::start("submit")?,
                 functions,
             }),
         })
@@ -88,6 +95,24 @@ impl Kernels {
         operators: Operators,
         learn: Option<Learn>,
     ) -> Result<(K, Vec<u8>), DeviceError> {
+        let kernels = self.clone();
+        // SAFETY: the caller's.
+        let submit = move || unsafe { kernels.submit(keep, &operators, learn) };
+        let submitted = self.shared.submits.run(submit).await?;
+        let (keep, _, learnt, _) = submitted.await?;
+        Ok((keep, learnt.map_or_else(Vec::new, |it| bytes_of(&it))))
+    }
+
+    /// Not on a thread that runs tasks: there may be thousands of steps, and memory to be locked.
+    ///
+    /// # Safety
+    /// As [`Kernels::run`].
+    unsafe fn submit<K: Send + 'static>(
+        &self,
+        keep: K,
+        operators: &Operators,
+        learn: Option<Learn>,
+    ) -> Result<Completion<Kept<K>>, DeviceError> {
         // One after the other, so they can share it.
         let scratch_bytes = operators.iter().map(|it| it.scratch_bytes()).max();
         let scratch = self.memory().try_allocate(scratch_bytes.unwrap_or(0))?;
@@ -100,24 +125,19 @@ impl Kernels {
             most_blocks: MOST_BLOCKS,
         };
         let steps: Vec<Step> = operators.iter().flat_map(|it| it.steps(at, grid)).collect();
-        // Kernels that wait in the stream need their modules.
         let keep = (keep, scratch, learnt, self.clone());
-        let submitted = self
-            .shared
-            .stream
-            .submit(keep, |(_, _, learnt, _), stream| {
-                for step in &steps {
-                    // SAFETY: the caller's; scratch is as long as each operator asked for.
-                    unsafe { self.enqueue(step, stream) }?;
-                }
-                if let (Some(learn), Some(to)) = (&learn, learnt) {
-                    // SAFETY: the source is in `keep`, the destination as long as was asked for.
-                    unsafe { self.read(learn, to, stream) }?;
-                }
-                Ok(())
-            });
-        let (keep, _, learnt, _) = submitted.await?;
-        Ok((keep, learnt.map_or_else(Vec::new, |it| bytes_of(&it))))
+        let enqueue = |(_, _, learnt, _): &Kept<K>, stream| {
+            for step in &steps {
+                // SAFETY: the caller's; scratch is as long as each operator asked for.
+                unsafe { self.enqueue(step, stream) }?;
+            }
+            if let (Some(learn), Some(to)) = (&learn, learnt) {
+                // SAFETY: the source is in `keep`, the destination as long as was asked for.
+                unsafe { self.read(learn, to, stream) }?;
+            }
+            Ok(())
+        };
+        Ok(self.shared.stream.submit(keep, enqueue))
     }
 
     /// # Safety
@@ -142,12 +162,13 @@ impl Kernels {
                 })
             }
             Step::Copy { from, to, bytes } => {
-                let traffic = self.memory().device().traffic();
-                traffic.add(Path::DeviceToDevice, *bytes);
                 // SAFETY: the caller's.
                 check("cuMemcpyDtoDAsync", unsafe {
                     cuMemcpyDtoDAsync_v2(to.0, from.0, *bytes as usize, stream)
-                })
+                })?;
+                let traffic = self.memory().device().traffic();
+                traffic.add(Path::DeviceToDevice, *bytes);
+                Ok(())
             }
         }
     }
@@ -168,12 +189,12 @@ impl Kernels {
         stream: u64,
     ) -> Result<(), DeviceError> {
         for (host, at, bytes) in used_pieces(to, learn.bytes)? {
-            let traffic = self.memory().device().traffic();
-            traffic.add(Path::DeviceToPinned, bytes);
             // SAFETY: the caller's, and the piece is ours.
             check("cuMemcpyDtoHAsync", unsafe {
                 cuMemcpyDtoHAsync_v2(host, learn.from.0 + at, bytes as usize, stream)
             })?;
+            let traffic = self.memory().device().traffic();
+            traffic.add(Path::DeviceToPinned, bytes);
         }
         Ok(())
     }

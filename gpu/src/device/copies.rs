@@ -53,11 +53,11 @@ impl Copies {
         let keep = (from, to);
         self.to_device.submit(keep, |(from, to), stream| {
             for (host, at, bytes) in used_pieces(from, to.bytes())? {
-                self.device().traffic().add(Path::PinnedToDevice, bytes);
                 // SAFETY: `keep` has both until it has ended, nobody writes a shared source, and the piece lies in both.
                 check("cuMemcpyHtoDAsync", unsafe {
                     cuMemcpyHtoDAsync_v2(to.address() + at, host, bytes as usize, stream)
                 })?;
+                self.device().traffic().add(Path::PinnedToDevice, bytes);
             }
             Ok(())
         })
@@ -72,11 +72,11 @@ impl Copies {
         let keep = (from, to);
         self.from_device.submit(keep, |(from, to), stream| {
             for (host, at, bytes) in used_pieces(to, from.bytes())? {
-                self.device().traffic().add(Path::DeviceToPinned, bytes);
                 // SAFETY: as for `upload`; nobody else has the destination.
                 check("cuMemcpyDtoHAsync", unsafe {
                     cuMemcpyDtoHAsync_v2(host, from.address() + at, bytes as usize, stream)
                 })?;
+                self.device().traffic().add(Path::DeviceToPinned, bytes);
             }
             Ok(())
         })
@@ -106,12 +106,12 @@ impl Copies {
                     })?;
                 }
                 if !slice.is_empty() {
-                    let traffic = self.device().traffic();
-                    traffic.add(Path::PageableToDevice, slice.len() as u64);
                     // SAFETY: `keep` has both until it has ended, bytes are immutable, and all of them fit, as was just checked.
                     check("cuMemcpyHtoDAsync", unsafe {
                         cuMemcpyHtoDAsync_v2(at, address(slice.as_ptr()), slice.len(), stream)
                     })?;
+                    let traffic = self.device().traffic();
+                    traffic.add(Path::PageableToDevice, slice.len() as u64);
                 }
                 at += padded(slice);
             }
@@ -132,12 +132,13 @@ impl Copies {
             if from.bytes() == 0 {
                 return Ok(());
             }
-            let traffic = self.device().traffic();
-            traffic.add(Path::DeviceToPageable, from.bytes());
             // SAFETY: `keep` has both until it has ended, nobody else has the destination, and both are of this size.
             check("cuMemcpyDtoHAsync", unsafe {
                 cuMemcpyDtoHAsync_v2(host, from.address(), from.bytes() as usize, stream)
-            })
+            })?;
+            let traffic = self.device().traffic();
+            traffic.add(Path::DeviceToPageable, from.bytes());
+            Ok(())
         })
     }
 
@@ -153,12 +154,13 @@ impl Copies {
             if from.bytes() == 0 {
                 return Ok(());
             }
-            let traffic = self.device().traffic();
-            traffic.add(Path::DeviceToDevice, from.bytes());
             // SAFETY: `keep` has both until it has ended, nobody else has the destination, and both are of this size.
             check("cuMemcpyDtoDAsync", unsafe {
                 cuMemcpyDtoDAsync_v2(to.address(), from.address(), from.bytes() as usize, stream)
-            })
+            })?;
+            let traffic = self.device().traffic();
+            traffic.add(Path::DeviceToDevice, from.bytes());
+            Ok(())
         })
     }
 }

@@ -1,30 +1,36 @@
 //! Page-locked memory in files, and back: past the page cache where the file system can do that. Called by moves between tiers; blocks.
 //!
 //! A file has the pages of one buffer and nothing else, and is of use to the process that wrote it alone: that keeps its checksum.
+//! Removing one may take long, and is done by the thread that writes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 
 use super::error::DeviceError;
+use super::jobs::Jobs;
 use super::pinned::PinnedBuffer;
 use super::traffic::{Path, Traffic};
 use crate::spill::SpillFile;
 
-/// What was page-locked memory, on disk. Its file is removed when this is dropped.
+/// What was page-locked memory, on disk. Its file is removed soon after this is dropped.
 #[derive(Debug)]
 pub(super) struct DiskBuffer {
-    file: SpillFile,
+    path: PathBuf,
     checksum: u32,
+    /// Until this is dropped.
+    file: Option<SpillFile>,
+    removals: Jobs,
 }
 
 impl DiskBuffer {
-    /// Writes `buffer` to `file`, which is new.
+    /// Writes `buffer` to `file`, which is new, and which `removals` will remove.
     pub(super) fn write(
         buffer: &PinnedBuffer,
         mut file: SpillFile,
         traffic: &Traffic,
+        removals: Jobs,
     ) -> Result<Self, DeviceError> {
         let slices = buffer.page_slices();
         let options = OpenOptions::new().write(true).create(true).clone();
@@ -36,7 +42,8 @@ impl DiskBuffer {
             }
             Ok(at)
         });
-        let (file_bytes, direct) = written.map_err(|error| failed("write", file.path(), &error))?;
+        let (file_bytes, direct) =
+            written.map_err(|error| failed("write", WRITING, file.path(), &error))?;
         file.set_bytes(file_bytes);
         traffic.add(
             if direct {
@@ -47,8 +54,10 @@ impl DiskBuffer {
             file_bytes,
         );
         Ok(Self {
+            path: file.path().to_owned(),
             checksum: checksum(&slices),
-            file,
+            file: Some(file),
+            removals,
         })
     }
 
@@ -58,7 +67,7 @@ impl DiskBuffer {
         buffer: &mut PinnedBuffer,
         traffic: &Traffic,
     ) -> Result<(), DeviceError> {
-        let path = self.file.path();
+        let path = self.path.as_path();
         let mut slices = buffer.page_slices_mut();
         let options = OpenOptions::new().read(true).clone();
         let read = past_the_cache(&options, path, |opened| {
@@ -69,7 +78,10 @@ impl DiskBuffer {
             }
             Ok(at)
         });
-        let (file_bytes, direct) = read.map_err(|error| failed("read", path, &error))?;
+        let (file_bytes, direct) = read.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => corrupt(path, "it ends before all was read".to_owned()),
+            _ => failed("read", READING, path, &error),
+        })?;
         traffic.add(
             if direct {
                 Path::DiskToPinned
@@ -80,13 +92,20 @@ impl DiskBuffer {
         );
         let actual = checksum(&buffer.page_slices());
         if actual != self.checksum {
-            return Err(DeviceError::Corrupt {
-                path: path.to_owned(),
-                actual,
-                expected: self.checksum,
-            });
+            let expected = self.checksum;
+            return Err(corrupt(
+                path,
+                format!("its checksum is {actual:08x}, and was {expected:08x} when it was written"),
+            ));
         }
         Ok(())
+    }
+}
+
+impl Drop for DiskBuffer {
+    fn drop(&mut self) {
+        let file = self.file.take();
+        self.removals.send(move || drop(file));
     }
 }
 
@@ -120,9 +139,27 @@ fn checksum(slices: &[&[u8]]) -> u32 {
     checksum.finalize()
 }
 
-fn failed(verb: &'static str, path: &FilePath, error: &io::Error) -> DeviceError {
+/// What helps where a file cannot be written.
+const WRITING: &str = "free space there, or choose a spill directory on another disk";
+/// What helps where one cannot be read.
+const READING: &str = "check the disk, and that nobody else removes files there";
+
+fn corrupt(path: &FilePath, reason: String) -> DeviceError {
+    DeviceError::Corrupt {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+fn failed(
+    verb: &'static str,
+    remedy: &'static str,
+    path: &FilePath,
+    error: &io::Error,
+) -> DeviceError {
     DeviceError::Disk {
         verb,
+        remedy,
         path: path.to_owned(),
         kind: error.kind(),
         reason: error.to_string(),

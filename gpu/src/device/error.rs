@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use transload_cuda_driver::Code;
 
-use crate::OutOfBudget;
+use crate::{Budget, OutOfBudget, Reservation};
 
 /// A GPU could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,16 +35,28 @@ pub enum DeviceError {
     #[error(transparent)]
     OutOfBudget(#[from] OutOfBudget),
     /// The driver has no memory left to give.
-    #[error("the driver has not {requested_bytes} B of {what} left")]
+    #[error(
+        "the driver has not {requested_bytes} B of {what} left; give it a smaller limit, or end other programs that use some"
+    )]
     OutOfMemory {
         /// Of which kind.
         what: &'static str,
         /// Bytes that were asked for.
         requested_bytes: u64,
     },
+    /// The driver has no memory of its own left for what a call makes: a stream, an event, a module, a launch.
+    #[error(
+        "the driver has no memory left for {function}: it needs some beside what was taken for partitions; take less of the GPU's \
+         memory for those, or end other programs that use it"
+    )]
+    DriverMemory {
+        /// The driver's function.
+        function: &'static str,
+    },
     /// There is enough in all, and not in one piece.
     #[error(
-        "{requested_bytes} B of device memory are not free in one piece: the longest is {longest_bytes} of {free_bytes} B"
+        "{requested_bytes} B of device memory are not free in one piece: the longest is {longest_bytes} of {free_bytes} B; move \
+         partitions off the GPU, or cut the work into smaller pieces"
     )]
     Fragmented {
         /// Bytes that were asked for.
@@ -66,6 +78,22 @@ pub enum DeviceError {
         /// What is wrong, in words.
         reason: String,
     },
+    /// Memory was to be made under a reservation of less, or of another budget: a bug in this process.
+    #[error("{bytes} B of {budget} under {reservation}; please report this bug")]
+    Reservation {
+        /// Bytes that are needed.
+        bytes: u64,
+        /// What they are of.
+        budget: String,
+        /// What there was for them.
+        reservation: String,
+    },
+    /// Something that was done for a GPU panicked: a bug in this process.
+    #[error("work for a GPU panicked: {reason}; please report this bug")]
+    Panicked {
+        /// The panic's words.
+        reason: String,
+    },
     /// A copy between places of different sizes: a bug in this process.
     #[error("a copy of {from_bytes} B into {to_bytes} B; please report this bug")]
     Sizes {
@@ -76,7 +104,7 @@ pub enum DeviceError {
     },
     /// A file could not be read or written.
     #[error(
-        "cannot {verb} spilled device memory, {}: {reason}; free space there, or choose a spill directory on another disk",
+        "cannot {verb} spilled device memory, {}: {reason}; {remedy}",
         path.display()
     )]
     Disk {
@@ -88,19 +116,19 @@ pub enum DeviceError {
         kind: io::ErrorKind,
         /// What the operating system said.
         reason: String,
+        /// What helps, in words.
+        remedy: &'static str,
     },
     /// A file is not what was written.
     #[error(
-        "spilled device memory, {}, is corrupt: its checksum is {actual:08x}, and was {expected:08x} when it was written; check the disk",
+        "spilled device memory, {}, is corrupt: {reason}; check the disk, or choose another spill directory",
         path.display()
     )]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// Of what is there.
-        actual: u32,
-        /// Of what was written.
-        expected: u32,
+        /// What is wrong with it, in words.
+        reason: String,
     },
     /// A kernel did what it must not, or the hardware failed. Nothing on this device works in this process from then on.
     #[error(
@@ -113,7 +141,9 @@ pub enum DeviceError {
         code: String,
     },
     /// A call failed that should not.
-    #[error("{function} failed with {code}")]
+    #[error(
+        "{function} failed with {code}, and may succeed when it is tried again; if not, please report it with what nvidia-smi says"
+    )]
     Call {
         /// The driver's function.
         function: &'static str,
@@ -142,11 +172,14 @@ const LOST: [u32; 14] = [
 const OUT_OF_MEMORY: u32 = 2;
 
 impl DeviceError {
-    /// Whether giving memory free may help.
+    /// Whether it may succeed once somebody, here or in another program, has given memory free.
     pub fn is_about_memory(&self) -> bool {
         matches!(
             self,
-            Self::OutOfBudget(_) | Self::OutOfMemory { .. } | Self::Fragmented { .. }
+            Self::OutOfBudget(_)
+                | Self::OutOfMemory { .. }
+                | Self::DriverMemory { .. }
+                | Self::Fragmented { .. }
         )
     }
 
@@ -177,6 +210,9 @@ pub(super) fn check(function: &'static str, code: Code) -> Result<(), DeviceErro
             reason: format!("it has no {function}; install a driver for CUDA 12 or later"),
         });
     }
+    if code.0 == OUT_OF_MEMORY {
+        return Err(DeviceError::DriverMemory { function });
+    }
     let name = code.to_string();
     Err(if LOST.contains(&code.0) {
         DeviceError::Lost {
@@ -205,4 +241,20 @@ pub(super) fn check_memory(
         });
     }
     check(function, code)
+}
+
+/// What there is for `bytes` of this budget is of it, and enough.
+pub(super) fn check_reservation(
+    bytes: u64,
+    budget: &Budget,
+    reservation: &Reservation,
+) -> Result<(), DeviceError> {
+    if reservation.bytes() >= bytes && reservation.is_of(budget) {
+        return Ok(());
+    }
+    Err(DeviceError::Reservation {
+        bytes,
+        budget: budget.name().to_owned(),
+        reservation: format!("{reservation:?}"),
+    })
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use transload_cuda_driver::{cuMemAlloc_v2, cuMemFree_v2};
 
 use super::context::Device;
-use super::error::{DeviceError, check, check_memory};
+use super::error::{DeviceError, check, check_memory, check_reservation};
 use super::ranges::{Range, Ranges, rounded};
 use crate::{Budget, OutOfBudget, Reservation};
 
@@ -56,7 +56,11 @@ impl DeviceMemory {
     /// [`DeviceError::OutOfMemory`] where it has not so many.
     pub fn take(device: &Device, bytes: u64) -> Result<Self, DeviceError> {
         device.enter()?;
-        let bytes = bytes.next_multiple_of(SLAB_STEP_BYTES);
+        let whole = bytes.checked_next_multiple_of(SLAB_STEP_BYTES);
+        let bytes = whole.ok_or(DeviceError::OutOfMemory {
+            what: "device memory",
+            requested_bytes: bytes,
+        })?;
         let mut taken = Taken::default();
         let mut next_bytes = bytes;
         while taken.bytes() < bytes {
@@ -117,16 +121,14 @@ impl DeviceMemory {
     /// A piece of `bytes`, in room that was reserved before, with whatever it holds.
     ///
     /// # Errors
-    /// [`DeviceError::Fragmented`].
+    /// [`DeviceError::Fragmented`], and [`DeviceError::Reservation`] where there is too little room.
     pub fn allocate(
         &self,
         bytes: u64,
         reservation: Reservation,
     ) -> Result<DeviceBuffer, DeviceError> {
-        debug_assert!(
-            reservation.bytes() >= rounded(bytes, GRANULE_BYTES),
-            "{bytes} B under {reservation:?}"
-        );
+        let needed_bytes = rounded(bytes, GRANULE_BYTES);
+        check_reservation(needed_bytes, &self.shared.budget, &reservation)?;
         let mut ranges = self.shared.ranges();
         let range = ranges.take(bytes);
         let range = range.ok_or_else(|| DeviceError::Fragmented {

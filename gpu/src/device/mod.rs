@@ -11,6 +11,7 @@ mod context;
 mod copies;
 mod disk;
 mod error;
+mod jobs;
 mod memory;
 mod module;
 mod partition;
@@ -19,6 +20,9 @@ mod ranges;
 mod stream;
 mod tiered;
 mod traffic;
+
+#[cfg(test)]
+mod emulated;
 
 pub use claim::Claim;
 pub use columns::{Column, Packed, Region, Strings, Values};

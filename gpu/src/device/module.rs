@@ -11,6 +11,8 @@ use transload_cuda_driver::{
 use super::context::Device;
 use super::error::{DeviceError, check};
 
+/// What `cuModuleGetFunction` answers where there is no such kernel.
+const NOT_FOUND: u32 = 500;
 /// `CU_JIT_ERROR_LOG_BUFFER` and the size of it.
 const LOG: [u32; 2] = [5, 6];
 const LOG_BYTES: usize = 4 << 10;
@@ -86,7 +88,7 @@ impl Module {
     /// The kernel of this name.
     ///
     /// # Errors
-    /// [`DeviceError::Module`] where there is none.
+    /// [`DeviceError::Module`] where there is none, and what else is wrong.
     pub fn function(&self, name: &str) -> Result<Function, DeviceError> {
         self.shared.device.enter()?;
         let missing = || DeviceError::Module {
@@ -95,12 +97,12 @@ impl Module {
         let text = CString::new(name).map_err(|_| missing())?;
         let mut function = 0;
         // SAFETY: the name ends with a zero, and the pointer is of a local.
-        unsafe {
-            if !cuModuleGetFunction(&mut function, self.shared.module, text.as_ptr().cast()).is_ok()
-            {
-                return Err(missing());
-            }
+        let code =
+            unsafe { cuModuleGetFunction(&mut function, self.shared.module, text.as_ptr().cast()) };
+        if code.0 == NOT_FOUND {
+            return Err(missing());
         }
+        check("cuModuleGetFunction", code)?;
         Ok(Function {
             _module: self.clone(),
             function,

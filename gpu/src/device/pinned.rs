@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use transload_cuda_driver::{cuMemHostRegister_v2, cuMemHostUnregister};
 
 use super::context::Device;
-use super::error::{DeviceError, check, check_memory};
+use super::error::{DeviceError, check, check_memory, check_reservation};
 use super::ranges::{Range, Ranges, rounded};
 use crate::{Budget, HostBuffer, OutOfBudget, Reservation};
 
@@ -34,7 +34,10 @@ pub struct PinnedPool {
 struct Shared {
     device: Device,
     budget: Budget,
+    /// Held for moments only: whoever drops a buffer waits for it.
     state: Mutex<State>,
+    /// Held by the one that locks memory, which takes seconds for gigabytes.
+    growing: Mutex<()>,
 }
 
 struct State {
@@ -59,6 +62,14 @@ pub struct PinnedBuffer {
     _reservation: Reservation,
 }
 
+/// Whether there was enough memory that is locked and free.
+pub(super) enum Locked {
+    /// There was.
+    Buffer(PinnedBuffer),
+    /// There was not; the room for it.
+    TooLittle(Reservation),
+}
+
 impl PinnedPool {
     /// Up to `bytes` of memory, none of which is taken yet.
     pub fn new(device: &Device, bytes: u64) -> Self {
@@ -71,6 +82,7 @@ impl PinnedPool {
                 device: device.clone(),
                 budget: Budget::new("pinned memory", bytes - bytes % PAGE_BYTES),
                 state: Mutex::new(state),
+                growing: Mutex::new(()),
             }),
         }
     }
@@ -91,38 +103,63 @@ impl PinnedPool {
     /// A buffer of `bytes`, in room that was reserved before, with whatever it holds. May take long, as memory may have to be locked.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfMemory`] where the system locks no more.
+    /// [`DeviceError::OutOfMemory`] where the system locks no more, and [`DeviceError::Reservation`] where there is too little room.
     pub fn allocate(
         &self,
         bytes: u64,
         reservation: Reservation,
     ) -> Result<PinnedBuffer, DeviceError> {
-        debug_assert!(
-            reservation.bytes() >= rounded(bytes, PAGE_BYTES),
-            "{bytes} B under {reservation:?}"
-        );
-        let mut state = self.shared.state();
-        let pieces = loop {
-            if let Some(pieces) = state.ranges.take_scattered(bytes) {
-                break pieces;
-            }
-            let missing = rounded(bytes, PAGE_BYTES) - state.ranges.free_bytes();
-            let block = Block::lock(&self.shared.device, missing.max(self.block_bytes(&state)))?;
-            state.ranges.add(block.address(), block.bytes());
-            state.blocks.push(block);
+        let mut reservation = match self.allocate_locked(bytes, reservation)? {
+            Locked::Buffer(buffer) => return Ok(buffer),
+            Locked::TooLittle(reservation) => reservation,
         };
-        drop(state);
-        Ok(PinnedBuffer {
-            pool: Arc::clone(&self.shared),
-            pieces,
-            bytes,
-            _reservation: reservation,
+        let growing = self.shared.growing.lock();
+        let _growing = growing.unwrap_or_else(PoisonError::into_inner);
+        // Others may take what was just locked; but all of them have room, so that the last of it is enough.
+        loop {
+            reservation = match self.allocate_locked(bytes, reservation)? {
+                Locked::Buffer(buffer) => return Ok(buffer),
+                Locked::TooLittle(reservation) => reservation,
+            };
+            self.grow(rounded(bytes, PAGE_BYTES))?;
+        }
+    }
+
+    /// The same, of memory that is locked already, so that it takes no time.
+    pub(super) fn allocate_locked(
+        &self,
+        bytes: u64,
+        reservation: Reservation,
+    ) -> Result<Locked, DeviceError> {
+        let needed_bytes = rounded(bytes, PAGE_BYTES);
+        check_reservation(needed_bytes, &self.shared.budget, &reservation)?;
+        let taken = self.shared.state().ranges.take_scattered(bytes);
+        Ok(match taken {
+            Some(pieces) => Locked::Buffer(PinnedBuffer {
+                pool: Arc::clone(&self.shared),
+                pieces,
+                bytes,
+                _reservation: reservation,
+            }),
+            None => Locked::TooLittle(reservation),
         })
     }
 
-    /// Whether so many bytes are locked and free, so that allocating them takes no time. They may be gone the next moment.
-    pub(super) fn is_ready_for(&self, bytes: u64) -> bool {
-        self.shared.state().ranges.free_bytes() >= rounded(bytes, PAGE_BYTES)
+    /// Locks so much that `needed_bytes` are free, unless others take them. By one at a time, so that no more is locked than the budget
+    /// has: what is in use, and what is needed, have their room in it.
+    fn grow(&self, needed_bytes: u64) -> Result<(), DeviceError> {
+        let state = self.shared.state();
+        let missing = needed_bytes.saturating_sub(state.ranges.free_bytes());
+        let bytes = missing.max(self.block_bytes(&state));
+        drop(state);
+        if missing == 0 {
+            return Ok(());
+        }
+        let block = Block::lock(&self.shared.device, bytes)?;
+        let mut state = self.shared.state();
+        state.ranges.add(block.address(), block.bytes());
+        state.blocks.push(block);
+        Ok(())
     }
 
     /// Reserves and allocates.
@@ -169,18 +206,18 @@ impl Block {
         let layout = layout.map_err(|_| no_memory())?;
         // SAFETY: the layout is not empty: at least one page is missing.
         let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(no_memory)?;
-        // SAFETY: the range is ours. Where the system has no huge pages it is as it was. Pages that exist are locked faster.
-        unsafe {
-            libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
-            start.as_ptr().write_bytes(0, layout.size());
-        }
         let block = Self { start, layout };
+        // Where the system has no huge pages it is as it was.
+        block.advise(libc::MADV_HUGEPAGE);
+        // A fork would share the pages until one side writes: this side would then write to others than those the device knows.
+        block.advise(libc::MADV_DONTFORK);
+        // Pages that exist are locked faster.
+        // SAFETY: the range is ours.
+        unsafe { start.as_ptr().write_bytes(0, layout.size()) };
         // SAFETY: the range is ours until it is unlocked, in `drop`.
         let code = unsafe { cuMemHostRegister_v2(block.address(), layout.size(), PORTABLE) };
         if let Err(error) = check_memory("cuMemHostRegister", code, "pinned memory", bytes) {
-            let unlocked = std::mem::ManuallyDrop::new(block);
-            // SAFETY: from `alloc` with this layout, and not locked.
-            unsafe { dealloc(unlocked.start.as_ptr(), unlocked.layout) };
+            std::mem::ManuallyDrop::new(block).free();
             return Err(error);
         }
         Ok(block)
@@ -193,6 +230,20 @@ impl Block {
     fn bytes(&self) -> u64 {
         self.layout.size() as u64
     }
+
+    /// Tells the system how the range is used. It is whole pages, and is used as well where the system does not listen.
+    fn advise(&self, advice: libc::c_int) {
+        // SAFETY: the range is ours, and no advice that is given here changes what is in it.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.layout.size(), advice) };
+    }
+
+    /// Gives the memory back, which is not locked. Called once.
+    fn free(&self) {
+        // Whoever has it next may fork.
+        self.advise(libc::MADV_DOFORK);
+        // SAFETY: from `alloc` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
 }
 
 impl Drop for Block {
@@ -203,8 +254,7 @@ impl Drop for Block {
             // Whoever had the address next would have memory that the driver takes for locked.
             return tracing::warn!(%error, bytes = self.bytes(), "pinned memory cannot be unlocked and is never freed");
         }
-        // SAFETY: from `alloc` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        self.free();
     }
 }
 
@@ -281,5 +331,72 @@ impl fmt::Debug for PinnedBuffer {
             self.bytes,
             self.pieces.len()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::emulated;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn while_memory_is_locked_other_buffers_come_and_go() {
+        let pool = PinnedPool::new(&emulated::device(), 128 * MIB);
+        let small = pool.try_allocate(MIB).expect("room");
+        let growing = pool.shared.growing.lock().expect("nobody panicked");
+        let of_thread = pool.clone();
+        let waiting = std::thread::spawn(move || of_thread.try_allocate(100 * MIB).map(drop));
+        while pool.budget().used_bytes() < 101 * MIB {
+            std::thread::yield_now();
+        }
+        // A hang, where any of these waits.
+        drop(small);
+        drop(pool.try_allocate(MIB).expect("locked already"));
+        drop(growing);
+        waiting.join().expect("no panic").expect("room");
+        let locked: u64 = pool.shared.state().blocks.iter().map(Block::bytes).sum();
+        assert!(locked <= 128 * MIB, "{locked} B are locked");
+    }
+
+    #[test]
+    fn those_who_lock_memory_at_once_lock_no_more_than_the_budget_has() {
+        let pool = PinnedPool::new(&emulated::device(), 96 * MIB);
+        std::thread::scope(|scope| {
+            for thread in 1..=4 {
+                let pool = &pool;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        // Where there is room, there is memory.
+                        if let Ok(room) = pool.try_reserve(thread * 11 * MIB) {
+                            drop(pool.allocate(thread * 11 * MIB, room).expect("memory"));
+                        }
+                    }
+                });
+            }
+        });
+        let locked: u64 = pool.shared.state().blocks.iter().map(Block::bytes).sum();
+        assert!(locked <= 96 * MIB, "{locked} B are locked");
+    }
+
+    #[test]
+    fn a_fork_gets_no_page_that_a_device_writes() {
+        let pool = PinnedPool::new(&emulated::device(), MIB);
+        let buffer = pool.try_allocate(MIB).expect("room");
+        let at = buffer.pieces[0].start;
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("of this process");
+        let mut is_in = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|it| it.split_once('-'));
+            let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+            if let Some((Some(start), Some(end))) = range.map(|(a, b)| (hex(a), hex(b))) {
+                is_in = (start..end).contains(&at);
+            }
+            if is_in && let Some(flags) = line.strip_prefix("VmFlags:") {
+                return assert!(flags.split(' ').any(|it| it == "dc"), "{flags}");
+            }
+        }
+        panic!("no such page");
     }
 }

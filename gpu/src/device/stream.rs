@@ -4,14 +4,14 @@
 //! stream waits for those ends, one after another, as they come in that order.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::task::{Context, Poll};
-use std::thread;
+use std::task::{Context, Poll, Wake};
+use std::thread::{self, Thread};
 
 use futures::channel::oneshot;
-use futures::executor::block_on;
 use transload_cuda_driver::{
     cuEventCreate, cuEventDestroy_v2, cuEventRecord, cuEventSynchronize, cuStreamCreate,
     cuStreamDestroy_v2, cuStreamSynchronize,
@@ -19,6 +19,7 @@ use transload_cuda_driver::{
 
 use super::context::Device;
 use super::error::{DeviceError, check};
+use super::jobs::caught;
 
 /// `CU_STREAM_NON_BLOCKING`: the legacy stream, which UCX and libraries use, holds nothing up.
 const NON_BLOCKING: u32 = 1;
@@ -104,7 +105,8 @@ impl Stream {
     }
 
     /// Submits what `enqueue` enqueues on the stream it is given, behind all that was submitted before. `keep` is what that reads and
-    /// writes: it comes back when it has ended, or is dropped then. Nothing may touch its bytes meanwhile.
+    /// writes: it comes back when it has ended, or is dropped then. Nothing may touch its bytes meanwhile. A panic of `enqueue` is an
+    /// error.
     pub(super) fn submit<K: Send + 'static>(
         &self,
         keep: K,
@@ -112,16 +114,23 @@ impl Stream {
     ) -> Completion<K> {
         let (told, end) = oneshot::channel();
         let raw = &self.shared.raw;
-        let enqueued = raw.device.enter().and_then(|()| enqueue(&keep, raw.stream));
+        // Whatever happens from here on, and wherever this is dropped: only where its end is known it is freed.
+        let keep = ManuallyDrop::new(keep);
+        let enqueued = caught(|| {
+            raw.device.enter()?;
+            enqueue(&keep, raw.stream)
+        });
         // Also where that failed: a part of it may be on its way.
         let event = raw.record();
         let marked = event.as_ref().map(|_| ()).map_err(Clone::clone);
         let end_with = move |end: End| {
             let result = match end {
-                End::Over(ended) => enqueued.and(marked).and(ended).map(|()| keep),
+                End::Over(ended) => {
+                    let keep = ManuallyDrop::into_inner(keep);
+                    enqueued.and(marked).and(ended).map(|()| keep)
+                }
                 End::Unknown(error) => {
                     tracing::error!(%error, "memory that a GPU may still use is never freed");
-                    std::mem::forget(keep);
                     Err(error)
                 }
             };
@@ -135,7 +144,7 @@ impl Stream {
         let ends = self.shared.ends.lock();
         let sent = ends.unwrap_or_else(PoisonError::into_inner).send(under);
         if let Err(mpsc::SendError(under)) = sent {
-            // Its thread has panicked, which only a bug brings about.
+            // Its thread has panicked, which only a bug brings about. What that left behind is never freed.
             under.finish(raw);
         }
         Completion { end }
@@ -233,12 +242,29 @@ impl Drop for Raw {
 }
 
 impl<K> Completion<K> {
-    /// Blocks this thread until it has ended.
+    /// Blocks this thread until it has ended, also where the thread runs futures.
     ///
     /// # Errors
     /// [`DeviceError`], with which what was kept is dropped.
-    pub fn wait(self) -> Result<K, DeviceError> {
-        block_on(self)
+    pub fn wait(mut self) -> Result<K, DeviceError> {
+        // Executors refuse to run within each other; this is none.
+        let waker = Arc::new(Parked(thread::current())).into();
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(ended) = Pin::new(&mut self).poll(&mut context) {
+                return ended;
+            }
+            thread::park();
+        }
+    }
+}
+
+/// A thread that sleeps until it is woken.
+struct Parked(Thread);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -266,5 +292,49 @@ impl fmt::Debug for Stream {
 impl<K> fmt::Debug for Completion<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Completion").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use transload_cuda_driver::cuMemcpyHtoDAsync_v2;
+
+    use super::*;
+    use crate::device::{Copies, DeviceMemory, PinnedPool, emulated};
+    use crate::{Budget, HostBuffer};
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_kept_is_freed_after_the_end_also_where_the_enqueueing_panics() {
+        let device = emulated::device();
+        let memory = DeviceMemory::take(&device, 2 * MIB).expect("memory");
+        let pinned = PinnedPool::new(&device, MIB);
+        let stream = Stream::new(&device, "test").expect("a stream");
+        let copies = Copies::new(&device).expect("streams");
+        let budget = Budget::new("host", MIB);
+        let to = Arc::new(memory.try_allocate(MIB).expect("room"));
+        for round in 1..20 {
+            let mut from = pinned.try_allocate(MIB).expect("it was freed");
+            for slice in from.page_slices_mut() {
+                slice.fill(round);
+            }
+            let ending = stream.submit((from, Arc::clone(&to)), |(from, to), stream| {
+                for (host, bytes) in from.pieces() {
+                    // SAFETY: `keep` has both until it has ended, and both are of one size.
+                    let code =
+                        unsafe { cuMemcpyHtoDAsync_v2(to.address(), host, bytes as usize, stream) };
+                    check("cuMemcpyHtoDAsync", code)?;
+                }
+                panic!("after a part of it");
+            });
+            let error = ending.wait().expect_err("it panicked");
+            assert!(error.to_string().contains("after a part of it"), "{error}");
+            // Another stream would be early.
+            let room = budget.try_reserve(MIB).expect("room");
+            let read = copies.download_host(Arc::clone(&to), HostBuffer::uncleared(1 << 20, room));
+            let (_, read) = read.wait().expect("a copy");
+            assert!(read.as_slice().iter().all(|byte| *byte == round));
+        }
     }
 }

@@ -2,19 +2,20 @@
 //! moves when is decided elsewhere.
 //!
 //! A move makes the new place and fills it, and only then is it the buffer's place: whatever fails, and whoever stops waiting, the bytes are
-//! where they were. Whoever works on a place holds it, and the memory is free when the last of them lets go.
+//! where they were. Whoever works on a place holds it, and the memory is free when the last of them lets go. Moves of one buffer take
+//! turns, so that no two of them make a place for it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::channel::oneshot;
+use futures::lock::Mutex as AsyncMutex;
 use transload_protocol::Tier;
 
 use super::copies::Copies;
 use super::disk::DiskBuffer;
 use super::error::DeviceError;
+use super::jobs::Jobs;
 use super::memory::{DeviceBuffer, DeviceMemory};
-use super::pinned::{PinnedBuffer, PinnedPool};
+use super::pinned::{Locked, PinnedBuffer, PinnedPool};
 use crate::SpillDirectory;
 
 /// Bytes in one of the tiers.
@@ -22,6 +23,8 @@ use crate::SpillDirectory;
 pub struct TieredBuffer {
     bytes: u64,
     place: Mutex<Place>,
+    /// Held by the one that moves it, and changes its place.
+    moving: AsyncMutex<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,27 +47,30 @@ pub struct Tiers {
 /// Threads for what blocks, so that neither kind waits for another.
 #[derive(Debug, Clone)]
 struct Threads {
-    writes: mpsc::Sender<Job>,
-    reads: mpsc::Sender<Job>,
-    copies: mpsc::Sender<Job>,
+    /// Also removes files.
+    writes: Jobs,
+    reads: Jobs,
+    copies: Jobs,
+    /// Locks memory.
+    locks: Jobs,
 }
-
-type Job = Box<dyn FnOnce() + Send>;
 
 impl TieredBuffer {
     /// On the device.
     pub fn on_device(buffer: DeviceBuffer) -> Self {
-        Self {
-            bytes: buffer.bytes(),
-            place: Mutex::new(Place::Device(Arc::new(buffer))),
-        }
+        Self::new(buffer.bytes(), Place::Device(Arc::new(buffer)))
     }
 
     /// In page-locked memory.
     pub fn in_pinned(buffer: PinnedBuffer) -> Self {
+        Self::new(buffer.bytes(), Place::Pinned(Arc::new(buffer)))
+    }
+
+    fn new(bytes: u64, place: Place) -> Self {
         Self {
-            bytes: buffer.bytes(),
-            place: Mutex::new(Place::Pinned(Arc::new(buffer))),
+            bytes,
+            place: Mutex::new(place),
+            moving: AsyncMutex::new(()),
         }
     }
 
@@ -95,23 +101,19 @@ impl TieredBuffer {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is here now, unless it has been brought somewhere else meanwhile.
-    fn arrive(&self, from: &Place, at: Place) {
-        let mut place = self.place();
-        if place.is(from) {
-            *place = at;
+    /// Its place in page-locked memory, if it is there.
+    fn pinned_place(&self) -> Option<Arc<PinnedBuffer>> {
+        match &*self.place() {
+            Place::Pinned(there) => Some(Arc::clone(there)),
+            Place::Device(_) | Place::Disk(_) => None,
         }
     }
-}
 
-impl Place {
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Device(a), Self::Device(b)) => Arc::ptr_eq(a, b),
-            (Self::Pinned(a), Self::Pinned(b)) => Arc::ptr_eq(a, b),
-            (Self::Disk(a), Self::Disk(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        }
+    /// It is here now. Called by the one that moves it.
+    fn arrive(&self, at: Place) {
+        let before = std::mem::replace(&mut *self.place(), at);
+        // Not under the lock: memory is given back.
+        drop(before);
     }
 }
 
@@ -131,9 +133,10 @@ impl Tiers {
             pinned,
             directory,
             threads: Threads {
-                writes: start_thread("disk-write")?,
-                reads: start_thread("disk-read")?,
-                copies: start_thread("pageable")?,
+                writes: Jobs::start("disk-write")?,
+                reads: Jobs::start("disk-read")?,
+                copies: Jobs::start("pageable")?,
+                locks: Jobs::start("lock")?,
             },
         })
     }
@@ -158,7 +161,7 @@ impl Tiers {
         &self,
         job: impl FnOnce() -> Result<T, DeviceError> + Send + 'static,
     ) -> Result<T, DeviceError> {
-        run(&self.threads.copies, job).await
+        self.threads.copies.run(job).await
     }
 
     /// Brings the buffer to the device, if it is not there, and gives its place, which stays as long as it is held.
@@ -166,18 +169,19 @@ impl Tiers {
     /// # Errors
     /// [`DeviceError`]; the buffer is where it was, or as far as it came.
     pub async fn to_device(&self, buffer: &TieredBuffer) -> Result<Arc<DeviceBuffer>, DeviceError> {
-        loop {
-            let place = buffer.place().clone();
-            match &place {
-                Place::Device(there) => return Ok(Arc::clone(there)),
-                Place::Disk(_) => drop(self.to_pinned(buffer).await?),
-                Place::Pinned(from) => {
-                    let to = self.memory.try_allocate(buffer.bytes)?;
-                    let (_, to) = self.copies.upload(Arc::clone(from), to).await?;
-                    buffer.arrive(&place, Place::Device(Arc::new(to)));
-                }
-            }
+        if let Some(there) = buffer.device_place() {
+            return Ok(there);
         }
+        let _moving = buffer.moving.lock().await;
+        if let Some(there) = buffer.device_place() {
+            return Ok(there);
+        }
+        let from = self.moved_to_pinned(buffer).await?;
+        let to = self.memory.try_allocate(buffer.bytes)?;
+        let (_, to) = self.copies.upload(from, to).await?;
+        let to = Arc::new(to);
+        buffer.arrive(Place::Device(Arc::clone(&to)));
+        Ok(to)
     }
 
     /// Brings the buffer to page-locked memory, if it is not there, and gives its place, which stays as long as it is held.
@@ -185,32 +189,11 @@ impl Tiers {
     /// # Errors
     /// [`DeviceError`]; the buffer is where it was.
     pub async fn to_pinned(&self, buffer: &TieredBuffer) -> Result<Arc<PinnedBuffer>, DeviceError> {
-        loop {
-            let place = buffer.place().clone();
-            if let Place::Pinned(there) = &place {
-                return Ok(Arc::clone(there));
-            }
-            let mut to = self.allocate_pinned(buffer.bytes).await?;
-            let to = match &place {
-                Place::Device(from) => self.copies.download(Arc::clone(from), to).await?.1,
-                Place::Disk(from) => {
-                    let (from, device) = (Arc::clone(from), self.memory.device().clone());
-                    let read = move || from.read(&mut to, device.traffic()).map(|()| to);
-                    run(&self.threads.reads, read).await?
-                }
-                Place::Pinned(_) => to,
-            };
-            buffer.arrive(&place, Place::Pinned(Arc::new(to)));
+        if let Some(there) = buffer.pinned_place() {
+            return Ok(there);
         }
-    }
-
-    /// On a thread that may block where memory has to be locked first.
-    async fn allocate_pinned(&self, bytes: u64) -> Result<PinnedBuffer, DeviceError> {
-        if self.pinned.is_ready_for(bytes) {
-            return self.pinned.try_allocate(bytes);
-        }
-        let pinned = self.pinned.clone();
-        self.blocking(move || pinned.try_allocate(bytes)).await
+        let _moving = buffer.moving.lock().await;
+        self.moved_to_pinned(buffer).await
     }
 
     /// Brings the buffer to disk, if it is not there, through page-locked memory.
@@ -218,46 +201,53 @@ impl Tiers {
     /// # Errors
     /// [`DeviceError`]; the buffer is where it was, or as far as it came.
     pub async fn to_disk(&self, buffer: &TieredBuffer) -> Result<(), DeviceError> {
-        loop {
-            let place = buffer.place().clone();
-            match &place {
-                Place::Disk(_) => return Ok(()),
-                Place::Device(_) => drop(self.to_pinned(buffer).await?),
-                Place::Pinned(from) => {
-                    let (from, device) = (Arc::clone(from), self.memory.device().clone());
-                    let file = self.directory.new_file("device");
-                    let write = move || DiskBuffer::write(&from, file, device.traffic());
-                    let to = run(&self.threads.writes, write).await?;
-                    buffer.arrive(&place, Place::Disk(Arc::new(to)));
-                }
+        let _moving = buffer.moving.lock().await;
+        if buffer.tier() == Tier::Disk {
+            return Ok(());
+        }
+        let from = self.moved_to_pinned(buffer).await?;
+        let (device, removals) = (self.memory.device().clone(), self.threads.writes.clone());
+        let file = self.directory.new_file("device");
+        let write = move || DiskBuffer::write(&from, file, device.traffic(), removals);
+        let to = self.threads.writes.run(write).await?;
+        buffer.arrive(Place::Disk(Arc::new(to)));
+        Ok(())
+    }
+
+    /// [`Tiers::to_pinned`] for the one that moves the buffer.
+    async fn moved_to_pinned(
+        &self,
+        buffer: &TieredBuffer,
+    ) -> Result<Arc<PinnedBuffer>, DeviceError> {
+        let place = buffer.place().clone();
+        let to = match place {
+            Place::Pinned(there) => return Ok(there),
+            Place::Device(from) => {
+                let to = self.allocate_pinned(buffer.bytes).await?;
+                self.copies.download(from, to).await?.1
+            }
+            Place::Disk(from) => {
+                let mut to = self.allocate_pinned(buffer.bytes).await?;
+                let device = self.memory.device().clone();
+                let read = move || from.read(&mut to, device.traffic()).map(|()| to);
+                self.threads.reads.run(read).await?
+            }
+        };
+        let to = Arc::new(to);
+        buffer.arrive(Place::Pinned(Arc::clone(&to)));
+        Ok(to)
+    }
+
+    /// On a thread that may block where memory has to be locked first.
+    async fn allocate_pinned(&self, bytes: u64) -> Result<PinnedBuffer, DeviceError> {
+        let reservation = self.pinned.try_reserve(bytes)?;
+        match self.pinned.allocate_locked(bytes, reservation)? {
+            Locked::Buffer(buffer) => Ok(buffer),
+            Locked::TooLittle(reservation) => {
+                let pinned = self.pinned.clone();
+                let lock = move || pinned.allocate(bytes, reservation);
+                self.threads.locks.run(lock).await
             }
         }
     }
-}
-
-/// A thread that carries out jobs until nobody can send any.
-fn start_thread(name: &str) -> Result<mpsc::Sender<Job>, DeviceError> {
-    let (sender, jobs) = mpsc::channel::<Job>();
-    let thread = thread::Builder::new().name(format!("gpu-{name}"));
-    let started = thread.spawn(move || jobs.into_iter().for_each(|job| job()));
-    started.map_err(|error| DeviceError::Unusable {
-        reason: format!("no thread for copies: {error}"),
-    })?;
-    Ok(sender)
-}
-
-async fn run<T: Send + 'static>(
-    thread: &mpsc::Sender<Job>,
-    job: impl FnOnce() -> Result<T, DeviceError> + Send + 'static,
-) -> Result<T, DeviceError> {
-    let (told, end) = oneshot::channel();
-    let job = move || {
-        // Who waited may be gone, and then what was made is dropped here.
-        let _ = told.send(job());
-    };
-    let ended = || DeviceError::Unusable {
-        reason: "a thread for copies has ended".to_owned(),
-    };
-    thread.send(Box::new(job)).map_err(|_| ended())?;
-    end.await.unwrap_or_else(|_| Err(ended()))
 }

@@ -203,11 +203,12 @@ impl Bench {
     /// Until nothing is under way, and what it held has come back.
     pub(crate) fn wait_until_idle(&self) {
         let budgets = [self.tiers.memory().budget(), self.tiers.pinned().budget()];
+        let used = || (budgets.map(Budget::used_bytes), self.directory.used_bytes());
         let mut before = None;
         // What nobody waits for ends soon; no number that stays for so long is still going down.
         let mut same = 0;
         while same < 20 {
-            let now = budgets.map(Budget::used_bytes);
+            let now = used();
             same = if before == Some(now) { same + 1 } else { 0 };
             before = Some(now);
             thread::sleep(Duration::from_millis(10));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::executor::block_on;
 use futures::future::join_all;
-use transload_gpu::device::{Copies, Device, DeviceError, DeviceMemory};
+use transload_gpu::device::{
+    Column, Copies, Device, DeviceError, DeviceMemory, Kernels, Path, Region, Values,
+};
 use transload_protocol::Tier;
 
 use crate::common::{self, Bench, in_a_process_of_its_own};
@@ -99,6 +101,66 @@ fn streams_that_cannot_be_made_are_an_error() {
         let error = Copies::new(&device).unwrap_err();
         assert!(error.to_string().contains("cuStreamCreate"), "{error}");
         assert!(Copies::new(&device).is_ok());
+    });
+}
+
+#[test]
+fn memory_that_the_driver_lacks_for_a_call_is_about_memory_and_names_the_call() {
+    let calls = [
+        "cuModuleLoadDataEx",
+        "cuModuleGetFunction",
+        "cuStreamCreate",
+        "cuEventCreate",
+        "cuEventRecord",
+        "cuMemcpyHtoDAsync",
+        "cuLaunchKernel",
+    ];
+    let plan = "cuModuleLoadDataEx@1=CUDA_ERROR_OUT_OF_MEMORY, cuModuleGetFunction@1=CUDA_ERROR_OUT_OF_MEMORY, \
+        cuStreamCreate@4=CUDA_ERROR_OUT_OF_MEMORY, cuEventCreate@1=CUDA_ERROR_OUT_OF_MEMORY, \
+        cuEventRecord@1=CUDA_ERROR_OUT_OF_MEMORY, cuMemcpyHtoDAsync_v2@3=CUDA_ERROR_OUT_OF_MEMORY, \
+        cuLaunchKernel@1=CUDA_ERROR_OUT_OF_MEMORY";
+    in_a_process_of_its_own(plan, || {
+        let bench = Bench::new(8 * MIB, 8 * MIB);
+        let load = || Kernels::load(bench.tiers.memory(), bench.tiers.pinned());
+        let mut errors: Vec<DeviceError> = (0..3).map(|_| load().unwrap_err()).collect();
+        errors.extend((0..3).map(|_| bench.try_filled(MIB, 1).unwrap_err()));
+        let kernels = load().unwrap();
+        let ones = bench.filled(64, 1);
+        let ones = block_on(bench.tiers.to_device(&ones)).unwrap();
+        let mask = Values::Bits(Region::new(&ones, 0, 64).unwrap());
+        let mask = Column::new(512, None, mask).unwrap();
+        errors.push(block_on(kernels.filter(&[], &mask)).unwrap_err());
+        for (error, call) in errors.into_iter().zip(calls) {
+            assert!(error.is_about_memory(), "{error}");
+            let told = error.to_string();
+            assert!(told.contains(call) && told.contains("take less"), "{told}");
+        }
+        assert!(block_on(kernels.filter(&[], &mask)).is_ok());
+    });
+}
+
+#[test]
+fn a_kernel_that_cannot_be_asked_for_is_not_said_to_be_missing() {
+    let plan = "cuModuleGetFunction@1=CUDA_ERROR_INVALID_VALUE";
+    in_a_process_of_its_own(plan, || {
+        let bench = Bench::new(8 * MIB, 8 * MIB);
+        let error = Kernels::load(bench.tiers.memory(), bench.tiers.pinned()).unwrap_err();
+        assert!(matches!(error, DeviceError::Call { .. }), "{error}");
+        assert!(error.to_string().contains("tried again"), "{error}");
+    });
+}
+
+#[test]
+fn a_copy_that_the_driver_refuses_is_not_counted() {
+    let plan = "cuMemcpyDtoHAsync_v2@1=CUDA_ERROR_INVALID_VALUE";
+    in_a_process_of_its_own(plan, || {
+        let bench = Bench::new(8 * MIB, 8 * MIB);
+        let buffer = bench.filled(MIB, 1);
+        assert!(block_on(bench.tiers.to_pinned(&buffer)).is_err());
+        let traffic = bench.device.traffic();
+        assert_eq!(traffic.over(Path::DeviceToPinned), (0, 0));
+        block_on(bench.tiers.to_pinned(&buffer)).unwrap();
+        assert_eq!(traffic.over(Path::DeviceToPinned), (1, MIB));
     });
 }
 
