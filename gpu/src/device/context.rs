@@ -145,6 +145,15 @@ impl Device {
         &self.shared.traffic
     }
 
+    /// What is of `other` can be used here.
+    pub(super) fn check_same(&self, other: &Self) -> Result<(), DeviceError> {
+        let (expected, actual) = (self.ordinal(), other.ordinal());
+        if expected == actual {
+            return Ok(());
+        }
+        Err(DeviceError::OtherDevice { expected, actual })
+    }
+
     /// Makes its context the current one of this thread, as nearly every call wants.
     pub(super) fn enter(&self) -> Result<(), DeviceError> {
         // SAFETY: the context was retained and is released after the last clone is gone.

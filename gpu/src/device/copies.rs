@@ -52,6 +52,7 @@ impl Copies {
     ) -> Completion<Pair<PinnedBuffer, DeviceBuffer>> {
         let keep = (from, to);
         self.to_device.submit(keep, |(from, to), stream| {
+            self.device().check_same(to.device())?;
             for (host, at, bytes) in used_pieces(from, to.bytes())? {
                 // SAFETY: `keep` has both until it has ended, nobody writes a shared source, and the piece lies in both.
                 check("cuMemcpyHtoDAsync", unsafe {
@@ -71,6 +72,7 @@ impl Copies {
     ) -> Completion<Pair<DeviceBuffer, PinnedBuffer>> {
         let keep = (from, to);
         self.from_device.submit(keep, |(from, to), stream| {
+            self.device().check_same(from.device())?;
             for (host, at, bytes) in used_pieces(to, from.bytes())? {
                 // SAFETY: as for `upload`; nobody else has the destination.
                 check("cuMemcpyDtoHAsync", unsafe {
@@ -91,6 +93,7 @@ impl Copies {
     ) -> Completion<(Vec<Bytes>, DeviceBuffer)> {
         let keep = (from, to);
         self.to_device.submit(keep, |(from, to), stream| {
+            self.device().check_same(to.device())?;
             let padded =
                 |bytes: &Bytes| bytes.len().next_multiple_of(crate::ALIGNMENT_BYTES) as u64;
             same_size(from.iter().map(padded).sum(), to.bytes())?;
@@ -128,6 +131,7 @@ impl Copies {
         let host = address(to.as_mut_slice().as_mut_ptr());
         let keep = (from, to);
         self.from_device.submit(keep, |(from, to), stream| {
+            self.device().check_same(from.device())?;
             same_size(from.bytes(), to.as_slice().len() as u64)?;
             if from.bytes() == 0 {
                 return Ok(());
@@ -150,6 +154,8 @@ impl Copies {
     ) -> Completion<Pair<DeviceBuffer, DeviceBuffer>> {
         let keep = (from, to);
         self.within.submit(keep, |(from, to), stream| {
+            self.device().check_same(from.device())?;
+            self.device().check_same(to.device())?;
             same_size(from.bytes(), to.bytes())?;
             if from.bytes() == 0 {
                 return Ok(());

@@ -78,6 +78,16 @@ pub enum DeviceError {
         /// What is wrong, in words.
         reason: String,
     },
+    /// Memory of one device was given to what works on another.
+    #[error(
+        "memory of GPU {actual} was given to what works on GPU {expected}; bring it there by way of host memory"
+    )]
+    OtherDevice {
+        /// Where it would be used.
+        expected: u32,
+        /// Where it is.
+        actual: u32,
+    },
     /// Memory was to be made under a reservation of less, or of another budget: a bug in this process.
     #[error("{bytes} B of {budget} under {reservation}; please report this bug")]
     Reservation {

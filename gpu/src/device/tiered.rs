@@ -169,11 +169,11 @@ impl Tiers {
     /// # Errors
     /// [`DeviceError`]; the buffer is where it was, or as far as it came.
     pub async fn to_device(&self, buffer: &TieredBuffer) -> Result<Arc<DeviceBuffer>, DeviceError> {
-        if let Some(there) = buffer.device_place() {
+        if let Some(there) = self.own_place(buffer)? {
             return Ok(there);
         }
         let _moving = buffer.moving.lock().await;
-        if let Some(there) = buffer.device_place() {
+        if let Some(there) = self.own_place(buffer)? {
             return Ok(there);
         }
         let from = self.moved_to_pinned(buffer).await?;
@@ -212,6 +212,15 @@ impl Tiers {
         let to = self.threads.writes.run(write).await?;
         buffer.arrive(Place::Disk(Arc::new(to)));
         Ok(())
+    }
+
+    /// The buffer's place on this device, if it is there.
+    fn own_place(&self, buffer: &TieredBuffer) -> Result<Option<Arc<DeviceBuffer>>, DeviceError> {
+        let place = buffer.device_place();
+        if let Some(there) = &place {
+            self.memory.device().check_same(there.device())?;
+        }
+        Ok(place)
     }
 
     /// [`Tiers::to_pinned`] for the one that moves the buffer.

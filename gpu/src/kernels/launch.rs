@@ -115,6 +115,29 @@ pub enum KeyWidth {
     Eight,
 }
 
+impl KeyWidth {
+    /// Most entries of a dictionary with such keys, which may have a sign.
+    pub fn most_entries(self) -> u64 {
+        match self {
+            Self::One => 1 << 7,
+            Self::Two => 1 << 15,
+            Self::Four => 1 << 31,
+            Self::Eight => 1 << 63,
+        }
+    }
+}
+
+impl From<KeyWidth> for Width {
+    fn from(width: KeyWidth) -> Self {
+        match width {
+            KeyWidth::One => Self::One,
+            KeyWidth::Two => Self::Two,
+            KeyWidth::Four => Self::Four,
+            KeyWidth::Eight => Self::Eight,
+        }
+    }
+}
+
 /// Bits of the offsets of strings and binaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetWidth {

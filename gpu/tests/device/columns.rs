@@ -6,10 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::executor::block_on;
 use proptest::prelude::*;
-use transload_gpu::device::{Column, Kernels, Packed, Region, Strings, Values};
+use transload_gpu::device::{
+    Column, Device, DeviceError, DeviceMemory, Dictionary, Kernels, Packed, Region, Strings,
+    TieredBuffer, Values,
+};
 use transload_gpu::kernels::{
-    FloatWidth, NULL_HASH, OffsetWidth, Width, canonical_f64, combined, hash_of, hash_of_bytes,
-    hash_of_wide, partition_of,
+    FloatWidth, KeyWidth, NULL_HASH, OffsetWidth, Width, canonical_f64, combined, hash_of,
+    hash_of_bytes, hash_of_wide, partition_of,
 };
 use transload_gpu::{Budget, HostBuffer, Partition};
 
@@ -19,22 +22,24 @@ const MIB: u64 = 1 << 20;
 
 /// A column of a table in host memory: each row's value, null or not, and whether it is.
 #[derive(Debug, Clone, PartialEq)]
-struct HostColumn {
-    kind: Kind,
+pub(crate) struct HostColumn {
+    pub(crate) kind: Kind,
     /// Little-endian bytes of each value; one byte of a boolean.
-    values: Vec<Vec<u8>>,
-    validity: Option<Vec<bool>>,
+    pub(crate) values: Vec<Vec<u8>>,
+    pub(crate) validity: Option<Vec<bool>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Bits,
     Fixed(Width),
     Double,
     Strings(OffsetWidth),
+    /// Strings, each once in a dictionary.
+    Dictionary(KeyWidth),
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 11] = [
     Kind::Bits,
     Kind::Fixed(Width::One),
     Kind::Fixed(Width::Two),
@@ -44,6 +49,8 @@ const KINDS: [Kind; 9] = [
     Kind::Double,
     Kind::Strings(OffsetWidth::Bits32),
     Kind::Strings(OffsetWidth::Bits64),
+    Kind::Dictionary(KeyWidth::Two),
+    Kind::Dictionary(KeyWidth::Four),
 ];
 
 impl HostColumn {
@@ -51,7 +58,7 @@ impl HostColumn {
         self.values.len()
     }
 
-    fn pick(&self, rows: &[usize]) -> Self {
+    pub(crate) fn pick(&self, rows: &[usize]) -> Self {
         Self {
             kind: self.kind,
             values: rows.iter().map(|at| self.values[*at].clone()).collect(),
@@ -66,14 +73,35 @@ impl HostColumn {
         self.validity.as_ref().is_none_or(|it| it[row])
     }
 
+    /// The entries of a dictionary of its values, which is a column of strings, each at the first place it has here.
+    fn entries(&self) -> Self {
+        let mut values: Vec<Vec<u8>> = Vec::new();
+        for value in &self.values {
+            if !values.contains(value) {
+                values.push(value.clone());
+            }
+        }
+        Self {
+            kind: Kind::Strings(OffsetWidth::Bits32),
+            values,
+            validity: None,
+        }
+    }
+
     /// As Arrow lays it out.
-    fn buffers(&self) -> Vec<Bytes> {
+    pub(crate) fn buffers(&self) -> Vec<Bytes> {
         let validity = self.validity.as_ref().map(|it| bitmap(it));
         let values = match self.kind {
             Kind::Bits => vec![bitmap(
                 &self.values.iter().map(|it| it[0] == 1).collect::<Vec<_>>(),
             )],
             Kind::Fixed(_) | Kind::Double => vec![self.values.concat().into()],
+            Kind::Dictionary(width) => {
+                let entries = self.entries().values;
+                let key = |value| entries.iter().position(|it| it == value).unwrap() as u64;
+                let key = |value| key(value).to_le_bytes()[..key_bytes(width)].to_vec();
+                vec![self.values.iter().flat_map(key).collect()]
+            }
             Kind::Strings(width) => {
                 let mut end = 0_u64;
                 let mut offsets = offset(width, 0);
@@ -87,11 +115,12 @@ impl HostColumn {
         validity.into_iter().chain(values).collect()
     }
 
-    /// From a column's buffers, which are used up.
+    /// From a column's buffers, which are used up. `entries` are those of its dictionary.
     fn read(
         like: &Self,
         rows: usize,
         has_validity: bool,
+        entries: &[Vec<u8>],
         buffers: &mut impl Iterator<Item = Bytes>,
     ) -> Self {
         let validity = has_validity.then(|| bits(&buffers.next().unwrap(), rows));
@@ -106,16 +135,14 @@ impl HostColumn {
                 .chunks(bytes.len() / rows)
                 .map(<[u8]>::to_vec)
                 .collect(),
+            Kind::Dictionary(width) => {
+                let keys = bytes.chunks(key_bytes(width)).map(number);
+                keys.map(|key| entries[key].clone()).collect()
+            }
             Kind::Strings(width) => {
                 let data = buffers.next().unwrap();
-                let offsets: Vec<usize> = bytes
-                    .chunks(width.bytes() as usize)
-                    .map(|it| {
-                        it.iter()
-                            .rev()
-                            .fold(0, |sum, byte| sum << 8 | usize::from(*byte))
-                    })
-                    .collect();
+                let offsets = bytes.chunks(width.bytes() as usize).map(number);
+                let offsets: Vec<usize> = offsets.collect();
                 assert_eq!((offsets.len(), offsets[0]), (rows + 1, 0));
                 assert_eq!(offsets[rows], data.len());
                 offsets
@@ -130,6 +157,15 @@ impl HostColumn {
             validity,
         }
     }
+}
+
+fn number(bytes: &[u8]) -> usize {
+    let bytes = bytes.iter().rev();
+    bytes.fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+}
+
+fn key_bytes(width: KeyWidth) -> usize {
+    Width::from(width).bytes() as usize
 }
 
 fn offset(width: OffsetWidth, value: u64) -> Vec<u8> {
@@ -151,7 +187,7 @@ fn bits(bitmap: &[u8], count: usize) -> Vec<bool> {
         .collect()
 }
 
-fn uploaded(bench: &Bench, table: &[HostColumn]) -> Vec<Column> {
+pub(crate) fn uploaded(bench: &Bench, table: &[HostColumn]) -> Vec<Column> {
     let buffers: Vec<Bytes> = table.iter().flat_map(HostColumn::buffers).collect();
     let partition = Partition::new(Bytes::new(), buffers);
     let on_device = block_on(bench.tiers.upload(&partition)).unwrap();
@@ -172,14 +208,37 @@ fn uploaded(bench: &Bench, table: &[HostColumn]) -> Vec<Column> {
                 // SAFETY: `buffers` made the offsets.
                 Values::Strings(unsafe { Strings::new(width, first, bytes) })
             }
+            Kind::Dictionary(width) => {
+                let entries = uploaded(bench, &[column.entries()]).remove(0);
+                // SAFETY: `buffers` made the keys, of the same entries.
+                let made = unsafe { Dictionary::new(width, first, Arc::new(entries)) };
+                Values::Dictionary(made.unwrap())
+            }
         };
         columns.push(Column::new(column.rows() as u32, validity, values).unwrap());
     }
     columns
 }
 
+/// The entries of a column's dictionary, if it has one.
+fn entries_of(bench: &Bench, column: &Column) -> Vec<Vec<u8>> {
+    let Values::Dictionary(dictionary) = column.values() else {
+        return Vec::new();
+    };
+    let entries = Column::clone(dictionary.entries());
+    let rows = entries.rows() as usize;
+    // Put behind nothing, they are in a piece of memory of their own.
+    let entries = block_on(kernels(bench).concat(&[vec![entries]])).unwrap();
+    let like = HostColumn {
+        kind: Kind::Strings(OffsetWidth::Bits32),
+        values: vec![Vec::new(); rows],
+        validity: None,
+    };
+    downloaded(bench, &entries, &[like]).remove(0).values
+}
+
 /// A table like that one, from the device.
-fn downloaded(bench: &Bench, packed: &Packed, like: &[HostColumn]) -> Vec<HostColumn> {
+pub(crate) fn downloaded(bench: &Bench, packed: &Packed, like: &[HostColumn]) -> Vec<HostColumn> {
     let budget = Budget::new("host", u64::MAX);
     let bytes = packed.buffer.bytes();
     let to = HostBuffer::uncleared(bytes as usize, budget.try_reserve(bytes).unwrap());
@@ -202,6 +261,7 @@ fn downloaded(bench: &Bench, packed: &Packed, like: &[HostColumn]) -> Vec<HostCo
                 like,
                 column.rows() as usize,
                 column.validity().is_some(),
+                &entries_of(bench, column),
                 &mut buffers,
             )
         })
@@ -221,7 +281,7 @@ fn hash(table: &[HostColumn], keys: &[usize], row: usize) -> u64 {
         };
         let own = match column.kind {
             _ if !column.is_valid(row) => NULL_HASH,
-            Kind::Strings(_) => hash_of_bytes(value),
+            Kind::Strings(_) | Kind::Dictionary(_) => hash_of_bytes(value),
             Kind::Fixed(Width::Sixteen) => hash_of_wide(number()),
             Kind::Double => hash_of(canonical_f64(f64::from_bits(number() as u64))),
             Kind::Bits | Kind::Fixed(_) => hash_of(number() as u64),
@@ -254,7 +314,7 @@ fn value(kind: Kind) -> BoxedStrategy<Vec<u8>> {
         ]
         .prop_map(|it: f64| it.to_le_bytes().to_vec())
         .boxed(),
-        Kind::Strings(_) => prop_oneof![
+        Kind::Strings(_) | Kind::Dictionary(_) => prop_oneof![
             Just(Vec::new()),
             proptest::collection::vec(any::<u8>(), 0..20),
             proptest::collection::vec(any::<u8>(), 0..300),
@@ -298,7 +358,7 @@ fn table() -> impl Strategy<Value = (Vec<HostColumn>, HostColumn)> {
     })
 }
 
-fn kernels(bench: &Bench) -> Kernels {
+pub(crate) fn kernels(bench: &Bench) -> Kernels {
     Kernels::load(bench.tiers.memory(), bench.tiers.pinned()).unwrap()
 }
 
@@ -388,6 +448,9 @@ fn what_does_not_belong_together_is_an_error() {
         block_on(kernels.partition(&table, &[2], partitions)).unwrap_err(),
         block_on(kernels.concat(&[table.clone(), other.clone()])).unwrap_err(),
         block_on(kernels.concat(&[table.clone(), table[..1].to_vec()])).unwrap_err(),
+        block_on(kernels.concat(&[Vec::new()])).unwrap_err(),
+        block_on(kernels.concat(&[])).unwrap_err(),
+        block_on(kernels.partition(&[], &[], partitions)).unwrap_err(),
         Column::new(1_000, None, table[0].values().clone()).unwrap_err(),
     ];
     let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -397,6 +460,9 @@ fn what_does_not_belong_together_is_an_error() {
         "no column",
         "different kinds",
         "different columns",
+        "without columns",
+        "no table",
+        "without columns",
         "too few",
     ];
     for (told, part) in told.iter().zip(expected) {
@@ -423,4 +489,72 @@ fn filtering_moves_no_column_over_the_bus() {
     let counts = bench.counts().since(&before);
     // The number of rows is all that the host learns.
     assert_eq!((counts.to_pinned, counts.over_the_bus()), (1, 1));
+}
+
+#[test]
+fn a_filter_of_no_columns_says_how_many_rows_are_left() {
+    let bench = Bench::new(32 * MIB, MIB);
+    let mask = HostColumn {
+        kind: Kind::Bits,
+        values: (0..1_000).map(|row| vec![u8::from(row % 3 == 0)]).collect(),
+        validity: None,
+    };
+    let mask = uploaded(&bench, &[mask]).remove(0);
+    let filtered = block_on(kernels(&bench).filter(&[], &mask)).unwrap();
+    assert_eq!((filtered.rows, filtered.columns.len()), (334, 0));
+}
+
+#[test]
+fn columns_and_buffers_of_another_device_are_refused_with_both_numbers() {
+    let bench = Bench::new(32 * MIB, 2 * MIB);
+    if Device::count().unwrap() < 2 {
+        return println!("skipped: there is one device");
+    }
+    let there = Device::open(1).unwrap();
+    let there = DeviceMemory::take(&there, 4 * MIB).unwrap();
+    let elsewhere = |bytes| there.try_allocate(bytes).unwrap();
+    let own = |bytes| bench.tiers.memory().try_allocate(bytes).unwrap();
+    let bits = Region::new(&Arc::new(elsewhere(64)), 0, 64).unwrap();
+    let mask = Column::new(512, None, Values::Bits(bits)).unwrap();
+    let (copies, pinned) = (bench.tiers.copies(), bench.tiers.pinned());
+    let page = || pinned.try_allocate(64).unwrap();
+    let errors = [
+        block_on(kernels(&bench).filter(&[], &mask)).unwrap_err(),
+        block_on(kernels(&bench).concat(&[vec![mask]])).unwrap_err(),
+        copies
+            .upload(Arc::new(page()), elsewhere(64))
+            .wait()
+            .unwrap_err(),
+        copies
+            .download(Arc::new(elsewhere(64)), page())
+            .wait()
+            .unwrap_err(),
+        copies
+            .copy(Arc::new(elsewhere(64)), own(64))
+            .wait()
+            .unwrap_err(),
+        copies
+            .copy(Arc::new(own(64)), elsewhere(64))
+            .wait()
+            .unwrap_err(),
+        block_on(
+            bench
+                .tiers
+                .to_device(&TieredBuffer::on_device(elsewhere(64))),
+        )
+        .unwrap_err(),
+        block_on(
+            bench
+                .tiers
+                .to_pinned(&TieredBuffer::on_device(elsewhere(64))),
+        )
+        .unwrap_err(),
+    ];
+    let expected = DeviceError::OtherDevice {
+        expected: 0,
+        actual: 1,
+    };
+    for error in errors {
+        assert_eq!(error, expected);
+    }
 }

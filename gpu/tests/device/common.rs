@@ -26,6 +26,7 @@ fn emulator() -> Option<&'static Emulator> {
         EMULATOR.get_or_init(|| {
             let emulator = Emulator::new()
                 .unwrap()
+                .devices(2)
                 .chaos(1)
                 .with("CUDA_EMULATOR_UNINITIALISED", "on");
             let emulator = match std::env::var(PLAN) {

@@ -8,5 +8,6 @@
 
 mod columns;
 mod common;
+mod dictionaries;
 mod faults;
 mod tiers;

@@ -4,13 +4,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::layout::Shape;
-use super::{Column, Packed, Region, Values, column, fixed, same_rows};
+use super::{Column, Packed, Region, Values, column, fixed};
 use crate::device::compute::{Kernels, Learn, Operators};
 use crate::device::error::DeviceError;
 use crate::device::memory::DeviceBuffer;
 use crate::kernels::{
-    Address, ConcatFixed, GatherBits, GatherFixed, GatherOffsets, GatherStrings, Grid, HashRows,
-    Key, OffsetWidth, Operator, PartitionOrder, SelectRows, Step,
+    Address, ConcatFixed, GatherBits, GatherFixed, GatherOffsets, GatherStrings, Grid, OffsetWidth,
+    Operator, PartitionOrder, SelectRows, Step,
 };
 
 /// Rows by their numbers, in device memory.
@@ -22,12 +22,12 @@ struct Rows {
 }
 
 impl Kernels {
-    /// The rows of `table` where `mask`, a column of booleans, is true; null is false.
+    /// The rows of `table` where `mask`, a column of booleans, is true; null is false. A table without columns is counted.
     ///
     /// # Errors
     /// [`DeviceError`]; the table is as it was.
     pub async fn filter(&self, table: &[Column], mask: &Column) -> Result<Packed, DeviceError> {
-        let rows = same_rows(table.iter().chain([mask]))?;
+        let rows = self.rows_of(table.iter().chain([mask]))?;
         let Values::Bits(bits) = &mask.values else {
             return Err(column("a mask is a column of booleans".to_owned()));
         };
@@ -70,19 +70,14 @@ impl Kernels {
         keys: &[usize],
         partitions: NonZeroU32,
     ) -> Result<Vec<Packed>, DeviceError> {
-        let rows = same_rows(table.iter())?;
-        let key = |at: &usize| table.get(*at).map(Column::key);
-        let keys: Option<Vec<Key>> = keys.iter().map(key).collect();
+        let rows = self.rows_of(table.iter())?;
+        let keys: Option<Vec<&Column>> = keys.iter().map(|at| table.get(*at)).collect();
         let keys = keys.ok_or_else(|| column("a key is no column of the table".to_owned()))?;
         let hashes = Arc::new(self.memory().try_allocate(u64::from(rows) * 8)?);
         let indices = Arc::new(self.memory().try_allocate(u64::from(rows) * 4)?);
         let ends_bytes = (u64::from(partitions.get()) + 1) * 4;
         let firsts = Arc::new(self.memory().try_allocate(ends_bytes)?);
-        let hash = HashRows {
-            keys,
-            rows: rows.into(),
-            hashes: Address(hashes.address()),
-        };
+        let hashing = self.hash_rows(&keys, rows.into(), Address(hashes.address()))?;
         let order = PartitionOrder {
             hashes: Address(hashes.address()),
             rows,
@@ -94,9 +89,12 @@ impl Kernels {
             from: Address(firsts.address()),
             bytes: ends_bytes,
         };
+        let mut operators = hashing.operators;
+        operators.push(Box::new(order));
+        let hashes = (hashes, hashing.entries);
         let keep = (table.to_vec(), hashes, Arc::clone(&indices), firsts);
         // SAFETY: the table, and new memory of the documented lengths, are kept.
-        let learnt = unsafe { self.run(keep, vec![Box::new(hash), Box::new(order)], Some(learn)) };
+        let learnt = unsafe { self.run(keep, operators, Some(learn)) };
         let firsts = words(&learnt.await?.1);
         let parts = firsts.windows(2).map(|ends| Rows {
             indices: Arc::clone(&indices),
@@ -127,7 +125,7 @@ impl Kernels {
             for (from, to) in table.iter().zip(&packed.columns) {
                 let start = match from.values {
                     Values::Strings(_) => own_starts.next(),
-                    Values::Bits(_) | Values::Fixed(..) | Values::Floats(..) => None,
+                    _ => None,
                 };
                 gather_column(from, part, start, to, &mut operators);
             }
@@ -243,6 +241,9 @@ fn gather_column(
         }
         (Values::Floats(width, from), Values::Floats(_, to)) => {
             operators.push(Box::new(values(fixed(*width), from, to)));
+        }
+        (Values::Dictionary(from), Values::Dictionary(to)) => {
+            operators.push(Box::new(values(from.width.into(), &from.keys, &to.keys)));
         }
         (Values::Strings(from), Values::Strings(to)) => {
             let Some(starts) = starts else { return };

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{ALIGNMENT, Column, Packed, Region, Strings, Values, column, fixed};
+use super::{ALIGNMENT, Column, Dictionary, Packed, Region, Strings, Values, column, fixed};
 use crate::device::compute::Kernels;
 use crate::device::error::DeviceError;
-use crate::kernels::{FloatWidth, OffsetWidth, Width};
+use crate::kernels::{FloatWidth, KeyWidth, OffsetWidth, Width};
 
 /// What a column will be.
 pub(super) struct Shape {
@@ -18,6 +18,7 @@ pub(super) enum Kind {
     Fixed(Width),
     Floats(FloatWidth),
     Strings { width: OffsetWidth, bytes: u64 },
+    Dictionary(KeyWidth, Arc<Column>),
 }
 
 impl Shape {
@@ -31,6 +32,7 @@ impl Shape {
                 width: strings.width,
                 bytes: string_bytes(),
             },
+            Values::Dictionary(it) => Kind::Dictionary(it.width, Arc::clone(&it.entries)),
         };
         Self {
             has_validity: column.validity.is_some(),
@@ -44,6 +46,8 @@ impl Shape {
             (Kind::Fixed(a), Kind::Fixed(b)) => a == b,
             (Kind::Floats(a), Kind::Floats(b)) => a == b,
             (Kind::Strings { width: a, .. }, Kind::Strings { width: b, .. }) => a == b,
+            // What entries are is looked at where these are put behind each other.
+            (Kind::Dictionary(a, _), Kind::Dictionary(b, _)) => a == b,
             _ => false,
         }
     }
@@ -57,6 +61,7 @@ impl Shape {
             Kind::Fixed(width) => vec![rows * width.bytes()],
             Kind::Floats(width) => vec![rows * fixed(width).bytes()],
             Kind::Strings { width, bytes } => vec![(rows + 1) * width.bytes(), bytes],
+            Kind::Dictionary(width, _) => vec![rows * Width::from(width).bytes()],
         };
         validity.into_iter().chain(values).collect()
     }
@@ -83,14 +88,19 @@ impl Kernels {
         let mut columns = Vec::new();
         for shape in shapes {
             let validity = shape.has_validity.then(&mut next).transpose()?;
-            let values = match shape.kind {
+            let values = match &shape.kind {
                 Kind::Bits => Values::Bits(next()?),
-                Kind::Fixed(width) => Values::Fixed(width, next()?),
-                Kind::Floats(width) => Values::Floats(width, next()?),
+                Kind::Fixed(width) => Values::Fixed(*width, next()?),
+                Kind::Floats(width) => Values::Floats(*width, next()?),
                 Kind::Strings { width, .. } => Values::Strings(Strings {
-                    width,
+                    width: *width,
                     offsets: next()?,
                     bytes: next()?,
+                }),
+                Kind::Dictionary(width, entries) => Values::Dictionary(Dictionary {
+                    width: *width,
+                    keys: next()?,
+                    entries: Arc::clone(entries),
                 }),
             };
             columns.push(Column {
@@ -102,6 +112,7 @@ impl Kernels {
         Ok(Packed {
             buffer: Arc::clone(&buffer),
             buffer_bytes,
+            rows,
             columns,
         })
     }

@@ -5,15 +5,20 @@
 //! without another copy.
 
 mod concat;
+mod dictionary;
 mod gather;
+mod keys;
 mod layout;
 
 use std::sync::Arc;
 
+use super::compute::Kernels;
 use super::error::DeviceError;
 use super::memory::DeviceBuffer;
 use crate::ALIGNMENT_BYTES;
-use crate::kernels::{Address, FloatWidth, Key, KeyValues, OffsetWidth, Width};
+use crate::kernels::{Address, FloatWidth, OffsetWidth, Width};
+
+pub use dictionary::Dictionary;
 
 const ALIGNMENT: u64 = ALIGNMENT_BYTES as u64;
 
@@ -30,12 +35,14 @@ pub struct Region {
 pub enum Values {
     /// Booleans, as a bitmap.
     Bits(Region),
-    /// Values of one width, also keys of a dictionary that is kept elsewhere.
+    /// Values of one width, whose equality is that of their bits.
     Fixed(Width, Region),
     /// Floats, whose zeros and NaNs are alike where they are hashed.
     Floats(FloatWidth, Region),
     /// Strings or binaries.
     Strings(Strings),
+    /// Keys of a dictionary.
+    Dictionary(Dictionary),
 }
 
 /// Strings or binaries, whose first offset is 0.
@@ -60,7 +67,10 @@ pub struct Packed {
     /// All of it.
     pub buffer: Arc<DeviceBuffer>,
     /// Length of each buffer, without padding: for each column its validity, if it has one, its offsets, if it has some, and its values.
+    /// Those of a dictionary are its keys; the entries are in memory of their own.
     pub buffer_bytes: Vec<u64>,
+    /// How many rows, also where there are no columns.
+    pub rows: u64,
     /// The columns.
     pub columns: Vec<Column>,
 }
@@ -131,6 +141,10 @@ impl Column {
             Values::Floats(width, values) => {
                 values.holds(Some(rows * fixed(*width).bytes()), "values")?;
             }
+            Values::Dictionary(dictionary) => {
+                let bytes = rows * Width::from(dictionary.width).bytes();
+                dictionary.keys.holds(Some(bytes), "keys")?;
+            }
             Values::Strings(strings) => {
                 // Exactly: the bytes are those of all offsets.
                 let bytes = (rows + 1) * strings.width.bytes();
@@ -164,36 +178,43 @@ impl Column {
         &self.values
     }
 
-    fn key(&self) -> Key {
-        let values = match &self.values {
-            Values::Bits(bits) => KeyValues::Booleans(bits.address()),
-            Values::Fixed(width, values) => KeyValues::Fixed(*width, values.address()),
-            Values::Floats(width, values) => KeyValues::Floats(*width, values.address()),
-            Values::Strings(strings) => KeyValues::Strings {
-                width: strings.width,
-                offsets: strings.offsets.address(),
-                bytes: strings.bytes.address(),
-            },
-        };
-        Key {
-            values,
-            validity: self.validity.as_ref().map(Region::address),
+    /// All parts of it that are in device memory.
+    fn regions(&self) -> Vec<&Region> {
+        let mut regions: Vec<&Region> = self.validity.iter().collect();
+        match &self.values {
+            Values::Bits(values) | Values::Fixed(_, values) | Values::Floats(_, values) => {
+                regions.push(values);
+            }
+            Values::Strings(strings) => regions.extend([&strings.offsets, &strings.bytes]),
+            Values::Dictionary(dictionary) => {
+                regions.push(&dictionary.keys);
+                regions.extend(dictionary.entries.regions());
+            }
         }
+        regions
     }
 }
 
-/// The rows that all these columns have.
-fn same_rows<'a>(columns: impl Iterator<Item = &'a Column>) -> Result<u32, DeviceError> {
-    let mut rows = None;
-    for it in columns {
-        if *rows.get_or_insert(it.rows) != it.rows {
-            return Err(column(
-                "columns of one table have different lengths".to_owned(),
-            ));
+impl Kernels {
+    /// The rows that all these columns have, which are on this device.
+    fn rows_of<'a>(&self, columns: impl Iterator<Item = &'a Column>) -> Result<u32, DeviceError> {
+        let mut rows = None;
+        for it in columns {
+            for region in it.regions() {
+                let device = self.memory().device();
+                device.check_same(region.buffer.device())?;
+            }
+            if *rows.get_or_insert(it.rows) != it.rows {
+                return Err(column(
+                    "columns of one table have different lengths".to_owned(),
+                ));
+            }
         }
+        let none =
+            || column("a table without columns does not say how many rows it has".to_owned());
+        // As many as a column can be made with.
+        u32::try_from(rows.ok_or_else(none)?).map_err(|_| column("too many rows".to_owned()))
     }
-    // As many as a column can be made with.
-    u32::try_from(rows.unwrap_or(0)).map_err(|_| column("too many rows".to_owned()))
 }
 
 fn fixed(width: FloatWidth) -> Width {
