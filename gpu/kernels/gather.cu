@@ -1,7 +1,7 @@
 // Columns of rows picked by number. Indices are u32 (or i32, of which none is negative where it counts); an index that is null
 // makes a null row and is not looked at; an index past the column is the caller's fault.
 //
-// registers <= 24: gather_1 gather_2 gather_4 gather_8 gather_bits gather_lengths_32 gather_lengths_64 offsets_narrow
+// registers <= 24: gather_1 gather_2 gather_4 gather_8 gather_bits gather_lengths_32 gather_lengths_64 offsets_32 offsets_64
 // registers <= 32: gather_16
 // registers <= 40: gather_bytes_32 gather_bytes_64
 typedef unsigned char u8;
@@ -70,12 +70,14 @@ __device__ __forceinline__ void lengths_of(const T *__restrict__ offsets, const 
     }
 }
 
-// Copies the picked strings to where `starts` says (the prefix sums of their lengths, rows + 1 of them). A warp does a row.
+// Copies the picked strings to where `starts` says (rows + 1 of the prefix sums of lengths, from where the first is to lie at 0). A warp
+// does a row.
 template <class T>
 __device__ __forceinline__ void bytes_of(const T *__restrict__ offsets, const u8 *__restrict__ bytes,
                                          const u32 *__restrict__ indices, u64 rows, const u64 *__restrict__ starts,
                                          u8 *__restrict__ output) {
     u32 lane = threadIdx.x & 31;
+    u64 first = starts[0];
 #pragma unroll 1
     for (u64 row = thread() / 32; row < rows; row += threads() / 32) {
         u64 start = starts[row], length = starts[row + 1] - start;
@@ -83,8 +85,16 @@ __device__ __forceinline__ void bytes_of(const T *__restrict__ offsets, const u8
         if (length == 0) continue;
         u64 from = offsets[indices[row]];
 #pragma unroll 1
-        for (u64 k = lane; k < length; k += 32) output[start + k] = bytes[from + k];
+        for (u64 k = lane; k < length; k += 32) output[start - first + k] = bytes[from + k];
     }
+}
+
+// Where the picked strings lie: the same numbers from 0 on; the caller has seen that the last one fits.
+template <class T>
+__device__ __forceinline__ void offsets_of(const u64 *__restrict__ starts, u64 items, T *__restrict__ output) {
+    u64 first = starts[0];
+#pragma unroll 1
+    for (u64 item = thread(); item < items; item += threads()) output[item] = (T)(starts[item] - first);
 }
 
 #define STRINGS(width, type)                                                                                                     \
@@ -97,13 +107,10 @@ __device__ __forceinline__ void bytes_of(const T *__restrict__ offsets, const u8
         gather_bytes_##width(const type *__restrict__ offsets, const u8 *__restrict__ bytes, const u32 *__restrict__ indices,    \
                              u64 rows, const u64 *__restrict__ starts, u8 *__restrict__ output) {                                \
         bytes_of(offsets, bytes, indices, rows, starts, output);                                                                 \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                                        \
+        offsets_##width(const u64 *__restrict__ starts, u64 items, type *__restrict__ output) {                                  \
+        offsets_of(starts, items, output);                                                                                       \
     }
 STRINGS(32, u32)
 STRINGS(64, u64)
-
-// Offsets of 64 bits as offsets of 32; the caller has seen that the last one fits.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    offsets_narrow(const u64 *__restrict__ input, u64 items, u32 *__restrict__ output) {
-#pragma unroll 1
-    for (u64 item = thread(); item < items; item += threads()) output[item] = (u32)input[item];
-}

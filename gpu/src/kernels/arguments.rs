@@ -194,8 +194,8 @@ arguments! {
         output: Address,
     }
     /// gpu/kernels/gather.cu
-    OffsetsNarrow for ["offsets_narrow"] {
-        input: Address,
+    Offsets for ["offsets_32", "offsets_64"] {
+        starts: Address,
         items: u64,
         output: Address,
     }

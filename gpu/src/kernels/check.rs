@@ -180,12 +180,11 @@ mod tests {
 
     #[test]
     fn a_kernel_that_takes_something_else_is_named_with_both_lists() {
-        let text =
-            ".entry offsets_narrow(.param .u64 a, .param .u32 b, .param .u64 c) .maxntid 256 {}";
+        let text = ".entry offsets_32(.param .u64 a, .param .u32 b, .param .u64 c) .maxntid 256 {}";
         let error = module("gather", text).expect_err("u32 is not u64");
         assert_eq!(
             error.to_string(),
-            "kernel `offsets_narrow` of gpu/kernels/gather.ptx takes 8 bytes at 0, 4 bytes at 8, 8 bytes at 16, and would be \
+            "kernel `offsets_32` of gpu/kernels/gather.ptx takes 8 bytes at 0, 4 bytes at 8, 8 bytes at 16, and would be \
              given 8 bytes at 0, 8 bytes at 8, 8 bytes at 16; make the PTX anew with ci/kernels, and change \
              gpu/src/kernels/arguments.rs where the source changed"
         );

@@ -1,6 +1,6 @@
 //! Rows picked by number: of fixed width, of bits, and strings in two parts, between which the host learns how many bytes they take.
 
-use super::arguments::{Address, Gather, GatherBytes, GatherLengths, GatherOfBits, OffsetsNarrow};
+use super::arguments::{Address, Gather, GatherBytes, GatherLengths, GatherOfBits, Offsets};
 use super::launch::{Grid, OffsetWidth, Operator, Step, WARP, Width, strided};
 use super::scan::{PrefixSum, SumWidth};
 
@@ -99,7 +99,7 @@ pub struct GatherOffsets {
     pub indices_validity: Option<Address>,
     /// How many indices.
     pub rows: u64,
-    /// `rows + 1` numbers of 64 bits, whatever the width: these are the offsets of large strings.
+    /// `rows + 1` numbers of 64 bits, whatever the width.
     pub starts: Address,
 }
 
@@ -135,23 +135,26 @@ impl Operator for GatherOffsets {
     }
 }
 
-/// The second part: the bytes, and for strings of 32 bit offsets their offsets.
+/// The second part: the bytes, and the offsets that say where they lie. Of all rows that were given to the first part, or of some that
+/// follow each other.
 #[derive(Debug, Clone)]
 pub struct GatherStrings {
+    /// Of `offsets`, and of those that are made.
+    pub width: OffsetWidth,
     /// Offsets of the strings to pick from.
     pub offsets: Address,
     /// Their bytes.
     pub bytes: Address,
-    /// Row numbers, as given to the first part.
+    /// Row numbers, as given to the first part, from the first of these rows on.
     pub indices: Address,
     /// How many indices.
     pub rows: u64,
-    /// What the first part made.
+    /// What the first part made, from the number of the first of these rows on: at a multiple of 8.
     pub starts: Address,
-    /// Where the bytes go.
+    /// Where the bytes go: as many as are between the first and the last of the `rows + 1` numbers.
     pub output: Address,
-    /// Where offsets of 32 bits go; with none, the strings are large ones, and `starts` are their offsets.
-    pub narrow_offsets: Option<Address>,
+    /// Where the offsets go, the first of which is 0.
+    pub output_offsets: Address,
 }
 
 impl Operator for GatherStrings {
@@ -168,20 +171,17 @@ impl Operator for GatherStrings {
             starts: self.starts,
             output: self.output,
         };
-        let kernel = match self.narrow_offsets {
-            Some(_) => "gather_bytes_32",
-            None => "gather_bytes_64",
+        let offsets = Offsets {
+            starts: self.starts,
+            items: self.rows + 1,
+            output: self.output_offsets,
         };
-        let mut steps = Vec::new();
-        steps.extend(strided(kernel, grid, self.rows * WARP, &bytes));
-        if let Some(output) = self.narrow_offsets {
-            let narrow = OffsetsNarrow {
-                input: self.starts,
-                items: self.rows + 1,
-                output,
-            };
-            steps.extend(strided("offsets_narrow", grid, self.rows + 1, &narrow));
-        }
-        steps
+        let kernel = |narrow, wide| self.width.of(narrow, wide);
+        let gather = kernel("gather_bytes_32", "gather_bytes_64");
+        let place = kernel("offsets_32", "offsets_64");
+        strided(gather, grid, self.rows * WARP, &bytes)
+            .into_iter()
+            .chain(strided(place, grid, self.rows + 1, &offsets))
+            .collect()
     }
 }

@@ -492,6 +492,56 @@ fn filtering_moves_no_column_over_the_bus() {
 }
 
 #[test]
+fn a_partition_learns_what_it_must_in_two_copies_however_many_parts_and_columns_there_are() {
+    let bench = Bench::new(32 * MIB, MIB);
+    let kernels = kernels(&bench);
+    let column = |kind| HostColumn {
+        kind,
+        values: (0..500_u32)
+            .map(|row| row.to_string().into_bytes())
+            .collect(),
+        validity: None,
+    };
+    let kinds = [
+        OffsetWidth::Bits32,
+        OffsetWidth::Bits64,
+        OffsetWidth::Bits32,
+    ];
+    let table = kinds.map(|width| column(Kind::Strings(width)));
+    let columns = uploaded(&bench, &table);
+    let before = bench.counts();
+    let partitions = NonZeroU32::new(64).unwrap();
+    block_on(kernels.partition(&columns, &[0], partitions)).unwrap();
+    let counts = bench.counts().since(&before);
+    assert_eq!(
+        (counts.to_pinned, counts.over_the_bus(), counts.within),
+        (2, 2, 0)
+    );
+}
+
+#[test]
+fn operators_and_moves_can_be_awaited_on_any_thread() {
+    fn on_any_thread<T: Send>(_: &T) {}
+    let bench = Bench::new(32 * MIB, MIB);
+    let kernels = kernels(&bench);
+    let column = HostColumn {
+        kind: Kind::Bits,
+        values: vec![vec![1]; 10],
+        validity: None,
+    };
+    let table = uploaded(&bench, &[column]);
+    let partitions = NonZeroU32::new(2).unwrap();
+    let tables = [table.clone()];
+    on_any_thread(&kernels.filter(&table, &table[0]));
+    on_any_thread(&kernels.partition(&table, &[0], partitions));
+    on_any_thread(&kernels.concat(&tables));
+    let buffer = bench.filled(MIB, 1);
+    on_any_thread(&bench.tiers.to_device(&buffer));
+    on_any_thread(&bench.tiers.to_pinned(&buffer));
+    on_any_thread(&bench.tiers.to_disk(&buffer));
+}
+
+#[test]
 fn a_filter_of_no_columns_says_how_many_rows_are_left() {
     let bench = Bench::new(32 * MIB, MIB);
     let mask = HostColumn {

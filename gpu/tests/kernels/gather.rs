@@ -124,25 +124,34 @@ fn strings(
     });
     let string = |pick: &Option<usize>| pick.map_or(Vec::new(), |row| strings[row].clone());
     let picked: Vec<Vec<u8>> = picks.rows.iter().map(string).collect();
-    let (expected_offsets, expected) = offsets_and_bytes(&picked, 0);
-    assert_eq!(machine.read::<u64>(starts, rows + 1), expected_offsets);
-    let output = machine.arena.room(expected.len() as u64);
-    let narrow_offsets = match width {
-        OffsetWidth::Bits32 => Some(machine.arena.room((rows as u64 + 1) * 4)),
-        OffsetWidth::Bits64 => None,
-    };
-    machine.run(&GatherStrings {
-        offsets,
-        bytes: machine.input(&bytes),
-        indices: picks.indices,
-        rows: rows as u64,
-        starts,
-        output,
-        narrow_offsets,
-    });
-    assert_eq!(machine.read::<u8>(output, expected.len()), expected);
-    if let Some(offsets) = narrow_offsets {
-        let narrowed = narrow(&expected_offsets);
-        assert_eq!(machine.read::<u32>(offsets, rows + 1), narrowed);
+    let (expected_starts, _) = offsets_and_bytes(&picked, 0);
+    assert_eq!(machine.read::<u64>(starts, rows + 1), expected_starts);
+    // Of all rows, and of those that follow some.
+    for skipped in [0, rows.min(3)] {
+        let rows = rows - skipped;
+        let (expected_offsets, expected) = offsets_and_bytes(&picked[skipped..], 0);
+        let output = machine.arena.room(expected.len() as u64);
+        let output_offsets = machine.arena.room((rows as u64 + 1) * width.bytes());
+        machine.run(&GatherStrings {
+            width,
+            offsets,
+            bytes: machine.input(&bytes),
+            indices: picks.indices.plus(skipped as u64 * 4),
+            rows: rows as u64,
+            starts: starts.plus(skipped as u64 * 8),
+            output,
+            output_offsets,
+        });
+        assert_eq!(machine.read::<u8>(output, expected.len()), expected);
+        match width {
+            OffsetWidth::Bits32 => {
+                let made = machine.read::<u32>(output_offsets, rows + 1);
+                assert_eq!(made, narrow(&expected_offsets));
+            }
+            OffsetWidth::Bits64 => {
+                let made = machine.read::<u64>(output_offsets, rows + 1);
+                assert_eq!(made, expected_offsets);
+            }
+        }
     }
 }

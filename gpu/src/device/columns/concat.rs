@@ -100,10 +100,7 @@ fn concatenated(parts: &[&Column], dictionary: Option<&Unified>) -> Result<Shape
 }
 
 fn strings_bytes(column: &Column) -> u64 {
-    match &column.values {
-        Values::Strings(strings) => strings.bytes.bytes,
-        Values::Bits(_) | Values::Fixed(..) | Values::Floats(..) | Values::Dictionary(_) => 0,
-    }
+    column.strings().map_or(0, |strings| strings.bytes.bytes)
 }
 
 fn concat_column(
@@ -158,10 +155,7 @@ fn concat_column(
         Values::Strings(to) => {
             let strings: Vec<(&Strings, u64)> = parts
                 .iter()
-                .filter_map(|part| match &part.values {
-                    Values::Strings(strings) => Some((strings, part.rows)),
-                    _ => None,
-                })
+                .filter_map(|part| Some((part.strings()?, part.rows)))
                 .collect();
             let offsets = |(strings, rows): &(&Strings, u64)| OffsetsPart {
                 offsets: strings.offsets.address(),

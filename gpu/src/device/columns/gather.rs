@@ -4,21 +4,30 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::layout::Shape;
-use super::{Column, Packed, Region, Values, column, fixed};
+use super::{ALIGNMENT, Column, Packed, Region, Strings, Values, column, fixed};
 use crate::device::compute::{Kernels, Learn, Operators};
 use crate::device::error::DeviceError;
 use crate::device::memory::DeviceBuffer;
 use crate::kernels::{
-    Address, ConcatFixed, GatherBits, GatherFixed, GatherOffsets, GatherStrings, Grid, OffsetWidth,
-    Operator, PartitionOrder, SelectRows, Step,
+    Address, GatherBits, GatherFixed, GatherOffsets, GatherStrings, PartitionOrder, SelectRows,
+    Width,
 };
 
-/// Rows by their numbers, in device memory.
-#[derive(Debug, Clone)]
-struct Rows {
+/// Rows by their numbers, in parts that follow each other.
+struct Picked {
     indices: Arc<DeviceBuffer>,
-    first: u64,
-    count: u64,
+    /// Where each part ends: in this buffer, as `u32` from this byte on.
+    ends: (Arc<DeviceBuffer>, u64),
+    /// The same, as the host has learnt it, with a 0 before it.
+    firsts: Vec<u64>,
+}
+
+/// Where picked strings lie among all that are picked.
+struct Starts {
+    /// Of each row, and the end.
+    buffer: Arc<DeviceBuffer>,
+    /// Where those of each part end, with a 0 before it.
+    firsts: Vec<u64>,
 }
 
 impl Kernels {
@@ -44,16 +53,16 @@ impl Kernels {
             from: Address(selected.address()),
             bytes: 4,
         };
-        let keep = (mask.clone(), Arc::clone(&indices), selected);
+        let keep = (mask.clone(), Arc::clone(&indices), Arc::clone(&selected));
         // SAFETY: the mask, and new memory of the documented lengths, are kept.
         let learnt = unsafe { self.run(keep, vec![Box::new(select)], Some(learn)) };
         let count = words(&learnt.await?.1).first().copied().unwrap_or(0);
-        let rows = Rows {
+        let picked = Picked {
             indices,
-            first: 0,
-            count: count.into(),
+            ends: (selected, 0),
+            firsts: vec![0, count.into()],
         };
-        let picked = self.gather(table, &[rows]).await?;
+        let picked = self.gather(table, &picked).await?;
         picked
             .into_iter()
             .next()
@@ -92,130 +101,137 @@ impl Kernels {
         let mut operators = hashing.operators;
         operators.push(Box::new(order));
         let hashes = (hashes, hashing.entries);
-        let keep = (table.to_vec(), hashes, Arc::clone(&indices), firsts);
+        let keep = (
+            table.to_vec(),
+            hashes,
+            Arc::clone(&indices),
+            Arc::clone(&firsts),
+        );
         // SAFETY: the table, and new memory of the documented lengths, are kept.
         let learnt = unsafe { self.run(keep, operators, Some(learn)) };
-        let firsts = words(&learnt.await?.1);
-        let parts = firsts.windows(2).map(|ends| Rows {
-            indices: Arc::clone(&indices),
-            first: ends[0].into(),
-            count: (ends[1] - ends[0]).into(),
-        });
-        self.gather(table, &parts.collect::<Vec<_>>()).await
+        let learnt = words(&learnt.await?.1);
+        let picked = Picked {
+            indices,
+            ends: (firsts, 4),
+            firsts: learnt.into_iter().map(u64::from).collect(),
+        };
+        self.gather(table, &picked).await
     }
 
-    /// For each of `parts`, its rows of the table.
-    async fn gather(&self, table: &[Column], parts: &[Rows]) -> Result<Vec<Packed>, DeviceError> {
-        let (starts, lengths) = self.gather_starts(table, parts).await?;
-        let strings = table
-            .iter()
-            .filter(|it| matches!(it.values, Values::Strings(_)));
-        let strings = strings.count();
+    /// For each part, its rows of the table.
+    async fn gather(&self, table: &[Column], picked: &Picked) -> Result<Vec<Packed>, DeviceError> {
+        let starts = self.gather_starts(table, picked).await?;
         let mut all = Vec::new();
         let mut operators: Operators = Vec::new();
-        for (number, part) in parts.iter().enumerate() {
-            let range = number * strings..(number + 1) * strings;
-            let mut own_lengths = lengths[range.clone()].iter();
-            let shapes: Vec<Shape> = table
-                .iter()
-                .map(|column| Shape::of(column, || own_lengths.next().copied().unwrap_or(0)))
-                .collect();
+        for (number, part) in picked.parts().enumerate() {
+            let mut lengths = starts.iter().map(|it| it.bytes_of(number));
+            let shape = |column| Shape::of(column, || lengths.next().unwrap_or(0));
+            let shapes: Vec<Shape> = table.iter().map(shape).collect();
             let packed = self.pack(part.count, &shapes)?;
-            let mut own_starts = starts[range].iter();
+            let mut starts = starts.iter();
             for (from, to) in table.iter().zip(&packed.columns) {
-                let start = match from.values {
-                    Values::Strings(_) => own_starts.next(),
-                    _ => None,
-                };
-                gather_column(from, part, start, to, &mut operators);
+                let start = from.strings().and_then(|_| starts.next());
+                gather_column(from, &part, start, to, &mut operators);
             }
             all.push(packed);
         }
-        let keep = (table.to_vec(), parts.to_vec(), starts, all);
+        let buffers: Vec<_> = starts.into_iter().map(|it| it.buffer).collect();
+        let keep = (table.to_vec(), Arc::clone(&picked.indices), buffers, all);
         // SAFETY: the table and its row numbers, which are below its rows, and new memory of the needed lengths, are kept.
         let done = unsafe { self.run(keep, operators, None) };
         Ok(done.await?.0.3)
     }
 
-    /// For each part, and in it for each column of strings, where each picked string begins, and how long all are.
+    /// For each column of strings, where each picked string begins, and those of each part.
     async fn gather_starts(
         &self,
         table: &[Column],
-        parts: &[Rows],
-    ) -> Result<(Vec<Arc<DeviceBuffer>>, Vec<u64>), DeviceError> {
-        let mut starts = Vec::new();
+        picked: &Picked,
+    ) -> Result<Vec<Starts>, DeviceError> {
+        let strings: Vec<&Strings> = table.iter().filter_map(Column::strings).collect();
+        if strings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = picked.firsts.last().copied().unwrap_or(0);
+        let parts = picked.parts().count() as u64;
+        let ends_bytes = (parts * 8).next_multiple_of(ALIGNMENT);
+        let bytes = ends_bytes * strings.len() as u64;
+        let ends = Arc::new(self.memory().try_allocate(bytes)?);
         let mut operators: Operators = Vec::new();
-        let mut ends = Vec::new();
-        for part in parts {
-            for column in table {
-                let Values::Strings(strings) = &column.values else {
-                    continue;
-                };
-                let start = Arc::new(self.memory().try_allocate((part.count + 1) * 8)?);
-                operators.push(Box::new(GatherOffsets {
-                    width: strings.width,
-                    offsets: strings.offsets.address(),
-                    indices: part.address(),
-                    indices_validity: None,
-                    rows: part.count,
-                    starts: Address(start.address()),
-                }));
-                ends.push(Address(start.address()).plus(part.count * 8));
-                starts.push(start);
-            }
+        let mut buffers = Vec::new();
+        for (number, strings) in (0..).zip(strings) {
+            let starts = Arc::new(self.memory().try_allocate((rows + 1) * 8)?);
+            let at = Address(starts.address());
+            operators.push(Box::new(GatherOffsets {
+                width: strings.width,
+                offsets: strings.offsets.address(),
+                indices: Address(picked.indices.address()),
+                indices_validity: None,
+                rows,
+                starts: at,
+            }));
+            let (buffer, first) = &picked.ends;
+            operators.push(Box::new(GatherFixed {
+                width: Width::Eight,
+                input: at,
+                indices: Address(buffer.address()).plus(*first),
+                indices_validity: None,
+                rows: parts,
+                output: Address(ends.address()).plus(number * ends_bytes),
+            }));
+            buffers.push(starts);
         }
-        if starts.is_empty() {
-            return Ok((starts, Vec::new()));
-        }
-        let bytes = ends.len() as u64 * 8;
-        let lengths = Arc::new(self.memory().try_allocate(bytes)?);
-        let from = Address(lengths.address());
-        operators.push(Box::new(Collect { ends, to: from }));
-        let keep = (table.to_vec(), parts.to_vec(), starts, lengths);
+        let from = Address(ends.address());
+        let indices = (Arc::clone(&picked.indices), Arc::clone(&picked.ends.0));
+        let keep = (table.to_vec(), indices, buffers, ends);
         // SAFETY: the table and its row numbers, and new memory of the documented lengths, are kept.
         let learnt = unsafe { self.run(keep, operators, Some(Learn { from, bytes })) };
-        let ((_, _, starts, _), learnt) = learnt.await?;
-        let lengths = learnt.chunks_exact(8);
-        let length = |bytes: &[u8]| u64::from_le_bytes(std::array::from_fn(|at| bytes[at]));
-        Ok((starts, lengths.map(length).collect()))
+        let ((_, _, buffers, _), learnt) = learnt.await?;
+        let learnt = learnt.chunks_exact(ends_bytes as usize);
+        let starts = buffers
+            .into_iter()
+            .zip(learnt)
+            .map(|(buffer, ends)| Starts {
+                buffer,
+                firsts: [0].into_iter().chain(longs(ends, parts)).collect(),
+            });
+        Ok(starts.collect())
     }
 }
 
-/// Puts numbers from here and there behind each other.
-struct Collect {
-    ends: Vec<Address>,
-    to: Address,
+/// Some of the picked rows.
+struct Part {
+    indices: Address,
+    first: u64,
+    count: u64,
 }
 
-impl Operator for Collect {
-    fn scratch_bytes(&self) -> u64 {
-        0
-    }
-
-    fn steps(&self, _scratch: Address, _grid: Grid) -> Vec<Step> {
-        let copy = |(number, from): (u64, &Address)| Step::Copy {
-            from: *from,
-            to: self.to.plus(number * 8),
-            bytes: 8,
-        };
-        (0..).zip(&self.ends).map(copy).collect()
+impl Picked {
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let indices = Address(self.indices.address());
+        self.firsts.windows(2).map(move |ends| Part {
+            indices: indices.plus(ends[0] * 4),
+            first: ends[0],
+            count: ends[1] - ends[0],
+        })
     }
 }
 
-impl Rows {
-    fn address(&self) -> Address {
-        Address(self.indices.address() + self.first * 4)
+impl Starts {
+    /// Bytes of the strings of a part.
+    fn bytes_of(&self, part: usize) -> u64 {
+        self.firsts[part + 1] - self.firsts[part]
     }
 }
 
 fn gather_column(
     from: &Column,
-    rows: &Rows,
-    starts: Option<&Arc<DeviceBuffer>>,
+    rows: &Part,
+    starts: Option<&Starts>,
     to: &Column,
     operators: &mut Operators,
 ) {
-    let indices = rows.address();
+    let indices = rows.indices;
     let bits = |input: &Region, output: &Region| GatherBits {
         input: Some(input.address()),
         indices,
@@ -247,27 +263,16 @@ fn gather_column(
         }
         (Values::Strings(from), Values::Strings(to)) => {
             let Some(starts) = starts else { return };
-            let narrow = match from.width {
-                OffsetWidth::Bits32 => Some(to.offsets.address()),
-                OffsetWidth::Bits64 => None,
-            };
-            let starts = Address(starts.address());
             operators.push(Box::new(GatherStrings {
+                width: from.width,
                 offsets: from.offsets.address(),
                 bytes: from.bytes.address(),
                 indices,
                 rows: rows.count,
-                starts,
+                starts: Address(starts.buffer.address()).plus(rows.first * 8),
                 output: to.bytes.address(),
-                narrow_offsets: narrow,
+                output_offsets: to.offsets.address(),
             }));
-            if narrow.is_none() {
-                let bytes = (rows.count + 1) * 8;
-                operators.push(Box::new(ConcatFixed {
-                    inputs: vec![(starts, bytes)],
-                    output: to.offsets.address(),
-                }));
-            }
         }
         // `to` was made in the likeness of `from`.
         _ => {}
@@ -277,4 +282,10 @@ fn gather_column(
 fn words(bytes: &[u8]) -> Vec<u32> {
     let word = |bytes: &[u8]| u32::from_le_bytes(std::array::from_fn(|at| bytes[at]));
     bytes.chunks_exact(4).map(word).collect()
+}
+
+/// The first `count` numbers.
+fn longs(bytes: &[u8], count: u64) -> impl Iterator<Item = u64> {
+    let long = |bytes: &[u8]| u64::from_le_bytes(std::array::from_fn(|at| bytes[at]));
+    bytes.chunks_exact(8).map(long).take(count as usize)
 }

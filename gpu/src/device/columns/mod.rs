@@ -178,6 +178,16 @@ impl Column {
         &self.values
     }
 
+    /// Its values, if they are strings.
+    fn strings(&self) -> Option<&Strings> {
+        match &self.values {
+            Values::Strings(strings) => Some(strings),
+            Values::Bits(_) | Values::Fixed(..) | Values::Floats(..) | Values::Dictionary(_) => {
+                None
+            }
+        }
+    }
+
     /// All parts of it that are in device memory.
     fn regions(&self) -> Vec<&Region> {
         let mut regions: Vec<&Region> = self.validity.iter().collect();
