@@ -4,6 +4,7 @@
 //! What is under way owns what it reads and writes until the driver has said that it ended ([`Stream::submit`]); so memory that is dropped
 //! is idle, and can be given to the next at once, whatever stream asks.
 
+mod block;
 mod claim;
 mod columns;
 mod compute;

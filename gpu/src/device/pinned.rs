@@ -5,15 +5,12 @@
 //! longer than what is done with it. A buffer is one piece where there is one, and several where not, so that pieces that live long
 //! cost nothing but copies that are shorter.
 
-use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use transload_cuda_driver::{cuMemHostRegister_v2, cuMemHostUnregister};
-
+use super::block::Block;
 use super::context::Device;
-use super::error::{DeviceError, check, check_memory, check_reservation};
+use super::error::{DeviceError, check_reservation};
 use super::ranges::{Range, Ranges, rounded};
 use crate::{Budget, HostBuffer, OutOfBudget, Reservation};
 
@@ -21,9 +18,6 @@ use crate::{Budget, HostBuffer, OutOfBudget, Reservation};
 const PAGE_BYTES: u64 = 4 << 10;
 /// What is locked at once.
 const BLOCK_BYTES: u64 = 64 << 20;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// `CU_MEMHOSTREGISTER_PORTABLE`.
-const PORTABLE: u32 = 1;
 
 /// Page-locked memory of this process. Clones share it.
 #[derive(Clone)]
@@ -44,15 +38,6 @@ struct State {
     ranges: Ranges,
     blocks: Vec<Block>,
 }
-
-/// Memory that is locked as long as this lives.
-struct Block {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: it is plain memory, and who may touch which bytes is the business of the buffers.
-unsafe impl Send for Block {}
 
 /// Page-locked memory in pieces. Its bytes are idle when it is dropped, as whatever works on them holds it.
 pub struct PinnedBuffer {
@@ -195,69 +180,6 @@ impl Drop for Shared {
     }
 }
 
-impl Block {
-    fn lock(device: &Device, bytes: u64) -> Result<Self, DeviceError> {
-        let no_memory = || DeviceError::OutOfMemory {
-            what: "pinned memory",
-            requested_bytes: bytes,
-        };
-        device.enter()?;
-        let layout = Layout::from_size_align(bytes as usize, HUGE_PAGE_BYTES);
-        let layout = layout.map_err(|_| no_memory())?;
-        // SAFETY: the layout is not empty: at least one page is missing.
-        let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(no_memory)?;
-        let block = Self { start, layout };
-        // Where the system has no huge pages it is as it was.
-        block.advise(libc::MADV_HUGEPAGE);
-        // A fork would share the pages until one side writes: this side would then write to others than those the device knows.
-        block.advise(libc::MADV_DONTFORK);
-        // Pages that exist are locked faster.
-        // SAFETY: the range is ours.
-        unsafe { start.as_ptr().write_bytes(0, layout.size()) };
-        // SAFETY: the range is ours until it is unlocked, in `drop`.
-        let code = unsafe { cuMemHostRegister_v2(block.address(), layout.size(), PORTABLE) };
-        if let Err(error) = check_memory("cuMemHostRegister", code, "pinned memory", bytes) {
-            std::mem::ManuallyDrop::new(block).free();
-            return Err(error);
-        }
-        Ok(block)
-    }
-
-    fn address(&self) -> u64 {
-        self.start.as_ptr().expose_provenance() as u64
-    }
-
-    fn bytes(&self) -> u64 {
-        self.layout.size() as u64
-    }
-
-    /// Tells the system how the range is used. It is whole pages, and is used as well where the system does not listen.
-    fn advise(&self, advice: libc::c_int) {
-        // SAFETY: the range is ours, and no advice that is given here changes what is in it.
-        unsafe { libc::madvise(self.start.as_ptr().cast(), self.layout.size(), advice) };
-    }
-
-    /// Gives the memory back, which is not locked. Called once.
-    fn free(&self) {
-        // Whoever has it next may fork.
-        self.advise(libc::MADV_DOFORK);
-        // SAFETY: from `alloc` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: locked by `lock`; no piece of it is left.
-        let code = unsafe { cuMemHostUnregister(self.address()) };
-        if let Err(error) = check("cuMemHostUnregister", code) {
-            // Whoever had the address next would have memory that the driver takes for locked.
-            return tracing::warn!(%error, bytes = self.bytes(), "pinned memory cannot be unlocked and is never freed");
-        }
-        self.free();
-    }
-}
-
 impl PinnedBuffer {
     /// Bytes that were asked for.
     pub fn bytes(&self) -> u64 {
@@ -378,25 +300,5 @@ mod tests {
         });
         let locked: u64 = pool.shared.state().blocks.iter().map(Block::bytes).sum();
         assert!(locked <= 96 * MIB, "{locked} B are locked");
-    }
-
-    #[test]
-    fn a_fork_gets_no_page_that_a_device_writes() {
-        let pool = PinnedPool::new(&emulated::device(), MIB);
-        let buffer = pool.try_allocate(MIB).expect("room");
-        let at = buffer.pieces[0].start;
-        let maps = std::fs::read_to_string("/proc/self/smaps").expect("of this process");
-        let mut is_in = false;
-        for line in maps.lines() {
-            let range = line.split(' ').next().and_then(|it| it.split_once('-'));
-            let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-            if let Some((Some(start), Some(end))) = range.map(|(a, b)| (hex(a), hex(b))) {
-                is_in = (start..end).contains(&at);
-            }
-            if is_in && let Some(flags) = line.strip_prefix("VmFlags:") {
-                return assert!(flags.split(' ').any(|it| it == "dc"), "{flags}");
-            }
-        }
-        panic!("no such page");
     }
 }
