@@ -56,6 +56,12 @@ pub enum RuntimeError {
         /// Why, in words.
         reason: String,
     },
+    /// After a fault nothing works on the worker's GPU in this process.
+    #[error("{reason}; this worker ends, and what it held is made anew elsewhere")]
+    GpuLost {
+        /// The driver's answer.
+        reason: String,
+    },
     /// The spill directory cannot be made.
     #[error("cannot use {} for spilled partitions: {source}; choose another with --spill-dir", path.display())]
     SpillDirectory {

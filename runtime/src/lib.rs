@@ -37,7 +37,10 @@ pub use environment::WorkerEnvironment;
 pub use error::RuntimeError;
 pub use gang::Gang;
 pub use local_cluster::{LocalCluster, LocalClusterOptions, WorkerMode};
-pub use operator::{Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext};
+pub use operator::{
+    DeviceOperator, DeviceTask, Operator, OperatorError, OperatorFactory, OperatorRegistry,
+    TaskContext,
+};
 pub use scheduler_server::{JournalError, SchedulerFile, SchedulerServer};
 pub use tokio_util::sync::CancellationToken;
 pub use worker_process::run_worker;

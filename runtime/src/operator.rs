@@ -10,11 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
-use transload_gpu::{OutOfBudget, Partition};
+use transload_gpu::device::{DeviceError, DevicePartition};
+use transload_gpu::{OutOfBudget, Partition, Stored};
 use transload_protocol::{Attempt, LayerSpec, TaskErrorKind, TaskId};
 
 use crate::client::coordination::CoordinationError;
 use crate::gang::Gang;
+use crate::gpu::WorkerGpu;
 use crate::inside::Inside;
 use crate::{ClientError, WorkerEnvironment};
 
@@ -30,6 +32,39 @@ pub trait Operator: Send + Sync + 'static {
     /// [`OperatorError`], whose kind decides whether the task is tried again. A panic is caught and becomes
     /// [`TaskErrorKind::Panic`].
     fn run(&self, task: TaskContext) -> BoxFuture<'static, Result<Vec<Partition>, OperatorError>>;
+}
+
+/// A named implementation of a task kind that works on the worker's GPU: of layers in device memory
+/// ([`Layer::on_device`](transload_protocol::Layer::on_device)).
+pub trait DeviceOperator: Send + Sync + 'static {
+    /// The name that layers refer to.
+    fn name(&self) -> &str;
+
+    /// Runs one task, as [`Operator::run`] does, and returns partitions on the task's GPU. Where device memory ran out
+    /// ([`TaskErrorKind::OutOfMemory`]) it is called again with the device emptied but for its inputs, and then once more to work
+    /// in halves ([`DeviceTask::halved`]).
+    ///
+    /// # Errors
+    /// As [`Operator::run`].
+    fn run(
+        &self,
+        task: DeviceTask,
+    ) -> BoxFuture<'static, Result<Vec<DevicePartition>, OperatorError>>;
+}
+
+/// What an operator on a GPU gets to see of its task.
+#[derive(Debug, Clone)]
+pub struct DeviceTask {
+    /// As every operator sees it; its inputs are not there.
+    pub context: TaskContext,
+    /// For each input of the layer, its partitions in order: what other such layers have made is on the device, unless there was no room
+    /// for it when it was fetched; what layers on the host have made is in host memory.
+    pub inputs: Vec<Vec<Stored>>,
+    /// The worker's GPU.
+    pub gpu: Arc<WorkerGpu>,
+    /// Whether the operator is to work on its inputs in two halves, one after the other, because device memory was too small for it in
+    /// one go. One that cannot works as ever.
+    pub halved: bool,
 }
 
 /// What an operator gets to see of its task.
@@ -143,6 +178,16 @@ impl From<OutOfBudget> for OperatorError {
     }
 }
 
+impl From<DeviceError> for OperatorError {
+    fn from(error: DeviceError) -> Self {
+        if error.is_about_memory() {
+            Self::out_of_memory(error.to_string())
+        } else {
+            Self::new(error.to_string()).because(&error)
+        }
+    }
+}
+
 impl From<ClientError> for OperatorError {
     /// A task that failed inside fails the one that waits for it, in the same class. A broken connection may be whole again at the
     /// next attempt.
@@ -180,6 +225,7 @@ impl From<CoordinationError> for OperatorError {
 #[derive(Clone, Default)]
 pub struct OperatorRegistry {
     operators: HashMap<String, Arc<dyn Operator>>,
+    on_device: HashMap<String, Arc<dyn DeviceOperator>>,
 }
 
 /// Makes the operators of a worker when it starts, from its environment.
@@ -201,7 +247,17 @@ impl OperatorRegistry {
         self.operators.get(name).cloned()
     }
 
-    /// All names, sorted.
+    /// Adds an operator for layers in device memory under its own name; one of the same name is replaced.
+    pub fn register_on_device(&mut self, operator: Arc<dyn DeviceOperator>) {
+        self.on_device.insert(operator.name().to_owned(), operator);
+    }
+
+    /// The operator of this name for layers in device memory.
+    pub fn get_on_device(&self, name: &str) -> Option<Arc<dyn DeviceOperator>> {
+        self.on_device.get(name).cloned()
+    }
+
+    /// All names, sorted, but those for layers in device memory.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.operators.keys().map(String::as_str).collect();
         names.sort_unstable();

@@ -135,10 +135,12 @@ pub enum Input {
         /// Which partition.
         partition: PartitionId,
     },
-    /// A load failed: from disk, the partition is lost; from page-locked memory, it is still there, unharmed.
+    /// A load failed.
     LoadFailed {
         /// Which partition.
         partition: PartitionId,
+        /// Whether what is on disk cannot be read any more; else it is still where it was, unharmed.
+        is_lost: bool,
         /// Why, in words.
         reason: String,
     },

@@ -98,7 +98,10 @@ impl Worker {
                 };
                 // What a task that runs here is about to make is not fetched beside it.
                 let mut partitions = partitions.iter();
-                let next = partitions.find(|next| !self.running.contains_key(&next.task))?;
+                let next = partitions.find(|next| {
+                    let is_paused = *source == Source::Disk && self.is_paused(**next);
+                    !is_paused && !self.running.contains_key(&next.task)
+                })?;
                 Some((rank, *source, *next))
             })
             .min()

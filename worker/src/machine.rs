@@ -198,9 +198,11 @@ impl Worker {
                 self.on_spill_failed(partition, reason, turn);
             }
             Input::Loaded { partition } => self.on_loaded(partition, turn),
-            Input::LoadFailed { partition, reason } => {
-                self.on_load_failed(partition, reason, turn);
-            }
+            Input::LoadFailed {
+                partition,
+                is_lost,
+                reason,
+            } => self.on_load_failed(partition, is_lost, reason, turn),
             Input::Secede { task, attempt } => self.on_secede(task, attempt, turn),
             Input::Rejoin { task, attempt } => self.on_rejoin(task, attempt, turn),
             Input::Measured { resident_bytes } => self.resident_bytes = resident_bytes,

@@ -40,7 +40,7 @@ enum Cause {
     Failure,
 }
 
-/// How moves to the device go: there may be room in all and not in one piece, or others may take it first.
+/// How moves up go: there may be room in all and not in one piece, or others may take it first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Rise {
     /// None before that.
@@ -289,6 +289,12 @@ impl Worker {
         }
     }
 
+    /// Whether a partition on disk is not to be read now, because others like it were not to be had a moment ago.
+    pub(crate) fn is_paused(&self, partition: PartitionId) -> bool {
+        let record = self.store.get(partition);
+        self.rise.until.is_some() && record.is_some_and(|record| record.memory == Memory::Device)
+    }
+
     /// Whether one more partition may be moved to the device.
     pub(crate) fn may_rise(&self) -> bool {
         self.rise.until.is_none() && self.store.usage().copies < self.limits.copies
@@ -425,11 +431,12 @@ impl Worker {
         self.settle(partition, turn);
     }
 
-    /// From disk, the partition is lost: a copy is fetched again; an output takes the other outputs of its task with it, because
-    /// the task has to run again as a whole. From page-locked memory, it is still there.
+    /// Of what is lost, a copy is fetched again; an output takes the other outputs of its task with it, because the task has to run
+    /// again as a whole. What is not is tried again.
     pub(crate) fn on_load_failed(
         &mut self,
         partition: PartitionId,
+        is_lost: bool,
         reason: String,
         turn: &mut Turn<'_>,
     ) {
@@ -437,8 +444,11 @@ impl Worker {
             return;
         };
         match record.state {
-            State::Loading { .. } => {}
-            State::Rising => return self.on_rise_failed(partition, reason, turn),
+            State::Loading { .. } if is_lost => {}
+            State::Loading { file_bytes } => {
+                return self.on_rise_failed(partition, State::Disk { file_bytes }, reason, turn);
+            }
+            State::Rising => return self.on_rise_failed(partition, State::Pinned, reason, turn),
             _ => return,
         }
         let claim = record.claim;
@@ -455,16 +465,22 @@ impl Worker {
     }
 
     /// What was in the way may be gone in a moment; what is still in the way when nothing else happens here will stay.
-    fn on_rise_failed(&mut self, partition: PartitionId, reason: String, turn: &mut Turn<'_>) {
-        self.store.set_state(partition, State::Pinned);
+    fn on_rise_failed(
+        &mut self,
+        partition: PartitionId,
+        back: State,
+        reason: String,
+        turn: &mut Turn<'_>,
+    ) {
+        self.store.set_state(partition, back);
         self.rise.failed = self.rise.failed.saturating_add(1);
         let pause = RISE_RETRY_MICROS << self.rise.failed.min(10);
         self.rise.until = Some(turn.now.after_micros(pause));
         if self.rise.failed > MOST_REFUSALS && !self.is_working() {
             self.rise = Rise::default();
             let text = format!(
-                "one of its inputs does not get to the device: {reason}; \
-                 cut the work into smaller partitions, or give the worker more with --gpu-memory"
+                "one of its inputs does not get to where it is read: {reason}; \
+                 cut the work into smaller partitions, or give the worker more with --gpu-memory and --pinned-memory"
             );
             let readers = self.store.get(partition).map(|record| &record.needs);
             let readers: Vec<Place> = readers

@@ -154,7 +154,7 @@ impl State {
             Self::Loading { .. } => {
                 matches!(
                     next,
-                    Self::Ready { .. } | Self::Pinned | Self::Absent { .. }
+                    Self::Ready { .. } | Self::Pinned | Self::Disk { .. } | Self::Absent { .. }
                 )
             }
             Self::Rising => matches!(next, Self::Ready { .. } | Self::Pinned),

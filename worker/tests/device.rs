@@ -312,7 +312,11 @@ fn carry_out(
             },
             (true, true) => Input::SpillFailed { partition, reason },
             (false, false) => Input::Loaded { partition },
-            (false, true) => Input::LoadFailed { partition, reason },
+            (false, true) => Input::LoadFailed {
+                partition,
+                is_lost: false,
+                reason,
+            },
         };
         said.extend(bench.input(input));
         assert!(said.len() < 10_000, "it never ends");

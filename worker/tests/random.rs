@@ -544,7 +544,11 @@ impl World {
                 let bytes = u64::from(b % 60);
                 self.input(Input::Spilled { partition, bytes });
             }
-            Operation::Load(_) if fails => self.input(Input::LoadFailed { partition, reason }),
+            Operation::Load(_) if fails => self.input(Input::LoadFailed {
+                partition,
+                is_lost: b.is_multiple_of(2),
+                reason,
+            }),
             Operation::Load(to) => {
                 self.stored.insert(partition, to);
                 self.input(Input::Loaded { partition });

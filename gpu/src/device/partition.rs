@@ -13,8 +13,13 @@ use crate::{ALIGNMENT_BYTES, HeaderError, HostBuffer, Partition, PartitionHeader
 /// One output of a task, in the tiers of a device. A clone shares the bytes.
 #[derive(Debug, Clone)]
 pub struct DevicePartition {
-    header: Arc<PartitionHeader>,
-    payload: Arc<TieredBuffer>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    header: PartitionHeader,
+    payload: TieredBuffer,
     tiers: Tiers,
 }
 
@@ -32,42 +37,45 @@ impl DevicePartition {
         if expected != actual {
             return Err(HeaderError::PayloadSize { expected, actual });
         }
+        let tiers = tiers.clone();
         Ok(Self {
-            header: Arc::new(header),
-            payload: Arc::new(payload),
-            tiers: tiers.clone(),
+            shared: Arc::new(Shared {
+                header,
+                payload,
+                tiers,
+            }),
         })
     }
 
     /// What moves it.
     pub fn tiers(&self) -> &Tiers {
-        &self.tiers
+        &self.shared.tiers
     }
 
     /// Metadata and lengths of buffers.
     pub fn header(&self) -> &PartitionHeader {
-        &self.header
+        &self.shared.header
     }
 
     /// Its bytes, in whatever tier.
-    pub fn payload(&self) -> &Arc<TieredBuffer> {
-        &self.payload
+    pub fn payload(&self) -> &TieredBuffer {
+        &self.shared.payload
     }
 
     /// Bytes of metadata and buffers, without padding.
     pub fn bytes(&self) -> u64 {
-        self.header.bytes()
+        self.shared.header.bytes()
     }
 
     /// Where its payload is now.
     pub fn tier(&self) -> Tier {
-        self.payload.tier()
+        self.shared.payload.tier()
     }
 
     /// Where each buffer begins in the payload, and its length.
     pub fn buffers(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut at = 0;
-        self.header.buffer_bytes.iter().map(move |bytes| {
+        self.shared.header.buffer_bytes.iter().map(move |bytes| {
             let start = at;
             // The sum is at most the payload's length, which exists.
             at += bytes.next_multiple_of(ALIGNMENT_BYTES as u64);
@@ -89,10 +97,9 @@ impl Tiers {
         // The driver may stage them on the thread that asks.
         let uploading = self.blocking(move || Ok(copies.upload_slices(from, to)));
         let (_, to) = uploading.await?.await?;
-        Ok(DevicePartition {
-            header: Arc::new(header),
-            payload: Arc::new(TieredBuffer::on_device(to)),
-            tiers: self.clone(),
+        let assembled = DevicePartition::new(header, TieredBuffer::on_device(to), self);
+        assembled.map_err(|error| DeviceError::Unusable {
+            reason: error.to_string(),
         })
     }
 

@@ -57,8 +57,9 @@ struct Threads {
 
 impl TieredBuffer {
     /// On the device.
-    pub fn on_device(buffer: DeviceBuffer) -> Self {
-        Self::new(buffer.bytes(), Place::Device(Arc::new(buffer)))
+    pub fn on_device(buffer: impl Into<Arc<DeviceBuffer>>) -> Self {
+        let buffer = buffer.into();
+        Self::new(buffer.bytes(), Place::Device(buffer))
     }
 
     /// In page-locked memory.

@@ -143,6 +143,10 @@ pub struct WorkerConfig {
     pub stop_timeout: Duration,
     /// Its GPU.
     pub gpu: GpuChoice,
+    /// Memory that it takes of its GPU, in bytes; `None` for three quarters of it.
+    pub gpu_memory_bytes: Option<u64>,
+    /// Page-locked host memory for what leaves its GPU, in bytes; `None` for a quarter of its memory, beside which it is.
+    pub pinned_memory_bytes: Option<u64>,
     /// What carries its data connections.
     pub transport: TransportChoice,
     /// Its data connections over TCP.
@@ -236,6 +240,8 @@ impl Default for WorkerConfig {
             reconnect_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(5),
             gpu: GpuChoice::default(),
+            gpu_memory_bytes: None,
+            pinned_memory_bytes: None,
             transport: TransportChoice::default(),
             tcp: TcpOptions::default(),
             ucx: UcxConfig::default(),
@@ -333,6 +339,15 @@ impl SchedulerConfig {
     }
 }
 
+/// Memory of a worker's GPU, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuBudget {
+    /// On the device.
+    pub device_bytes: u64,
+    /// Page-locked memory of the host.
+    pub pinned_bytes: u64,
+}
+
 impl WorkerConfig {
     /// This configuration for one of `workers` workers on this machine: slots and memory that were left open become its share.
     #[must_use]
@@ -352,8 +367,13 @@ impl WorkerConfig {
 
     /// Memory for stored and fetched partitions, in bytes.
     pub fn storage_bytes(&self) -> u64 {
+        self.stored_share(self.total_bytes())
+    }
+
+    /// What stored partitions have of so much memory, in bytes.
+    fn stored_share(&self, bytes: u64) -> u64 {
         let percent = u128::from(self.storage_percent.min(100));
-        u64::try_from(u128::from(self.total_bytes()) * percent / 100).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(bytes) * percent / 100).unwrap_or(u64::MAX)
     }
 
     /// Memory for running operators, in bytes.
@@ -382,22 +402,40 @@ impl WorkerConfig {
         }
     }
 
-    /// What it offers to tasks: of memory, what is there for running operators.
-    pub fn resources(&self) -> Resources {
+    /// What it offers to tasks: of memory, what is there for running operators; its GPU, if it has one and nothing else is said of it.
+    pub fn resources(&self, has_gpu: bool) -> Resources {
+        let mut named = self.resources.clone();
+        if has_gpu {
+            let gpu = named.entry(Resources::GPU.to_owned());
+            gpu.or_insert(Amount::whole(1));
+        }
         Resources {
             slots: self.slots(),
-            named: self.resources.clone(),
+            named,
             memory_bytes: self.execution_bytes(),
         }
     }
 
-    /// The part that the machine decides by. `silence` is the time after which the scheduler gives a silent worker up.
-    pub fn machine(&self, silence: Duration) -> transload_worker::Config {
+    /// What it takes of a GPU with so much memory, and beside it.
+    pub fn gpu_budget(&self, total_bytes: u64) -> GpuBudget {
+        let (device, pinned) = (self.gpu_memory_bytes, self.pinned_memory_bytes);
+        GpuBudget {
+            device_bytes: device.unwrap_or(total_bytes / 4 * 3),
+            pinned_bytes: pinned.unwrap_or(self.total_bytes() / 4),
+        }
+    }
+
+    /// The part that the machine decides by. `silence` is the time after which the scheduler gives a silent worker up; `gpu` is what
+    /// there is of a GPU, of which operators have the same share as of other memory.
+    pub fn machine(&self, silence: Duration, gpu: Option<GpuBudget>) -> transload_worker::Config {
         transload_worker::Config {
-            resources: self.resources(),
+            resources: self.resources(gpu.is_some()),
             memory_bytes: self.storage_bytes(),
             disk_bytes: self.disk_bytes,
-            gpu: None,
+            gpu: gpu.map(|gpu| transload_worker::GpuConfig {
+                device_bytes: self.stored_share(gpu.device_bytes),
+                pinned_bytes: gpu.pinned_bytes,
+            }),
             spill_above_percent: self.spill_above_percent,
             fetches_in_flight: self.fetches_in_flight,
             disk_operations_in_flight: self.disk_operations_in_flight,

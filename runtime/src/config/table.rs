@@ -249,8 +249,16 @@ pub static SETTINGS: &[Setting] = &[
         change: "Longer for thousands of workers."),
     setting!("worker.gpu", GPU, --"gpu" on [Worker, Sql] at worker.gpu;
         what: "The GPU that a worker has for itself: `auto` for the first that no other worker of the machine has, and none where there is none; `none`; or its number among those that are visible, without which the worker does not start. CUDA_VISIBLE_DEVICES counts.",
-        cost: "None yet: no operator uses it.",
+        cost: "Memory of the GPU, from the first task on that works in it.",
         change: "none to leave GPUs to others; a number where a job manager gives one to each worker."),
+    setting!("worker.gpu_memory", OPTIONAL_BYTES, --"gpu-memory" on [Worker, Sql] at worker.gpu_memory_bytes;
+        what: "Memory that a worker takes of its GPU when the first task works there; `auto` for three quarters of what the GPU has. Operators and stored partitions share it as worker.storage_percent says.",
+        cost: "Nobody else can use it while the worker runs.",
+        change: "When other programs use the same GPU."),
+    setting!("worker.pinned_memory", OPTIONAL_BYTES, --"pinned-memory" on [Worker, Sql] at worker.pinned_memory_bytes;
+        what: "Page-locked memory of the host for partitions that leave the GPU, on their way to disk and to other workers; `auto` for a quarter of worker.memory. It comes on top of that, and is taken as needed.",
+        cost: "The system can use it for nothing else until the worker ends.",
+        change: "More where partitions that leave the GPU soon return; no partition on a GPU should be larger."),
     setting!("worker.transport", TRANSPORT, --"transport" on [Worker, Sql] at worker.transport;
         what: "What carries partitions between workers: `auto` for the best that both have, UCX where it can be started and otherwise TCP; `tcp` for TCP alone; `ucx` for UCX, without which the worker does not start. Clients fetch over TCP in any case.",
         cost: "UCX has a thread that looks for messages before it sleeps.",

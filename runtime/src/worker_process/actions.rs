@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use transload_gpu::Partition;
-use transload_protocol::{Attempt, LayerIndex, PartitionId, TaskErrorKind, TaskId, WorkerId};
+use transload_protocol::{
+    Attempt, LayerIndex, Memory, PartitionId, TaskErrorKind, TaskId, Tier, WorkerId,
+};
 use transload_worker::{Action, Given, Input};
 
 use super::completions::Completion;
 use super::disk;
 use super::driver::{Driver, InFlight};
+use super::executor::Inputs;
+use super::on_device::DeviceJob;
 use super::store::Held;
 use crate::gang::Gang;
 
@@ -37,17 +40,11 @@ impl Driver {
                 attempt,
                 layer,
                 inputs,
-                halved: _,
-            } => self.start(task, attempt, layer, &inputs),
+                halved,
+            } => self.start((task, attempt), layer, &inputs, halved),
             Action::Stop { task, attempt } => self.parts.executor.cancel(task, attempt),
-            Action::Spill { partition, to: _ } => {
-                let (spill, store) = (Arc::clone(&self.parts.spill), Arc::clone(&self.parts.store));
-                self.on_disk(move || disk::spill(&spill, &store, partition));
-            }
-            Action::Load { partition, to: _ } => {
-                let store = Arc::clone(&self.parts.store);
-                self.on_disk(move || disk::load(&store, partition));
-            }
+            Action::Spill { partition, to } => self.spill(partition, to),
+            Action::Load { partition, to } => self.load(partition, to),
             Action::Drop { partition } => self.discard(partition),
             Action::Exit => self.exiting = true,
             Action::Resume { task, attempt } => {
@@ -121,7 +118,13 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, task: TaskId, attempt: Attempt, layer: LayerIndex, inputs: &[Vec<Given>]) {
+    fn start(
+        &mut self,
+        (task, attempt): (TaskId, Attempt),
+        layer: LayerIndex,
+        inputs: &[Vec<Given>],
+        halved: bool,
+    ) {
         let prepared = self
             .layers
             .get(&task.graph)
@@ -131,18 +134,23 @@ impl Driver {
             .as_ref()
             .filter(|prepared| prepared.own().gang)
             .map(|prepared| self.gang_of(task, attempt, layer, prepared.own().first_task));
-        let partitions: Option<Vec<Vec<Partition>>> = inputs
-            .iter()
-            .map(|given| {
-                let given = given.iter();
-                given
-                    .map(|given| match given {
-                        Given::Held(id) => self.parts.store.in_memory(*id),
-                        Given::Empty(_) => Some(self.empty.clone()),
-                    })
-                    .collect()
+        let own = prepared.as_ref().map(|prepared| prepared.own());
+        let is_on_host =
+            own.is_none_or(|own| own.memory == Memory::Host && own.input_memory.is_empty());
+        let partitions = if is_on_host {
+            let held = |id| self.parts.store.in_memory(id);
+            gathered(inputs, &self.empty, held).map(Inputs::Host)
+        } else {
+            let held = |id| self.parts.store.ready(id);
+            let empty = self.empty.clone().into();
+            gathered(inputs, &empty, held).map(|inputs| {
+                Inputs::Device(Box::new(DeviceJob {
+                    inputs,
+                    gpu: self.parts.gpu.clone(),
+                    halved,
+                }))
             })
-            .collect();
+        };
         match (prepared, partitions, gang) {
             (Some(prepared), Some(partitions), gang @ (None | Some(Some(_)))) => {
                 self.parts.executor.run(
@@ -185,6 +193,39 @@ impl Driver {
         (*incarnation == attempt).then(|| Arc::new(Gang::new(rank, attempt, Arc::clone(members))))
     }
 
+    fn spill(&mut self, id: PartitionId, to: Tier) {
+        if let Some(partition) = self.parts.store.of_device(id) {
+            let gpu = self.parts.gpu.clone();
+            self.on_device(async move {
+                let result = disk::sink(partition, to, gpu).await;
+                Completion::Sunk { id, result }
+            });
+            return;
+        }
+        let (spill, store) = (Arc::clone(&self.parts.spill), Arc::clone(&self.parts.store));
+        self.on_disk(move || disk::spill(&spill, &store, id));
+    }
+
+    fn load(&mut self, id: PartitionId, to: Tier) {
+        if let Some(partition) = self.parts.store.of_device(id) {
+            let gpu = self.parts.gpu.clone();
+            self.on_device(async move {
+                let result = disk::rise(partition, to, gpu).await;
+                Completion::Risen { id, result }
+            });
+            return;
+        }
+        let store = Arc::clone(&self.parts.store);
+        self.on_disk(move || disk::load(&store, id));
+    }
+
+    fn on_device(&mut self, operation: impl Future<Output = Completion> + Send + 'static) {
+        while self.disk.try_join_next().is_some() {}
+        let completions = Arc::clone(&self.completions);
+        let moving = async move { completions.push(operation.await) };
+        self.disk.spawn_on(moving, &self.parts.data_runtime);
+    }
+
     fn on_disk(&mut self, operation: impl FnOnce() -> Completion + Send + 'static) {
         while self.disk.try_join_next().is_some() {}
         let completions = Arc::clone(&self.completions);
@@ -193,9 +234,25 @@ impl Driver {
     }
 
     pub(super) fn discard(&mut self, id: PartitionId) {
-        if let Some(Held::Disk(spilled)) = self.parts.store.remove(id) {
+        if let Some(held @ (Held::Disk(_) | Held::Device(_))) = self.parts.store.remove(id) {
             // Removing a large file takes its time.
-            tokio::task::spawn_blocking(move || drop(spilled));
+            tokio::task::spawn_blocking(move || drop(held));
         }
     }
+}
+
+/// What a task is given, input by input; `None` where something is not as the machine believes.
+fn gathered<T: Clone>(
+    inputs: &[Vec<Given>],
+    empty: &T,
+    held: impl Fn(PartitionId) -> Option<T>,
+) -> Option<Vec<Vec<T>>> {
+    let given = |given: &Given| match given {
+        Given::Held(id) => held(*id),
+        Given::Empty(_) => Some(empty.clone()),
+    };
+    let inputs = inputs.iter();
+    inputs
+        .map(|input| input.iter().map(given).collect())
+        .collect()
 }

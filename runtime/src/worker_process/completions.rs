@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use transload_gpu::{Partition, SpilledPartition};
-use transload_protocol::{Attempt, PartitionId, TaskId, Tier, WorkerId};
+use transload_gpu::device::DeviceError;
+use transload_gpu::{Partition, SpilledPartition, Stored};
+use transload_protocol::{Attempt, PartitionId, TaskId, WorkerId};
 use transload_worker::Input;
 
 use super::driver::Driver;
 use super::fused::Failure;
+use super::on_device::Made;
 use super::store::Held;
 use crate::fetcher::{FetchError, Fetched};
 use crate::inside::SlotRequest;
@@ -18,7 +20,7 @@ pub(super) enum Completion {
     Task {
         task: TaskId,
         attempt: Attempt,
-        result: Result<Vec<Partition>, Failure>,
+        result: Result<Made, Failure>,
     },
     /// A running operator gives up its slot or wants it back.
     Slot {
@@ -44,10 +46,29 @@ pub(super) enum Completion {
         id: PartitionId,
         result: Result<Partition, String>,
     },
+    /// A device partition has moved down, and takes so many bytes there, or could not.
+    Sunk {
+        id: PartitionId,
+        result: Result<u64, DeviceFailure>,
+    },
+    /// A device partition has moved up, or could not.
+    Risen {
+        id: PartitionId,
+        result: Result<(), DeviceFailure>,
+    },
+}
+
+/// Why a device partition was not moved.
+pub(super) struct DeviceFailure {
+    pub(super) error: DeviceError,
+    /// It is on disk and cannot be read.
+    pub(super) is_unreadable: bool,
+    /// Why nothing works on the GPU any more, if that is so.
+    pub(super) lost_gpu: Option<String>,
 }
 
 /// The size that is told of an output. Buffers of no length are something nevertheless.
-fn told_bytes(partition: &Partition) -> u64 {
+fn told_bytes(partition: &Stored) -> u64 {
     partition.bytes().max(u64::from(!partition.is_empty()))
 }
 
@@ -79,6 +100,8 @@ impl Driver {
             }
             Completion::Spill { id, result } => self.spill_ended(id, result),
             Completion::Load { id, result } => self.load_ended(id, result),
+            Completion::Sunk { id, result } => self.sunk(id, result),
+            Completion::Risen { id, result } => self.risen(id, result),
         };
         self.take_in(input);
     }
@@ -87,26 +110,30 @@ impl Driver {
         &mut self,
         task: TaskId,
         attempt: Attempt,
-        result: Result<Vec<Partition>, Failure>,
+        result: Result<Made, Failure>,
     ) -> Input {
         self.parts.executor.forget(task, attempt);
         if !self.resuming.is_empty() {
             self.resuming.remove(&(task, attempt));
         }
         match result {
-            Ok(partitions) => {
-                let bytes = partitions.iter().map(told_bytes).collect();
-                for (output, partition) in (0..).zip(partitions) {
-                    let id = PartitionId { task, output };
-                    self.parts.store.insert_output(id, partition);
-                }
+            Ok(made) => {
+                let bytes = match made {
+                    Made::Host(partitions) => self.keep(task, partitions),
+                    Made::Device(partitions) => self.keep(task, partitions),
+                };
                 Input::TaskDone {
                     task,
                     attempt,
                     bytes,
                 }
             }
-            Err(Failure { error, step }) => {
+            Err(Failure {
+                error,
+                step,
+                lost_gpu,
+            }) => {
+                self.hear_of_gpu(lost_gpu);
                 tracing::debug!(%task, kind = ?error.kind, message = %error.message, "task failed");
                 Input::TaskFailed {
                     task,
@@ -114,6 +141,58 @@ impl Driver {
                     kind: error.kind,
                     message: error.message,
                     step,
+                }
+            }
+        }
+    }
+
+    /// Keeps what a task has made, and says how large each is.
+    fn keep(&self, task: TaskId, partitions: Vec<impl Into<Stored>>) -> Vec<u64> {
+        let outputs = (0..).zip(partitions);
+        outputs
+            .map(|(output, partition)| {
+                let partition = partition.into();
+                let bytes = told_bytes(&partition);
+                self.parts
+                    .store
+                    .insert_output(PartitionId { task, output }, partition);
+                bytes
+            })
+            .collect()
+    }
+
+    /// Nothing on the GPU can be saved, and nothing works on it in this process: the worker ends, and what was here is made anew.
+    fn hear_of_gpu(&mut self, lost: Option<String>) {
+        if lost.is_some() && self.lost_gpu.is_none() {
+            self.lost_gpu = lost;
+        }
+    }
+
+    fn sunk(&mut self, id: PartitionId, result: Result<u64, DeviceFailure>) -> Input {
+        match result {
+            Ok(bytes) => Input::Spilled {
+                partition: id,
+                bytes,
+            },
+            Err(failure) => {
+                self.hear_of_gpu(failure.lost_gpu);
+                Input::SpillFailed {
+                    partition: id,
+                    reason: failure.error.to_string(),
+                }
+            }
+        }
+    }
+
+    fn risen(&mut self, id: PartitionId, result: Result<(), DeviceFailure>) -> Input {
+        match result {
+            Ok(()) => Input::Loaded { partition: id },
+            Err(failure) => {
+                self.hear_of_gpu(failure.lost_gpu);
+                Input::LoadFailed {
+                    partition: id,
+                    is_lost: failure.is_unreadable,
+                    reason: failure.error.to_string(),
                 }
             }
         }
@@ -163,14 +242,15 @@ impl Driver {
         Some(match result {
             Ok(fetched) => {
                 let bytes = fetched.partition.bytes();
-                self.parts.store.insert(id, fetched.partition);
+                let tier = fetched.partition.tier();
+                self.parts.store.insert(id, fetched.partition.into());
                 Input::Fetched {
                     partition: id,
                     from,
                     bytes,
                     micros,
                     transport: fetched.transport,
-                    tier: Tier::Host,
+                    tier,
                 }
             }
             Err(error) => Input::FetchFailed {
@@ -219,6 +299,7 @@ impl Driver {
                 self.discard(id);
                 Input::LoadFailed {
                     partition: id,
+                    is_lost: true,
                     reason,
                 }
             }
@@ -235,7 +316,7 @@ mod tests {
     #[test]
     fn only_what_is_like_any_other_without_bytes_is_told_as_empty() {
         let size = |metadata: &'static [u8], buffers| {
-            told_bytes(&Partition::new(Bytes::from_static(metadata), buffers))
+            told_bytes(&Partition::new(Bytes::from_static(metadata), buffers).into())
         };
         assert_eq!(size(b"", vec![]), 0);
         assert_eq!(size(b"", vec![Bytes::new(), Bytes::new()]), 1);

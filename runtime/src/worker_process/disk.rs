@@ -1,12 +1,14 @@
-//! Moves partitions between memory and disk on blocking threads, for the driver.
+//! Moves partitions between tiers, for the driver: those of the host on threads that may block, those of the device as its streams go.
 
 use std::sync::Arc;
 
+use transload_gpu::device::{DeviceError, DevicePartition};
 use transload_gpu::{Partition, SpillDirectory, SpilledPartition};
-use transload_protocol::PartitionId;
+use transload_protocol::{PartitionId, Tier};
 
-use super::completions::Completion;
+use super::completions::{Completion, DeviceFailure};
 use super::store::{Held, PartitionStore, overbook};
+use crate::gpu::LazyGpu;
 
 /// Writes a partition. Blocks.
 pub(super) fn spill(
@@ -30,8 +32,49 @@ pub(super) fn load(store: &PartitionStore, id: PartitionId) -> Completion {
         None => Err("it is not here".to_owned()),
         Some(Held::Host(partition)) => Ok(partition),
         Some(Held::Disk(spilled)) => read(store, &spilled),
+        Some(Held::Device(_)) => Err("it belongs to the device".to_owned()),
     };
     Completion::Load { id, result }
+}
+
+/// Moves a device partition one tier down.
+pub(super) async fn sink(
+    partition: DevicePartition,
+    to: Tier,
+    gpu: Option<Arc<LazyGpu>>,
+) -> Result<u64, DeviceFailure> {
+    let (tiers, payload) = (partition.tiers(), partition.payload());
+    let moved = match to {
+        Tier::PinnedHost => tiers.to_pinned(payload).await.map(drop),
+        Tier::Device | Tier::Host | Tier::Disk => tiers.to_disk(payload).await,
+    };
+    let moved = moved.map(|()| partition.bytes());
+    moved.map_err(|error| failure(error, gpu))
+}
+
+/// Moves a device partition one tier up.
+pub(super) async fn rise(
+    partition: DevicePartition,
+    to: Tier,
+    gpu: Option<Arc<LazyGpu>>,
+) -> Result<(), DeviceFailure> {
+    let (tiers, payload) = (partition.tiers(), partition.payload());
+    let moved = match to {
+        Tier::Device => tiers.to_device(payload).await.map(drop),
+        Tier::PinnedHost | Tier::Host | Tier::Disk => tiers.to_pinned(payload).await.map(drop),
+    };
+    moved.map_err(|error| DeviceFailure {
+        is_unreadable: to == Tier::PinnedHost && !error.is_about_memory(),
+        ..failure(error, gpu)
+    })
+}
+
+fn failure(error: DeviceError, gpu: Option<Arc<LazyGpu>>) -> DeviceFailure {
+    DeviceFailure {
+        is_unreadable: false,
+        lost_gpu: gpu.and_then(|gpu| gpu.opened()?.is_lost()),
+        error,
+    }
 }
 
 fn read(store: &PartitionStore, spilled: &SpilledPartition) -> Result<Partition, String> {

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::resident_bytes;
 use crate::control::{Connected, SendLimits};
 use crate::fetcher::Fetcher;
+use crate::gpu::LazyGpu;
 
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// While slot threads go from one short task to the next, the driver looks by itself for what they have ended, this long after it
@@ -42,6 +43,8 @@ pub(super) struct Parts {
     pub(super) executor: Executor,
     pub(super) store: Arc<PartitionStore>,
     pub(super) spill: Arc<SpillDirectory>,
+    /// The worker's GPU, if it has one.
+    pub(super) gpu: Option<Arc<LazyGpu>>,
     pub(super) fetcher: Arc<Fetcher>,
     /// Where fetches run, so that moving bytes does not hold up decisions.
     pub(super) data_runtime: Handle,
@@ -84,6 +87,8 @@ pub(super) struct Driver {
     /// Handed to tasks in the place of every partition without bytes.
     pub(super) empty: Partition,
     pub(super) exiting: bool,
+    /// Why nothing works on the GPU any more.
+    pub(super) lost_gpu: Option<String>,
 }
 
 impl Driver {
@@ -106,6 +111,7 @@ impl Driver {
             completions: Arc::new(Inbox::new()),
             empty: Partition::new(Bytes::new(), Vec::new()),
             exiting: false,
+            lost_gpu: None,
         }
     }
 
@@ -132,6 +138,10 @@ impl Driver {
             }
             if self.exiting {
                 break Ok(());
+            }
+            if let Some(reason) = self.lost_gpu.take() {
+                link.send(vec![WorkerMessage::Goodbye]);
+                break Err(RuntimeError::GpuLost { reason });
             }
             let deadline = self.worker.next_deadline();
             let wake = deadline.map_or_else(Instant::now, |time| self.clock.instant(time));

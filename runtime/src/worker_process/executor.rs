@@ -18,6 +18,7 @@ use transload_protocol::{Attempt, IMPORT_OPERATOR, TaskErrorKind, TaskId};
 use super::completions::Completion;
 use super::fused::{Failure, PreparedLayer};
 use super::inbox::Inbox;
+use super::on_device::{DeviceJob, Made};
 use super::quick::IdMap;
 use super::slots::{Id, Slots};
 use crate::gang::Gang;
@@ -51,6 +52,16 @@ struct Job {
     operators: Arc<OperatorRegistry>,
     context: TaskContext,
     completions: Arc<Inbox<Completion>>,
+    /// Of a task that reads or makes device partitions.
+    device: Option<Box<DeviceJob>>,
+}
+
+/// What a task is given.
+pub(super) enum Inputs {
+    /// In host memory, all of them.
+    Host(Vec<Vec<Partition>>),
+    /// Some on the worker's GPU, or for an operator that works there.
+    Device(Box<DeviceJob>),
 }
 
 impl Executor {
@@ -87,9 +98,13 @@ impl Executor {
         (task, attempt): (TaskId, Attempt),
         layer: Arc<PreparedLayer>,
         gang: Option<Arc<Gang>>,
-        inputs: Vec<Vec<Partition>>,
+        inputs: Inputs,
         completions: &Arc<Inbox<Completion>>,
     ) {
+        let (inputs, device) = match inputs {
+            Inputs::Host(inputs) => (inputs, None),
+            Inputs::Device(device) => (Vec::new(), Some(device)),
+        };
         let cancelled = CancellationToken::new();
         self.running.insert((task, attempt), cancelled.clone());
         let own = Arc::clone(layer.own());
@@ -112,6 +127,7 @@ impl Executor {
             operators: Arc::clone(&self.operators),
             context,
             completions: Arc::clone(completions),
+            device,
         };
         if is_member {
             self.slots.take_at_once((task, attempt), slots);
@@ -149,10 +165,7 @@ impl Executor {
             cancelled.cancel();
         }
         if let Some(job) = self.slots.withdraw((task, attempt)) {
-            let result = Err(Failure {
-                error: stopped(),
-                step: None,
-            });
+            let result = Err(Failure::of_own(stopped()));
             job.completions.push(ended(job.id(), result));
         }
     }
@@ -214,11 +227,21 @@ impl Job {
 
     async fn run(self) -> Completion {
         let id = self.id();
-        ended(id, self.layer.run(&self.operators, self.context).await)
+        let result = match self.device {
+            None => {
+                let made = self.layer.run(&self.operators, self.context).await;
+                made.map(Made::Host)
+            }
+            Some(device) => {
+                // Larger than those of other tasks, which have no need of it.
+                Box::pin(device.run(&self.layer, &self.operators, self.context)).await
+            }
+        };
+        ended(id, result)
     }
 }
 
-fn ended((task, attempt): Id, result: Result<Vec<Partition>, Failure>) -> Completion {
+fn ended((task, attempt): Id, result: Result<Made, Failure>) -> Completion {
     Completion::Task {
         task,
         attempt,
@@ -255,7 +278,7 @@ fn occupy(slots: Arc<Slots<Job>>, mut job: Job) -> BoxFuture<'static, ()> {
     .boxed()
 }
 
-fn stopped() -> OperatorError {
+pub(super) fn stopped() -> OperatorError {
     OperatorError::new("the task was stopped")
 }
 
@@ -308,10 +331,14 @@ async fn call(
             made.len()
         ))),
         Ok(result) => result,
-        Err(panic) => Err(OperatorError {
-            kind: TaskErrorKind::Panic,
-            message: format!("the operator panicked: {}", panic_message(panic.as_ref())),
-        }),
+        Err(panic) => Err(panicked(panic.as_ref())),
+    }
+}
+
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> OperatorError {
+    OperatorError {
+        kind: TaskErrorKind::Panic,
+        message: format!("the operator panicked: {}", panic_message(panic)),
     }
 }
 

@@ -33,6 +33,19 @@ pub(super) struct Failure {
     pub(super) error: OperatorError,
     /// `None` for the layer's own operator.
     pub(super) step: Option<u32>,
+    /// Why nothing works on the worker's GPU any more, if that is so.
+    pub(super) lost_gpu: Option<String>,
+}
+
+impl Failure {
+    /// Of the layer's own operator.
+    pub(super) fn of_own(error: OperatorError) -> Self {
+        Self {
+            error,
+            step: None,
+            lost_gpu: None,
+        }
+    }
 }
 
 impl PreparedLayer {
@@ -69,7 +82,7 @@ impl PreparedLayer {
         };
         let result = run_operator(operators, context).await;
         drop(reserved);
-        result.map_err(|error| Failure { error, step: None })
+        result.map_err(Failure::of_own)
     }
 }
 
@@ -131,9 +144,7 @@ impl Program {
             drop(read.reserved);
             between.keep(call, outputs, &task.environment.execution_memory);
         }
-        between
-            .read(&self.fused.reads, 0)
-            .map_err(|error| Failure { error, step: None })
+        between.read(&self.fused.reads, 0).map_err(Failure::of_own)
     }
 
     fn failure(&self, call: Call, task: &TaskContext, mut error: OperatorError) -> Failure {
@@ -144,8 +155,10 @@ impl Program {
                 error.message, step.layer, step.operator, task.layer.name
             );
         }
-        let step = Some(call.step);
-        Failure { error, step }
+        Failure {
+            step: Some(call.step),
+            ..Failure::of_own(error)
+        }
     }
 }
 

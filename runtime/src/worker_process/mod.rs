@@ -11,6 +11,7 @@ mod executor;
 mod fused;
 mod inbox;
 mod link;
+mod on_device;
 mod quick;
 mod slots;
 mod store;
@@ -36,7 +37,7 @@ use self::store::PartitionStore;
 use crate::config::WorkerConfig;
 use crate::control::{self, ControlError, Dialed};
 use crate::fetcher::Fetcher;
-use crate::gpu::ChosenGpu;
+use crate::gpu::{ChosenGpu, LazyGpu};
 use crate::inside::WorkerClient;
 use crate::process;
 use crate::transports::{CannotListen, Listeners, Places, Transports};
@@ -130,6 +131,17 @@ async fn work(
         reason,
     })?;
     let spill = Arc::new(make_spill_directory(&config)?);
+    let budget = gpu.as_ref().map(|gpu| config.gpu_budget(gpu.total_bytes()));
+    let lazy_gpu = gpu.as_ref().zip(budget).map(|(gpu, budget)| {
+        let (device_bytes, pinned_bytes) = (budget.device_bytes, budget.pinned_bytes);
+        let spill = Arc::clone(&spill);
+        Arc::new(LazyGpu::new(
+            gpu.ordinal(),
+            device_bytes,
+            pinned_bytes,
+            spill,
+        ))
+    });
     let environment = Arc::new(WorkerEnvironment {
         name: name.clone(),
         slots: config.slots(),
@@ -154,7 +166,7 @@ async fn work(
         name: name.clone(),
         host: host_name(),
         process: std::process::id(),
-        resources: config.resources(),
+        resources: config.resources(gpu.is_some()),
         memory_bytes: config.storage_bytes(),
         addresses: [&[published.address().clone()], &served[..]].concat(),
         labels: config.labels.clone(),
@@ -189,10 +201,11 @@ async fn work(
             patience: config.reconnect_timeout,
             handshake_timeout: config.control.handshake_timeout,
         },
-        machine: config.machine(silence),
+        machine: config.machine(silence, budget),
         executor,
         store,
         spill,
+        gpu: lazy_gpu,
         fetcher: Arc::new(
             Fetcher::new(data.transports.all()).retrying_links_after(config.link_retry),
         ),

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
+use transload_gpu::device::DevicePartition;
 use transload_gpu::{
-    Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, SpilledPartition,
+    Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, SpilledPartition, Stored,
 };
 use transload_protocol::PartitionId;
 use transload_transport::{Destination, PartitionSource};
@@ -23,6 +24,8 @@ pub(super) enum Held {
     Host(Partition),
     /// In a file.
     Disk(Arc<SpilledPartition>),
+    /// On the worker's GPU, or where it went from there.
+    Device(DevicePartition),
 }
 
 /// All partitions of one worker.
@@ -51,14 +54,25 @@ impl PartitionStore {
     }
 
     /// Keeps an output that an operator made.
-    pub(super) fn insert_output(&self, id: PartitionId, partition: Partition) {
-        let reservation = self.memory.reserve_over(partition.bytes());
-        self.insert(id, partition.attach_reservation(reservation));
+    pub(super) fn insert_output(&self, id: PartitionId, partition: Stored) {
+        let partition = match partition {
+            Stored::Host(partition) => {
+                let reservation = self.memory.reserve_over(partition.bytes());
+                partition.attach_reservation(reservation).into()
+            }
+            // What is on the device was taken from what there is of it.
+            Stored::Device(_) => partition,
+        };
+        self.insert(id, partition);
     }
 
     /// Keeps a partition whose memory is accounted for already.
-    pub(super) fn insert(&self, id: PartitionId, partition: Partition) {
-        self.held().insert(id, Held::Host(partition));
+    pub(super) fn insert(&self, id: PartitionId, partition: Stored) {
+        let held = match partition {
+            Stored::Host(partition) => Held::Host(partition),
+            Stored::Device(partition) => Held::Device(partition),
+        };
+        self.held().insert(id, held);
     }
 
     pub(super) fn get(&self, id: PartitionId) -> Option<Held> {
@@ -69,7 +83,24 @@ impl PartitionStore {
     pub(super) fn in_memory(&self, id: PartitionId) -> Option<Partition> {
         match self.held().get(&id) {
             Some(Held::Host(partition)) => Some(partition.clone()),
+            Some(Held::Disk(_) | Held::Device(_)) | None => None,
+        }
+    }
+
+    /// The partition, if it can be read as it is.
+    pub(super) fn ready(&self, id: PartitionId) -> Option<Stored> {
+        match self.held().get(&id) {
+            Some(Held::Host(partition)) => Some(partition.clone().into()),
+            Some(Held::Device(partition)) => Some(partition.clone().into()),
             Some(Held::Disk(_)) | None => None,
+        }
+    }
+
+    /// The partition, if it is one that was made or fetched on the device.
+    pub(super) fn of_device(&self, id: PartitionId) -> Option<DevicePartition> {
+        match self.held().get(&id) {
+            Some(Held::Device(partition)) => Some(partition.clone()),
+            Some(Held::Host(_) | Held::Disk(_)) | None => None,
         }
     }
 
@@ -166,6 +197,7 @@ impl PartitionSource for Source {
                 Some(Held::Host(partition)) => Ok(Some(partition)),
                 // Read for this one reader; where the store keeps it is the machine's decision.
                 Some(Held::Disk(spilled)) => self.0.read_to_serve(spilled).await.map(Some),
+                Some(Held::Device(partition)) => self.0.copy_to_serve(&partition).await.map(Some),
             }
         }
         .boxed()
@@ -173,6 +205,17 @@ impl PartitionSource for Source {
 }
 
 impl PartitionStore {
+    async fn copy_to_serve(&self, partition: &DevicePartition) -> Result<Partition, String> {
+        let _permit = self
+            .loads
+            .acquire()
+            .await
+            .map_err(|error| error.to_string())?;
+        let to = overbook(&self.serving, partition.header()).map_err(|error| error.to_string())?;
+        let copied = partition.tiers().download(partition, to).await;
+        copied.map_err(|error| error.to_string())
+    }
+
     async fn read_to_serve(&self, spilled: Arc<SpilledPartition>) -> Result<Partition, String> {
         let _permit = self
             .loads

@@ -407,7 +407,11 @@ impl Process {
             (true, false) => Input::Spilled { partition, bytes },
             (true, true) => Input::SpillFailed { partition, reason },
             (false, false) => Input::Loaded { partition },
-            (false, true) => Input::LoadFailed { partition, reason },
+            (false, true) => Input::LoadFailed {
+                partition,
+                is_lost: true,
+                reason,
+            },
         };
         self.handle(world, input)
     }

@@ -244,7 +244,11 @@ impl Bench {
 
     pub fn load_failed(&mut self, partition: PartitionId) -> Vec<Action> {
         let reason = "checksum".to_owned();
-        self.input(Input::LoadFailed { partition, reason })
+        self.input(Input::LoadFailed {
+            partition,
+            is_lost: true,
+            reason,
+        })
     }
 
     /// Lets time pass and tells the worker.

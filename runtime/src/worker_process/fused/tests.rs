@@ -215,7 +215,7 @@ fn an_operator_that_is_missing_is_named_with_its_step() {
     }
     let layer = PreparedLayer::new(spec);
     let task = context(&layer, 1, &[&["x", "y"], &[]]);
-    let Failure { error, step } = run(&Arc::default(), &layer, task).expect_err("missing");
+    let Failure { error, step, .. } = run(&Arc::default(), &layer, task).expect_err("missing");
     assert_eq!(
         (error.kind, step),
         (TaskErrorKind::UnknownOperator, Some(1))

@@ -1,4 +1,6 @@
-//! Which GPU a worker has for itself. Called once by each worker as it starts, and by nobody else; what a GPU is used for is not known here.
+//! Which GPU a worker has for itself, and what it takes of it. Called by the worker process; what a GPU is used for is not known here.
+
+mod lazy;
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +8,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use transload_gpu::device::{Claim, Device, DeviceError, DeviceInfo};
 use transload_protocol::Gpu;
+
+pub(crate) use lazy::LazyGpu;
+pub use lazy::WorkerGpu;
 
 /// Which GPU is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -89,6 +94,16 @@ fn claim(info: &DeviceInfo) -> Option<Claim> {
 }
 
 impl ChosenGpu {
+    /// All the memory that it has, in bytes.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.info.total_bytes
+    }
+
+    /// Its number among those that are visible.
+    pub(crate) fn ordinal(&self) -> u32 {
+        self.info.ordinal
+    }
+
     /// What the scheduler is told of it.
     pub(crate) fn told(&self) -> Gpu {
         Gpu {

@@ -1,0 +1,104 @@
+//! A worker's GPU, whose memory is taken when the first task or partition wants it: who does not use the GPU leaves it to others. Called by
+//! the worker process.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use transload_gpu::SpillDirectory;
+use transload_gpu::device::{Device, DeviceError, DeviceMemory, Kernels, PinnedPool, Tiers};
+
+/// A GPU and its memory, as operators have it.
+#[derive(Debug)]
+pub struct WorkerGpu {
+    tiers: Tiers,
+    kernels: Kernels,
+}
+
+/// What a worker may take of its GPU, and has once it was wanted.
+pub(crate) struct LazyGpu {
+    ordinal: u32,
+    device_bytes: u64,
+    pinned_bytes: u64,
+    directory: Arc<SpillDirectory>,
+    opened: Mutex<Option<Arc<WorkerGpu>>>,
+}
+
+impl WorkerGpu {
+    /// Its memory tiers, and what moves bytes between them.
+    pub fn tiers(&self) -> &Tiers {
+        &self.tiers
+    }
+
+    /// Its operators on columns.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// Why nothing works on it any more, if that is so.
+    pub(crate) fn is_lost(&self) -> Option<String> {
+        let asked = self.tiers.memory().device().memory();
+        let error = asked.err().filter(DeviceError::is_lost)?;
+        Some(error.to_string())
+    }
+}
+
+impl LazyGpu {
+    /// The GPU of this number, of which so much memory may be taken; what does not fit beside it goes to files in `directory`.
+    pub(crate) fn new(
+        ordinal: u32,
+        device_bytes: u64,
+        pinned_bytes: u64,
+        directory: Arc<SpillDirectory>,
+    ) -> Self {
+        Self {
+            ordinal,
+            device_bytes,
+            pinned_bytes,
+            directory,
+            opened: Mutex::default(),
+        }
+    }
+
+    /// The GPU with its memory. The first call takes a second, and blocks.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the next call tries again.
+    pub(crate) fn open(&self) -> Result<Arc<WorkerGpu>, DeviceError> {
+        // Nothing that holds this lock can leave it half-changed.
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = &*opened {
+            return Ok(Arc::clone(gpu));
+        }
+        let device = Device::open(self.ordinal)?;
+        let memory = DeviceMemory::take(&device, self.device_bytes)?;
+        let pinned = PinnedPool::new(&device, self.pinned_bytes);
+        let gpu = Arc::new(WorkerGpu {
+            kernels: Kernels::load(&memory, &pinned)?,
+            tiers: Tiers::new(memory, pinned, Arc::clone(&self.directory))?,
+        });
+        tracing::info!(
+            device = device.name(),
+            device_bytes = self.device_bytes,
+            pinned_bytes = self.pinned_bytes,
+            "took memory of the GPU"
+        );
+        *opened = Some(Arc::clone(&gpu));
+        Ok(gpu)
+    }
+
+    /// What was opened.
+    pub(crate) fn opened(&self) -> Option<Arc<WorkerGpu>> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.clone()
+    }
+}
+
+impl fmt::Debug for LazyGpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazyGpu")
+            .field("ordinal", &self.ordinal)
+            .field("device_bytes", &self.device_bytes)
+            .field("is_open", &self.opened().is_some())
+            .finish_non_exhaustive()
+    }
+}

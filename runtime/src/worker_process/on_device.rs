@@ -1,0 +1,138 @@
+//! Tasks that have to do with the worker's GPU: those whose operators work on it, and those on the host that read what such made. Part of
+//! the executor; knows neither queues nor slots.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use transload_gpu::device::DevicePartition;
+use transload_gpu::{HostBuffer, Partition, Stored};
+use transload_protocol::{Memory, TaskErrorKind};
+
+use super::executor::{panicked, stopped};
+use super::fused::{Failure, PreparedLayer};
+use crate::gpu::{LazyGpu, WorkerGpu};
+use crate::operator::DeviceTask;
+use crate::{OperatorError, OperatorRegistry, TaskContext};
+
+/// What a task has made.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// In host memory.
+    Host(Vec<Partition>),
+    /// On the worker's GPU.
+    Device(Vec<DevicePartition>),
+}
+
+/// What is needed for a task that reads or makes device partitions.
+pub(super) struct DeviceJob {
+    pub(super) inputs: Vec<Vec<Stored>>,
+    pub(super) gpu: Option<Arc<LazyGpu>>,
+    pub(super) halved: bool,
+}
+
+impl DeviceJob {
+    /// Runs the task, whose context has no inputs.
+    pub(super) async fn run(
+        self,
+        layer: &PreparedLayer,
+        operators: &OperatorRegistry,
+        mut context: TaskContext,
+    ) -> Result<Made, Failure> {
+        let gpu = self.gpu.clone();
+        let result = match layer.own().memory {
+            Memory::Device => {
+                let made = self.on_device(operators, context).await;
+                made.map(Made::Device).map_err(Failure::of_own)
+            }
+            Memory::Host => match to_host(self.inputs, &context).await {
+                Ok(inputs) => {
+                    context.inputs = inputs;
+                    layer.run(operators, context).await.map(Made::Host)
+                }
+                Err(error) => Err(Failure::of_own(error)),
+            },
+        };
+        result.map_err(|mut failure| {
+            let lost = gpu.and_then(|gpu| gpu.opened()?.is_lost());
+            failure.lost_gpu = lost;
+            failure
+        })
+    }
+
+    async fn on_device(
+        self,
+        operators: &OperatorRegistry,
+        context: TaskContext,
+    ) -> Result<Vec<DevicePartition>, OperatorError> {
+        let name = &context.layer.operator;
+        let Some(operator) = operators.get_on_device(name) else {
+            return Err(OperatorError {
+                kind: TaskErrorKind::UnknownOperator,
+                message: format!(
+                    "this worker has no operator `{name}` for device memory; start workers from the same program as the client"
+                ),
+            });
+        };
+        let gpu = open(self.gpu.as_deref())?;
+        let cancelled = context.cancelled.clone();
+        let outputs = context.layer.outputs as usize;
+        let task = DeviceTask {
+            context,
+            inputs: self.inputs,
+            gpu,
+            halved: self.halved,
+        };
+        let running = async move {
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => Err(stopped()),
+                result = async { operator.run(task).await } => result,
+            }
+        };
+        match AssertUnwindSafe(running).catch_unwind().await {
+            Ok(Ok(made)) if made.len() != outputs => Err(OperatorError::new(format!(
+                "the operator made {} partitions; its layer has {outputs} outputs",
+                made.len()
+            ))),
+            Ok(result) => result,
+            Err(panic) => Err(panicked(panic.as_ref())),
+        }
+    }
+}
+
+/// Takes the GPU's memory, if nobody has yet. Blocks.
+fn open(gpu: Option<&LazyGpu>) -> Result<Arc<WorkerGpu>, OperatorError> {
+    let Some(gpu) = gpu else {
+        return Err(OperatorError::new(
+            "this worker has no GPU, although it offers `gpu`; leave that name to workers that have one, which offer it by themselves",
+        ));
+    };
+    Ok(gpu.open()?)
+}
+
+/// Copies what is on the device into memory for operators, for one that computes on the host.
+async fn to_host(
+    inputs: Vec<Vec<Stored>>,
+    context: &TaskContext,
+) -> Result<Vec<Vec<Partition>>, OperatorError> {
+    let mut here = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let mut partitions = Vec::with_capacity(input.len());
+        for stored in input {
+            partitions.push(match stored {
+                Stored::Host(partition) => partition,
+                Stored::Device(partition) => {
+                    let memory = &context.environment.execution_memory;
+                    let bytes = partition.header().payload_bytes();
+                    let reservation = memory.try_reserve(bytes)?;
+                    // As much as device memory has, which an address space has.
+                    let to = HostBuffer::uncleared(bytes as usize, reservation);
+                    partition.tiers().download(&partition, to).await?
+                }
+            });
+        }
+        here.push(partitions);
+    }
+    Ok(here)
+}
