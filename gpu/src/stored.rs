@@ -32,6 +32,14 @@ impl Stored {
         }
     }
 
+    /// Bytes to account for where it is stored.
+    pub fn occupied_bytes(&self) -> u64 {
+        match self {
+            Self::Host(partition) => partition.bytes(),
+            Self::Device(partition) => partition.occupied_bytes(),
+        }
+    }
+
     /// Whether it has neither metadata nor buffers: then it is like every other such partition.
     pub fn is_empty(&self) -> bool {
         match self {

@@ -59,6 +59,8 @@ pub struct Worker {
     pub(crate) obstacle: Option<Obstacle>,
     /// The same of page-locked memory.
     pub(crate) lock_obstacle: Option<Obstacle>,
+    /// Moves to page-locked memory that failed since the last that did not.
+    pub(crate) lock_refusals: u32,
     /// How moves to the device go.
     pub(crate) rise: Rise,
     /// Not told yet.
@@ -117,6 +119,7 @@ impl Worker {
             pressure: Pressure::Calm,
             obstacle: None,
             lock_obstacle: None,
+            lock_refusals: 0,
             rise: Rise::default(),
             events: Vec::new(),
             resident_bytes: 0,
@@ -303,6 +306,7 @@ impl Worker {
         self.pressure = Pressure::Calm;
         self.obstacle = None;
         self.lock_obstacle = None;
+        self.lock_refusals = 0;
         self.rise = Rise::default();
     }
 

@@ -372,6 +372,12 @@ impl Worker {
                 self.pressure = Pressure::Overcommitted { head };
                 true
             }
+            (
+                Shortage::Refused {
+                    by: Tier::PinnedHost,
+                },
+                _,
+            ) if self.is_refused_for_now() => false,
             // Nothing is behind it that could be used in its place.
             (
                 Shortage::NothingToEvict

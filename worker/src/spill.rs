@@ -16,6 +16,8 @@ use crate::tasks::Place;
 
 /// A tier that refused a partition is not tried again for this time.
 const SPILL_RETRY_MICROS: u64 = 1_000_000;
+/// Page-locked memory that refused one, because others have it for a moment, for this time.
+const LOCK_RETRY_MICROS: u64 = 100_000;
 /// A device that refused a partition is tried again after this time, which doubles with every refusal.
 const RISE_RETRY_MICROS: u64 = 5_000;
 /// After so many refusals in a row tasks that need the partition fail.
@@ -310,8 +312,12 @@ impl Worker {
     }
 
     fn pause_spilling(&mut self, to: Tier, cause: Cause, reason: String, turn: &mut Turn<'_>) {
+        let pause = match to {
+            Tier::PinnedHost => LOCK_RETRY_MICROS,
+            Tier::Device | Tier::Host | Tier::Disk => SPILL_RETRY_MICROS,
+        };
         *self.obstacle_to(to) = Some(Obstacle {
-            until: turn.now.after_micros(SPILL_RETRY_MICROS),
+            until: turn.now.after_micros(pause),
             reason,
             is_charged: false,
             cause,
@@ -334,6 +340,11 @@ impl Worker {
             obstacle.reason
         );
         self.fail_queued(place, TaskErrorKind::SpillFailed, text, turn);
+    }
+
+    /// Page-locked memory refuses what it should take, and may take it in a moment.
+    pub(crate) fn is_refused_for_now(&self) -> bool {
+        self.lock_obstacle.is_some() && self.lock_refusals < MOST_REFUSALS
     }
 
     /// Fails a queued task whose inputs do not fit into device memory, or do not get there.
@@ -382,6 +393,9 @@ impl Worker {
             Tier::PinnedHost => State::Pinned,
             Tier::Device | Tier::Host => return,
         };
+        if to == Tier::PinnedHost {
+            self.lock_refusals = 0;
+        }
         self.store.set_state(partition, next);
         self.note_move(partition, (from, to), bytes, turn);
         self.settle(partition, turn);
@@ -399,6 +413,9 @@ impl Worker {
             _ => return,
         };
         self.store.set_state(partition, back);
+        if to == Tier::PinnedHost {
+            self.lock_refusals = self.lock_refusals.saturating_add(1);
+        }
         self.pause_spilling(to, Cause::Failure, reason, turn);
         self.settle(partition, turn);
     }

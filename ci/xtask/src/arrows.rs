@@ -85,9 +85,10 @@ const ARROWS: &[Arrows] = &[
             "transport-ucx",
             "transport",
             "gpu",
+            "cuda-emulator",
             "protocol",
         ],
-        reason: "the runtime drives both machines, starts the transports that are wanted, and knows no SQL",
+        reason: "the runtime drives both machines, starts the transports that are wanted, and knows no SQL; its tests alone run on the emulator",
     },
     Arrows {
         from: "query",

@@ -59,18 +59,30 @@ impl Device {
         format!("0000:{:02x}:00.0", self.memory.index() + 1)
     }
 
-    /// Its identifier, the same in all processes.
+    /// Its identifier, the same in all processes of the machine, and that of no other machine's.
     pub(crate) fn uuid(&self) -> [u8; 16] {
         uuid(self.memory.index())
     }
 }
 
 fn uuid(index: usize) -> [u8; 16] {
-    let mut bytes = *b"cuda-emulator\0\0\0";
+    let mut bytes = *b"emulate\0\0\0\0\0\0\0\0\0";
+    bytes[7..15].copy_from_slice(&machine_number().to_le_bytes());
     if let Some(last) = bytes.last_mut() {
         *last = index as u8;
     }
     bytes
+}
+
+/// Tells machines apart: what is made of the folder that its processes share, or of the process that is alone on it.
+fn machine_number() -> u64 {
+    let state = std::env::var_os(crate::settings::STATE);
+    let state = state.unwrap_or_else(|| std::process::id().to_string().into());
+    // FNV-1a, the same in all processes.
+    let bytes = state.as_encoded_bytes().iter();
+    bytes.fold(0xcbf2_9ce4_8422_2325, |number, byte| {
+        (number ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// `GPU-` and the identifier as `CUDA_VISIBLE_DEVICES` takes it.

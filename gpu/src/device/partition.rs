@@ -7,6 +7,8 @@ use bytes::Bytes;
 use transload_protocol::Tier;
 
 use super::error::DeviceError;
+use super::pinned::PAGE_BYTES;
+use super::ranges::rounded;
 use super::tiered::{TieredBuffer, Tiers};
 use crate::{ALIGNMENT_BYTES, HeaderError, HostBuffer, Partition, PartitionHeader};
 
@@ -67,6 +69,11 @@ impl DevicePartition {
         self.shared.header.bytes()
     }
 
+    /// Bytes that it takes in whichever tier it is: pages of whole payload.
+    pub fn occupied_bytes(&self) -> u64 {
+        rounded(self.shared.payload.bytes(), PAGE_BYTES)
+    }
+
     /// Where its payload is now.
     pub fn tier(&self) -> Tier {
         self.shared.payload.tier()
@@ -103,8 +110,7 @@ impl Tiers {
         })
     }
 
-    /// Copies a partition, wherever it is, into host memory that `to` is, of [`PartitionHeader::payload_bytes`]. It stays where it was, but
-    /// for one on disk, which passes through page-locked memory.
+    /// Copies a partition, wherever it is, into host memory that `to` is, of [`PartitionHeader::payload_bytes`]. It stays where it was.
     ///
     /// # Errors
     /// [`DeviceError`]; the partition is as it was.
@@ -119,7 +125,7 @@ impl Tiers {
             let downloading = self.blocking(move || Ok(copies.download_host(from, to)));
             downloading.await?.await?.1
         } else {
-            let from = self.to_pinned(payload).await?;
+            let from = self.in_pinned(payload).await?;
             self.blocking(move || from.copy_to(to)).await?
         };
         let header = PartitionHeader::clone(partition.header());

@@ -15,7 +15,7 @@ use super::ranges::{Range, Ranges, rounded};
 use crate::{Budget, HostBuffer, OutOfBudget, Reservation};
 
 /// What pieces are aligned to and multiples of: what disks want for transfers past the page cache.
-const PAGE_BYTES: u64 = 4 << 10;
+pub(super) const PAGE_BYTES: u64 = 4 << 10;
 /// What is locked at once.
 const BLOCK_BYTES: u64 = 64 << 20;
 

@@ -229,6 +229,16 @@ impl Tiers {
         &self,
         buffer: &TieredBuffer,
     ) -> Result<Arc<PinnedBuffer>, DeviceError> {
+        let there = self.in_pinned(buffer).await?;
+        buffer.arrive(Place::Pinned(Arc::clone(&there)));
+        Ok(there)
+    }
+
+    /// The buffer's bytes in page-locked memory: its own place, if it is there, else a copy, and the buffer stays where it is.
+    pub(super) async fn in_pinned(
+        &self,
+        buffer: &TieredBuffer,
+    ) -> Result<Arc<PinnedBuffer>, DeviceError> {
         let place = buffer.place().clone();
         let to = match place {
             Place::Pinned(there) => return Ok(there),
@@ -243,9 +253,7 @@ impl Tiers {
                 self.threads.reads.run(read).await?
             }
         };
-        let to = Arc::new(to);
-        buffer.arrive(Place::Pinned(Arc::clone(&to)));
-        Ok(to)
+        Ok(Arc::new(to))
     }
 
     /// On a thread that may block where memory has to be locked first.

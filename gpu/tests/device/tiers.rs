@@ -356,7 +356,9 @@ proptest! {
             let bytes = uploaded.header().payload_bytes();
             let budget = Budget::new("host", u64::MAX);
             let to = HostBuffer::uncleared(bytes as usize, budget.try_reserve(bytes).unwrap());
+            let before = uploaded.tier();
             let back = bench.tiers.download(&uploaded, to).await.unwrap();
+            prop_assert_eq!(uploaded.tier(), before, "who reads it does not move it");
             prop_assert_eq!(back, partition);
             Ok(())
         })?;

@@ -434,7 +434,8 @@ impl WorkerConfig {
             disk_bytes: self.disk_bytes,
             gpu: gpu.map(|gpu| transload_worker::GpuConfig {
                 device_bytes: self.stored_share(gpu.device_bytes),
-                pinned_bytes: gpu.pinned_bytes,
+                // What is left is for chunks on their way, and for what operators tell the host.
+                pinned_bytes: gpu.pinned_bytes / 4 * 3,
             }),
             spill_above_percent: self.spill_above_percent,
             fetches_in_flight: self.fetches_in_flight,

@@ -69,7 +69,8 @@ pub(super) struct DeviceFailure {
 
 /// The size that is told of an output. Buffers of no length are something nevertheless.
 fn told_bytes(partition: &Stored) -> u64 {
-    partition.bytes().max(u64::from(!partition.is_empty()))
+    let bytes = partition.occupied_bytes();
+    bytes.max(u64::from(!partition.is_empty()))
 }
 
 impl Driver {

@@ -48,7 +48,7 @@ pub(super) async fn sink(
         Tier::PinnedHost => tiers.to_pinned(payload).await.map(drop),
         Tier::Device | Tier::Host | Tier::Disk => tiers.to_disk(payload).await,
     };
-    let moved = moved.map(|()| partition.bytes());
+    let moved = moved.map(|()| partition.occupied_bytes());
     moved.map_err(|error| failure(error, gpu))
 }
 

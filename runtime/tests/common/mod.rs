@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and not every test program uses every helper"
 )]
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,24 @@ pub(crate) async fn cluster(
     spill: &Path,
     change: impl FnOnce(&mut Config),
 ) -> LocalCluster {
+    cluster_of(Vec::new(), workers, spill, change).await
+}
+
+/// The same, whose workers have these variables in their environment.
+pub(crate) async fn cluster_of(
+    environment: Vec<(OsString, OsString)>,
+    workers: u32,
+    spill: &Path,
+    change: impl FnOnce(&mut Config),
+) -> LocalCluster {
+    let set = |(name, value): (OsString, OsString)| {
+        let (name, value) = (name.into_string(), value.into_string());
+        format!("{}={}", name.expect("text"), value.expect("text"))
+    };
+    let mut arguments: Vec<String> = environment.into_iter().map(set).collect();
+    let program = std::env::current_exe().expect("this program");
+    arguments.push(program.into_os_string().into_string().expect("text"));
+    arguments.extend(["--exact".to_owned(), ENTRY.to_owned()]);
     let mut config = Config::default();
     config.worker.slots = Some(2);
     config.worker.memory_bytes = Some(256 << 20);
@@ -115,8 +134,8 @@ pub(crate) async fn cluster(
         memory_per_worker_bytes: None,
         spill_dir: None,
         mode: WorkerMode::Processes {
-            program: std::env::current_exe().expect("this program"),
-            arguments: vec!["--exact".to_owned(), ENTRY.to_owned()],
+            program: "env".into(),
+            arguments,
         },
         config,
     })
