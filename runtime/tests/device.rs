@@ -10,12 +10,13 @@
 
 mod common;
 
+use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use common::{cluster_of, kill, left_in, operators_with, until};
+use common::{cluster_by, kill, left_in, operators_with, until};
 use cuda_emulator::{Emulator, Movement};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -232,14 +233,24 @@ fn assert_all(outputs: &[Vec<Partition>], rows: u64) {
     assert_eq!((count, sum), (rows, rows * (rows - 1) / 2));
 }
 
-/// Two workers, each with a GPU of its own, of whose memory they take 4 MiB, and as much page-locked memory.
-async fn two_workers(machine: &Emulator, spill: &Path) -> LocalCluster {
+/// The words of a command that runs another on a machine.
+fn on(machine: &Emulator) -> Vec<String> {
+    let set = |(name, value): (OsString, OsString)| {
+        let (name, value) = (name.into_string(), value.into_string());
+        format!("{}={}", name.expect("text"), value.expect("text"))
+    };
+    let variables = machine.environment().into_iter().map(set);
+    [String::from("env")].into_iter().chain(variables).collect()
+}
+
+/// Two workers, each with a GPU of its own, of whose memory they take 4 MiB, and half as much page-locked memory.
+async fn two_workers(words: Vec<String>, spill: &Path) -> LocalCluster {
     let change = |config: &mut Config| {
         config.worker.slots = Some(2);
         config.worker.gpu_memory_bytes = Some(DEVICE_BYTES);
         config.worker.pinned_memory_bytes = Some(2 * MIB);
     };
-    cluster_of(machine.environment(), 2, spill, change).await
+    cluster_by(words, 2, spill, change).await
 }
 
 const DEVICE_BYTES: u64 = 4 * MIB;
@@ -257,7 +268,7 @@ async fn assert_tiers_are_empty(client: &Client) {
 async fn a_shuffle_of_twice_what_all_devices_hold_has_the_right_rows() {
     let spill = tempfile::tempdir().expect("a folder");
     let machine = Emulator::new().unwrap().devices(2).chaos(7);
-    let cluster = two_workers(&machine, spill.path()).await;
+    let cluster = two_workers(on(&machine), spill.path()).await;
     let client = cluster.client().await.expect("connects");
     let (tasks, rows) = (16, MIB / ROW_BYTES);
     assert!(u64::from(tasks) * rows * ROW_BYTES > 2 * DEVICE_BYTES - MIB);
@@ -285,9 +296,9 @@ async fn a_shuffle_of_twice_what_all_devices_hold_has_the_right_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_is_refused_now_and_then_costs_time_and_no_row() {
     let spill = tempfile::tempdir().expect("a folder");
-    let plan = "cuLaunchKernel%1=CUDA_ERROR_OUT_OF_MEMORY, cuMemHostAlloc%20=CUDA_ERROR_OUT_OF_MEMORY, seed=3";
+    let plan = "cuLaunchKernel%2=CUDA_ERROR_OUT_OF_MEMORY, cuMemHostAlloc%20=CUDA_ERROR_OUT_OF_MEMORY, seed=3";
     let machine = Emulator::new().unwrap().devices(2).chaos(8).faults(plan);
-    let cluster = two_workers(&machine, spill.path()).await;
+    let cluster = two_workers(on(&machine), spill.path()).await;
     let client = cluster.client().await.expect("connects");
     let (tasks, rows) = (8, MIB / 2 / ROW_BYTES);
     let (graph, kept) = shuffle(tasks, rows, 8);
@@ -300,7 +311,7 @@ async fn memory_that_is_refused_now_and_then_costs_time_and_no_row() {
 async fn a_worker_killed_in_the_middle_takes_its_device_with_it_and_costs_no_row() {
     let spill = tempfile::tempdir().expect("a folder");
     let machine = Emulator::new().unwrap().devices(2).chaos(9);
-    let cluster = two_workers(&machine, spill.path()).await;
+    let cluster = two_workers(on(&machine), spill.path()).await;
     let client = cluster.client().await.expect("connects");
     let (tasks, rows) = (16, MIB / ROW_BYTES);
     let (graph, kept) = shuffle(tasks, rows, 16);
@@ -324,13 +335,19 @@ async fn a_worker_killed_in_the_middle_takes_its_device_with_it_and_costs_no_row
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_of_the_gpu_ends_its_worker_and_the_work_goes_on_elsewhere() {
     let spill = tempfile::tempdir().expect("a folder");
-    // Each worker counts its own kernels; the one that has run so many first loses its GPU, and the other one later, but for chance.
-    let plan = "launch@400=CUDA_ERROR_ILLEGAL_ADDRESS";
-    let machine = Emulator::new().unwrap().devices(2).faults(plan);
-    let cluster = two_workers(&machine, spill.path()).await;
+    let machine = Emulator::new().unwrap().devices(2);
+    let fault = "[ \"$TRANSLOAD_WORKER_NAME\" = local-0 ] && export CUDA_EMULATOR_FAULTS=launch@20=CUDA_ERROR_ILLEGAL_ADDRESS; exec \"$@\"";
+    let words = ["sh", "-c", fault, "sh"].map(str::to_owned).into_iter();
+    let cluster = two_workers(words.chain(on(&machine)).collect(), spill.path()).await;
     let client = cluster.client().await.expect("connects");
-    let (graph, kept) = shuffle(4, 2_000, 4);
+    let (graph, kept) = shuffle(16, 2_000, 8);
     let outputs = common::run(&client, graph, kept).await;
-    assert_all(&outputs, 8_000);
+    assert_all(&outputs, 32_000);
+    until(&client, "the worker with the fault is gone", |info| {
+        let names = info.workers.iter().map(|it| it.hello.name.as_str());
+        names.eq(["local-1"])
+    })
+    .await;
+    assert_eq!(machine.report().unwrap().faults, 1);
     cluster.shutdown().await;
 }

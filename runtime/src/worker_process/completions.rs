@@ -134,7 +134,11 @@ impl Driver {
                 step,
                 lost_gpu,
             }) => {
-                self.hear_of_gpu(lost_gpu);
+                if lost_gpu.is_some() {
+                    self.hear_of_gpu(lost_gpu);
+                    // Not the task's failure: it runs again on another worker.
+                    return Input::Tick;
+                }
                 tracing::debug!(%task, kind = ?error.kind, message = %error.message, "task failed");
                 Input::TaskFailed {
                     task,

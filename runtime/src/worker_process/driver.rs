@@ -140,7 +140,7 @@ impl Driver {
                 break Ok(());
             }
             if let Some(reason) = self.lost_gpu.take() {
-                link.send(vec![WorkerMessage::Goodbye]);
+                // Without a goodbye: what ran here counts as what a worker died of.
                 break Err(RuntimeError::GpuLost { reason });
             }
             let deadline = self.worker.next_deadline();

@@ -7,7 +7,6 @@
     reason = "a test fails by panicking, and not every test program uses every helper"
 )]
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,24 +102,20 @@ pub(crate) async fn cluster(
     spill: &Path,
     change: impl FnOnce(&mut Config),
 ) -> LocalCluster {
-    cluster_of(Vec::new(), workers, spill, change).await
+    cluster_by(Vec::new(), workers, spill, change).await
 }
 
-/// The same, whose workers have these variables in their environment.
-pub(crate) async fn cluster_of(
-    environment: Vec<(OsString, OsString)>,
+/// The same, whose workers are started by a command of these words, if there are any.
+pub(crate) async fn cluster_by(
+    mut words: Vec<String>,
     workers: u32,
     spill: &Path,
     change: impl FnOnce(&mut Config),
 ) -> LocalCluster {
-    let set = |(name, value): (OsString, OsString)| {
-        let (name, value) = (name.into_string(), value.into_string());
-        format!("{}={}", name.expect("text"), value.expect("text"))
-    };
-    let mut arguments: Vec<String> = environment.into_iter().map(set).collect();
     let program = std::env::current_exe().expect("this program");
-    arguments.push(program.into_os_string().into_string().expect("text"));
-    arguments.extend(["--exact".to_owned(), ENTRY.to_owned()]);
+    words.push(program.into_os_string().into_string().expect("text"));
+    words.extend(["--exact".to_owned(), ENTRY.to_owned()]);
+    let program = words.remove(0).into();
     let mut config = Config::default();
     config.worker.slots = Some(2);
     config.worker.memory_bytes = Some(256 << 20);
@@ -134,8 +129,8 @@ pub(crate) async fn cluster_of(
         memory_per_worker_bytes: None,
         spill_dir: None,
         mode: WorkerMode::Processes {
-            program: "env".into(),
-            arguments,
+            program,
+            arguments: words,
         },
         config,
     })
