@@ -1,11 +1,13 @@
 //! Aligned host memory that is written once and then shared. Called by transports and by the loading of spilled
-//! partitions; knows no layout of what is stored in it.
+//! partitions; knows no layout of what is stored in it, and of page-locked memory only that it is memory.
 
 use std::mem;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::Reservation;
+use crate::device::{Landed, PinnedBuffer, share};
 use crate::pool::POOL;
 
 /// Every buffer of a received or loaded partition starts at a multiple of this many bytes: a cache line, and what Arrow
@@ -22,6 +24,18 @@ const UNCLEARED: u8 = 0xa5;
 /// eighth more than was asked for.
 #[derive(Debug)]
 pub struct HostBuffer {
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Pageable(Pageable),
+    /// In one piece, and who wants to have it once it is written.
+    Pinned(PinnedBuffer, Landed),
+}
+
+#[derive(Debug)]
+struct Pageable {
     // With room for the shift to the first aligned byte. A byte vector comes zeroed from the operating system without being
     // touched; an over-aligned type would be zeroed by hand, a pass over memory that nobody needs.
     storage: Vec<u8>,
@@ -44,10 +58,12 @@ impl HostBuffer {
             .align_offset(ALIGNMENT_BYTES)
             .min(ALIGNMENT_BYTES - 1);
         let mut buffer = Self {
-            storage,
-            start,
-            bytes,
-            _reservation: reservation,
+            memory: Memory::Pageable(Pageable {
+                storage,
+                start,
+                bytes,
+                _reservation: reservation,
+            }),
         };
         if cfg!(debug_assertions) {
             buffer.as_mut_slice().fill(UNCLEARED);
@@ -55,23 +71,54 @@ impl HostBuffer {
         buffer
     }
 
+    /// Page-locked memory, whose reservation it has itself; once it is frozen, `landed` has it, too. `None` where it is not in one piece.
+    pub(crate) fn in_pinned(mut buffer: PinnedBuffer, landed: Landed) -> Option<Self> {
+        let whole = buffer.as_one_slice_mut()?;
+        if cfg!(debug_assertions) {
+            whole.fill(UNCLEARED);
+        }
+        Some(Self {
+            memory: Memory::Pinned(buffer, landed),
+        })
+    }
+
     /// Its bytes.
     pub fn as_slice(&self) -> &[u8] {
-        &self.storage[self.start..self.start + self.bytes]
+        match &self.memory {
+            Memory::Pageable(it) => &it.storage[it.start..it.start + it.bytes],
+            Memory::Pinned(it, _) => it.as_one_slice().unwrap_or_default(),
+        }
     }
 
     /// Its bytes, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.storage[self.start..self.start + self.bytes]
+        match &mut self.memory {
+            Memory::Pageable(it) => &mut it.storage[it.start..it.start + it.bytes],
+            Memory::Pinned(it, _) => it.as_one_slice_mut().unwrap_or_default(),
+        }
     }
 
     /// Makes it immutable and shared without a copy. The reservation returns when the last slice is dropped.
     pub fn freeze(self) -> Bytes {
-        Bytes::from_owner(self)
+        match self.memory {
+            Memory::Pageable(it) => Bytes::from_owner(it),
+            Memory::Pinned(it, landed) => {
+                let it = Arc::new(it);
+                // Set here alone, and a buffer is frozen once.
+                let _ = landed.0.set(Arc::clone(&it));
+                share(it)
+            }
+        }
     }
 }
 
-impl Drop for HostBuffer {
+impl AsRef<[u8]> for Pageable {
+    fn as_ref(&self) -> &[u8] {
+        &self.storage[self.start..self.start + self.bytes]
+    }
+}
+
+impl Drop for Pageable {
     fn drop(&mut self) {
         POOL.give_back(mem::take(&mut self.storage));
     }

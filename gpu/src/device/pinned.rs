@@ -202,6 +202,27 @@ impl PinnedBuffer {
         self.pieces.iter().map(slice).collect()
     }
 
+    /// Its bytes, where they are one piece. As for [`PinnedBuffer::page_slices`].
+    pub(crate) fn as_one_slice(&self) -> Option<&[u8]> {
+        let slices = self.page_slices();
+        match slices.as_slice() {
+            [] => Some(&[]),
+            [one] => one.get(..self.bytes as usize),
+            _ => None,
+        }
+    }
+
+    /// The same, to be written.
+    pub(crate) fn as_one_slice_mut(&mut self) -> Option<&mut [u8]> {
+        let bytes = self.bytes as usize;
+        let mut slices = self.page_slices_mut();
+        match slices.len() {
+            0 => Some(&mut []),
+            1 => slices.pop()?.get_mut(..bytes),
+            _ => None,
+        }
+    }
+
     /// Copies its bytes to ordinary memory of the same size.
     pub(super) fn copy_to(&self, mut to: HostBuffer) -> Result<HostBuffer, DeviceError> {
         let mut left = to.as_mut_slice();

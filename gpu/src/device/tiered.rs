@@ -63,8 +63,9 @@ impl TieredBuffer {
     }
 
     /// In page-locked memory.
-    pub fn in_pinned(buffer: PinnedBuffer) -> Self {
-        Self::new(buffer.bytes(), Place::Pinned(Arc::new(buffer)))
+    pub fn in_pinned(buffer: impl Into<Arc<PinnedBuffer>>) -> Self {
+        let buffer = buffer.into();
+        Self::new(buffer.bytes(), Place::Pinned(buffer))
     }
 
     fn new(bytes: u64, place: Place) -> Self {
@@ -257,7 +258,7 @@ impl Tiers {
     }
 
     /// On a thread that may block where memory has to be locked first.
-    async fn allocate_pinned(&self, bytes: u64) -> Result<PinnedBuffer, DeviceError> {
+    pub(super) async fn allocate_pinned(&self, bytes: u64) -> Result<PinnedBuffer, DeviceError> {
         let reservation = self.pinned.try_reserve(bytes)?;
         match self.pinned.allocate_locked(bytes, reservation)? {
             Locked::Buffer(buffer) => Ok(buffer),

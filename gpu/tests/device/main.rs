@@ -10,4 +10,5 @@ mod columns;
 mod common;
 mod dictionaries;
 mod faults;
+mod landing;
 mod tiers;

@@ -1,0 +1,96 @@
+//! How device partitions travel between processes: from page-locked memory and into it, so that the host copies nothing. Called by stores,
+//! which serve partitions and receive them; transports see memory of the host.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::error::DeviceError;
+use super::partition::DevicePartition;
+use super::pinned::{Locked, PinnedBuffer};
+use super::tiered::{TieredBuffer, Tiers};
+use crate::{HostBuffer, Partition};
+
+/// What was received into page-locked memory of [`Tiers::landing`], once it has arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Landed(pub(crate) Arc<OnceLock<Arc<PinnedBuffer>>>);
+
+/// Bytes of a buffer in one piece, as the owner of `Bytes`.
+struct Whole(Arc<PinnedBuffer>);
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_one_slice().unwrap_or_default()
+    }
+}
+
+/// Page-locked memory in one piece that nobody writes any more, shared without a copy.
+pub(crate) fn share(buffer: Arc<PinnedBuffer>) -> Bytes {
+    Bytes::from_owner(Whole(buffer))
+}
+
+impl Tiers {
+    /// Locks memory so that a landing of so many bytes will have some.
+    ///
+    /// # Errors
+    /// [`DeviceError`], where there is no room or the system locks no more.
+    pub async fn prepare_landing(&self, bytes: u64) -> Result<(), DeviceError> {
+        self.allocate_pinned(bytes).await.map(drop)
+    }
+
+    /// Memory for a payload to be received into, page-locked and in one piece; `None` where there is none ready. Takes no time.
+    pub fn landing(&self, bytes: u64) -> Option<(HostBuffer, Landed)> {
+        let reservation = self.pinned().try_reserve(bytes).ok()?;
+        match self.pinned().allocate_locked(bytes, reservation).ok()? {
+            Locked::Buffer(buffer) => {
+                let landed = Landed::default();
+                let buffer = HostBuffer::in_pinned(buffer, landed.clone())?;
+                Some((buffer, landed))
+            }
+            Locked::TooLittle(_) => None,
+        }
+    }
+
+    /// A partition that was received into such memory, as one of this device; `None` where it was not.
+    pub fn adopt(&self, partition: &Partition, landed: &Landed) -> Option<DevicePartition> {
+        let buffer = Arc::clone(landed.0.get()?);
+        DevicePartition::new(partition.header(), TieredBuffer::in_pinned(buffer), self).ok()
+    }
+
+    /// A view of a partition through page-locked memory: its own place, if it is there, else a copy that lives as long as the view. The
+    /// partition stays where it is.
+    ///
+    /// # Errors
+    /// [`DeviceError`], also where there is no page-locked memory for it now.
+    pub async fn viewed(&self, partition: &DevicePartition) -> Result<Partition, DeviceError> {
+        let whole = self.in_pinned(partition.payload()).await?;
+        let header = partition.header().clone();
+        if whole.as_one_slice().is_some() {
+            let assembled = header.assemble(share(whole));
+            return assembled.map_err(|error| DeviceError::Unusable {
+                reason: error.to_string(),
+            });
+        }
+        // In several pieces, which is rare: there was no room in one.
+        let slices = whole.page_slices();
+        let buffers = partition.buffers().map(|(start, bytes)| {
+            let (mut at, mut left) = (start as usize, bytes as usize);
+            let mut put_together = Vec::with_capacity(left);
+            for slice in &slices {
+                if at >= slice.len() {
+                    at -= slice.len();
+                    continue;
+                }
+                let now = left.min(slice.len() - at);
+                put_together.extend_from_slice(&slice[at..at + now]);
+                left -= now;
+                at = 0;
+                if left == 0 {
+                    break;
+                }
+            }
+            Bytes::from(put_together)
+        });
+        Ok(Partition::new(header.metadata.0.clone(), buffers.collect()))
+    }
+}
