@@ -265,6 +265,57 @@ async fn assert_tiers_are_empty(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shuffle_with_room_copies_no_more_than_its_way_needs() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let machine = Emulator::new().unwrap().devices(2).chaos(6);
+    let change = |config: &mut Config| {
+        config.worker.gpu_memory_bytes = Some(32 * MIB);
+        config.worker.pinned_memory_bytes = Some(32 * MIB);
+    };
+    let cluster = cluster_by(on(&machine), 2, spill.path(), change).await;
+    let client = cluster.client().await.expect("connects");
+    let (tasks, rows) = (8, 2_048);
+    let all_bytes = u64::from(tasks) * rows * ROW_BYTES;
+    let (graph, kept) = shuffle(tasks, rows, 4);
+    let outputs = common::run(&client, graph, kept).await;
+    assert_all(&outputs, u64::from(tasks) * rows);
+    let info = client.info().await.expect("info");
+    let by = |name: &str| {
+        let transfers = info.transfers.iter().filter(|it| it.transport == name);
+        transfers.map(|it| it.bytes).sum::<u64>()
+    };
+    // The shuffle, and what the tasks before and behind it are given of other workers.
+    let moved = by("tcp page-locked");
+    assert!(moved > 0, "{:?}", info.transfers);
+    assert!(info.workers.iter().all(|worker| worker.spilled_bytes == 0));
+    let report = machine.report().unwrap();
+    let bytes = |movement| report.moved(movement).bytes;
+    // Each row goes up once, where it is made, and down once, where it is checked: from ordinary memory and to it.
+    assert_eq!(bytes(Movement::UploadPageable), all_bytes);
+    let with_padding = all_bytes..all_bytes + 4 * 64 * (1 + WIDE_COLUMNS as u64);
+    assert!(with_padding.contains(&bytes(Movement::DownloadPageable)));
+    // What goes to another worker goes down and up once more. Sizes are told in whole pages.
+    let (up, down) = (
+        bytes(Movement::UploadPinned),
+        bytes(Movement::DownloadPinned),
+    );
+    assert!(
+        up <= moved
+            && moved
+                < up + info
+                    .transfers
+                    .iter()
+                    .map(|it| it.partitions * 4096)
+                    .sum::<u64>()
+    );
+    assert!(
+        (up..up + 64 * 1024).contains(&down),
+        "but for what operators tell the host: {up} {down}"
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shuffle_of_twice_what_all_devices_hold_has_the_right_rows() {
     let spill = tempfile::tempdir().expect("a folder");
     let machine = Emulator::new().unwrap().devices(2).chaos(7);

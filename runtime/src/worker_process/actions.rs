@@ -6,15 +6,17 @@ use tokio::time::Instant;
 use transload_protocol::{
     Attempt, LayerIndex, Memory, PartitionId, TaskErrorKind, TaskId, Tier, WorkerId,
 };
+use transload_transport::Destination;
 use transload_worker::{Action, Given, Input};
 
-use super::completions::Completion;
+use super::completions::{Arrived, Completion};
 use super::disk;
 use super::driver::{Driver, InFlight};
 use super::executor::Inputs;
 use super::on_device::DeviceJob;
-use super::store::Held;
+use super::store::{Held, ToDevice};
 use crate::gang::Gang;
+use crate::gpu::LazyGpu;
 
 impl Driver {
     pub(super) fn act(&mut self, action: Action) {
@@ -28,8 +30,8 @@ impl Driver {
                 partition,
                 from,
                 bytes,
-                memory: _,
-            } => self.fetch(partition, from, bytes),
+                memory,
+            } => self.fetch(partition, from, bytes, memory),
             Action::CancelFetch { partition } => {
                 if let Some(fetch) = self.fetches.remove(&partition) {
                     fetch.task.abort();
@@ -81,7 +83,7 @@ impl Driver {
         }
     }
 
-    fn fetch(&mut self, id: PartitionId, from: WorkerId, bytes: u64) {
+    fn fetch(&mut self, id: PartitionId, from: WorkerId, bytes: u64, memory: Memory) {
         let Some(addresses) = self.peers.get(&from).cloned() else {
             self.pending.push_back(Input::FetchFailed {
                 partition: id,
@@ -96,9 +98,20 @@ impl Driver {
         let fetcher = Arc::clone(&self.parts.fetcher);
         let destination = self.parts.store.destination(bytes);
         let completions = Arc::clone(&self.completions);
+        let gpu = self.parts.gpu.clone().filter(|_| memory == Memory::Device);
         let task = self.parts.data_runtime.spawn(async move {
             let start = Instant::now();
-            let result = fetcher.fetch(&addresses, id, &destination).await;
+            let result = match to_device(gpu, &destination, bytes).await {
+                None => {
+                    let fetched = fetcher.fetch(&addresses, id, &destination).await;
+                    fetched.map(Arrived::on_host)
+                }
+                Some(to_device) => {
+                    let destination = Arc::clone(&to_device) as Arc<dyn Destination>;
+                    let fetched = fetcher.fetch(&addresses, id, &destination).await;
+                    fetched.map(|fetched| Arrived::by(fetched, |it| to_device.adopt(it)))
+                }
+            };
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
             completions.push(Completion::Fetch {
                 id,
@@ -239,6 +252,31 @@ impl Driver {
             tokio::task::spawn_blocking(move || drop(held));
         }
     }
+}
+
+/// A destination on the GPU, whose memory is taken where that has not happened yet. `None` without a GPU, or where it gives no memory.
+async fn to_device(
+    gpu: Option<Arc<LazyGpu>>,
+    otherwise: &Arc<dyn Destination>,
+    bytes: u64,
+) -> Option<Arc<ToDevice>> {
+    let gpu = gpu?;
+    let opened = match gpu.opened() {
+        Some(opened) => opened,
+        None => tokio::task::spawn_blocking(move || gpu.open())
+            .await
+            .ok()?
+            .inspect_err(
+                |error| tracing::warn!(%error, "a partition for the GPU stays in host memory"),
+            )
+            .ok()?,
+    };
+    // Without, what arrives goes to host memory.
+    if let Err(error) = opened.tiers().prepare_landing(bytes).await {
+        tracing::debug!(%error, bytes, "no page-locked memory for a partition");
+    }
+    let (tiers, otherwise) = (opened.tiers().clone(), Arc::clone(otherwise));
+    Some(Arc::new(ToDevice::new(tiers, otherwise)))
 }
 
 /// What a task is given, input by input; `None` where something is not as the machine believes.

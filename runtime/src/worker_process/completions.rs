@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use transload_gpu::device::DeviceError;
 use transload_gpu::{Partition, SpilledPartition, Stored};
-use transload_protocol::{Attempt, PartitionId, TaskId, WorkerId};
+use transload_protocol::{Attempt, Demotion, PartitionId, TaskId, WorkerId};
 use transload_worker::Input;
 
 use super::driver::Driver;
@@ -34,7 +34,7 @@ pub(super) enum Completion {
         number: u64,
         from: WorkerId,
         micros: u64,
-        result: Result<Fetched, FetchError>,
+        result: Result<Arrived, FetchError>,
     },
     /// A partition was written, or could not be.
     Spill {
@@ -56,6 +56,39 @@ pub(super) enum Completion {
         id: PartitionId,
         result: Result<(), DeviceFailure>,
     },
+}
+
+/// What a fetch has brought.
+pub(super) struct Arrived {
+    partition: Stored,
+    /// What carried it.
+    transport: String,
+    demotion: Option<Demotion>,
+}
+
+impl Arrived {
+    /// Into host memory.
+    pub(super) fn on_host(fetched: Fetched) -> Self {
+        Self {
+            partition: fetched.partition.into(),
+            transport: fetched.transport,
+            demotion: fetched.demotion,
+        }
+    }
+
+    /// As `adopt` says. Where it is for the device, the way that it took there is part of what carried it.
+    pub(super) fn by(fetched: Fetched, adopt: impl FnOnce(Partition) -> Stored) -> Self {
+        let partition = adopt(fetched.partition);
+        let transport = match &partition {
+            Stored::Device(_) => format!("{} page-locked", fetched.transport),
+            Stored::Host(_) => fetched.transport,
+        };
+        Self {
+            partition,
+            transport,
+            demotion: fetched.demotion,
+        }
+    }
 }
 
 /// Why a device partition was not moved.
@@ -220,7 +253,7 @@ impl Driver {
     }
 
     /// Whether or not anybody still wants what has come.
-    fn hear_of_link(&mut self, from: WorkerId, result: &Result<Fetched, FetchError>) {
+    fn hear_of_link(&mut self, from: WorkerId, result: &Result<Arrived, FetchError>) {
         let Ok(fetched) = result else { return };
         if let Some(demotion) = fetched.demotion.clone() {
             let used = fetched.transport.clone();
@@ -237,7 +270,7 @@ impl Driver {
         id: PartitionId,
         number: u64,
         micros: u64,
-        result: Result<Fetched, FetchError>,
+        result: Result<Arrived, FetchError>,
     ) -> Option<Input> {
         // A fetch that was cancelled meanwhile: what it brought is dropped here.
         self.fetches
@@ -246,9 +279,9 @@ impl Driver {
         let from = self.fetches.remove(&id)?.from;
         Some(match result {
             Ok(fetched) => {
-                let bytes = fetched.partition.bytes();
+                let bytes = fetched.partition.occupied_bytes();
                 let tier = fetched.partition.tier();
-                self.parts.store.insert(id, fetched.partition.into());
+                self.parts.store.insert(id, fetched.partition);
                 Input::Fetched {
                     partition: id,
                     from,

@@ -4,18 +4,24 @@
 //! immutable and shared, so that serving one and spilling it do not disturb each other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
-use transload_gpu::device::DevicePartition;
+use tokio::time::{Instant, sleep};
+use transload_gpu::device::{DevicePartition, Landed, Tiers};
 use transload_gpu::{
     Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, SpilledPartition, Stored,
 };
-use transload_protocol::PartitionId;
+use transload_protocol::{PartitionId, Tier};
 use transload_transport::{Destination, PartitionSource};
 
 use super::quick::IdMap;
+
+/// So long what is on disk waits for page-locked memory, and looks for it so often.
+const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_millis(5);
 
 /// Where a partition is.
 #[derive(Clone)]
@@ -171,6 +177,49 @@ fn buffer(
     Ok(HostBuffer::uncleared(bytes, reservation))
 }
 
+/// A fetch of a partition that is to come to the device: into page-locked memory, from where it is moved on, and into host memory where
+/// there is none for it.
+pub(super) struct ToDevice {
+    tiers: Tiers,
+    otherwise: Arc<dyn Destination>,
+    landed: Mutex<Option<Landed>>,
+}
+
+impl ToDevice {
+    pub(super) fn new(tiers: Tiers, otherwise: Arc<dyn Destination>) -> Self {
+        Self {
+            tiers,
+            otherwise,
+            landed: Mutex::default(),
+        }
+    }
+
+    /// What arrived, as a partition of the device if that is where it landed.
+    pub(super) fn adopt(&self, partition: Partition) -> Stored {
+        let landed = self.landed().take();
+        match landed.and_then(|landed| self.tiers.adopt(&partition, &landed)) {
+            Some(adopted) => adopted.into(),
+            None => partition.into(),
+        }
+    }
+
+    fn landed(&self) -> MutexGuard<'_, Option<Landed>> {
+        self.landed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Destination for ToDevice {
+    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        match self.tiers.landing(header.payload_bytes()) {
+            Some((buffer, landed)) => {
+                *self.landed() = Some(landed);
+                Ok(buffer)
+            }
+            None => self.otherwise.allocate(header),
+        }
+    }
+}
+
 /// A fetch whose size the machine has accounted for.
 struct Expected {
     memory: Budget,
@@ -205,15 +254,34 @@ impl PartitionSource for Source {
 }
 
 impl PartitionStore {
+    /// Sent from page-locked memory. Where others have all of that, from ordinary memory, but for what is on disk, which is read through
+    /// page-locked memory and waits for some.
     async fn copy_to_serve(&self, partition: &DevicePartition) -> Result<Partition, String> {
         let _permit = self
             .loads
             .acquire()
             .await
             .map_err(|error| error.to_string())?;
-        let to = overbook(&self.serving, partition.header()).map_err(|error| error.to_string())?;
-        let copied = partition.tiers().download(partition, to).await;
-        copied.map_err(|error| error.to_string())
+        let tiers = partition.tiers();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let error = match tiers.viewed(partition).await {
+                Ok(view) => return Ok(view),
+                Err(error) => error,
+            };
+            let is_on_disk = partition.tier() == Tier::Disk;
+            if !error.is_about_memory() || is_on_disk && Instant::now() > deadline {
+                return Err(error.to_string());
+            }
+            if is_on_disk {
+                sleep(WAIT).await;
+                continue;
+            }
+            let to = overbook(&self.serving, partition.header());
+            let to = to.map_err(|error| error.to_string())?;
+            let copied = tiers.download(partition, to).await;
+            return copied.map_err(|error| error.to_string());
+        }
     }
 
     async fn read_to_serve(&self, spilled: Arc<SpilledPartition>) -> Result<Partition, String> {
