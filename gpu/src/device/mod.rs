@@ -27,7 +27,7 @@ mod traffic;
 mod emulated;
 
 pub use claim::Claim;
-pub use columns::{Column, Dictionary, Packed, Region, Strings, Values};
+pub use columns::{Column, Dictionary, Packed, Region, Strings, UncheckedStrings, Values};
 pub use compute::Kernels;
 pub use context::{Device, DeviceInfo};
 pub use copies::Copies;

@@ -160,6 +160,13 @@ arguments! {
         at: u64,
         output: Address,
     }
+    /// gpu/kernels/check.cu
+    CheckStrings for ["check_offsets_32", "check_offsets_64"] {
+        offsets: Address,
+        rows: u64,
+        bytes: u64,
+        wrong: Address,
+    }
     /// gpu/kernels/gather.cu
     Gather for ["gather_1", "gather_2", "gather_4", "gather_8", "gather_16"] {
         input: Address,

@@ -74,9 +74,10 @@ pub enum SignatureError {
     },
 }
 
-const TEXTS: [(&str, &str); 6] = [
+const TEXTS: [(&str, &str); 7] = [
     ("append", include_str!("../../kernels/append.ptx")),
     ("bits", include_str!("../../kernels/bits.ptx")),
+    ("check", include_str!("../../kernels/check.ptx")),
     ("gather", include_str!("../../kernels/gather.ptx")),
     ("hash", include_str!("../../kernels/hash.ptx")),
     ("partition", include_str!("../../kernels/partition.ptx")),

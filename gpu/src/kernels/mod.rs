@@ -11,6 +11,7 @@ mod check;
 mod gather;
 mod hash;
 mod launch;
+mod offsets;
 mod partition;
 mod ptx;
 mod row_hash;
@@ -26,6 +27,7 @@ pub use hash::{
     hash_of_wide, partition_of,
 };
 pub use launch::{Grid, KeyWidth, Launch, OffsetWidth, Operator, Step, Width};
+pub use offsets::{CheckOffsets, OffsetsOf};
 pub use partition::PartitionOrder;
 pub use row_hash::{FloatWidth, HashRows, Key, KeyValues};
 pub use scan::{PrefixSum, SumWidth};

@@ -11,4 +11,5 @@ mod common;
 mod dictionaries;
 mod faults;
 mod landing;
+mod strings;
 mod tiers;

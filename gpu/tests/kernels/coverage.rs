@@ -1,7 +1,7 @@
 //! Which branches of the kernels the cases run: all.
 
 use crate::machine::Machine;
-use crate::{append, gather, hash, partition, scan, select};
+use crate::{append, check, gather, hash, partition, scan, select};
 
 /// Outcomes that cannot happen, each as the kernel, the text of the line, and the reason.
 const EXCUSED: &[(&str, &str, &str)] = &[
@@ -21,6 +21,7 @@ fn every_branch_of_every_kernel_is_run_both_ways() {
     let machine = &mut Machine::new(Some(3), 2);
     for cases in [
         append::cases,
+        check::cases,
         gather::cases,
         hash::cases,
         partition::cases,

@@ -5,6 +5,7 @@
 mod append;
 mod arena;
 mod chance;
+mod check;
 mod coverage;
 mod gather;
 mod hash;
@@ -44,6 +45,11 @@ fn columns_are_put_behind_each_other() {
 }
 
 #[test]
+fn offsets_that_cannot_be_followed_are_found() {
+    in_several_orders(check::cases);
+}
+
+#[test]
 fn hashes_on_the_device_are_those_of_the_host() {
     in_several_orders(hash::cases);
 }
@@ -78,5 +84,6 @@ proptest! {
         rows in proptest::collection::vec(0usize..300, 0..8), seed: u64, order: u64, most_blocks in 1u32..9
     ) {
         append::case(&mut Machine::new(Some(order), most_blocks), &rows, seed);
+        check::case(&mut Machine::new(Some(order), most_blocks), rows.len() * 40, seed);
     }
 }

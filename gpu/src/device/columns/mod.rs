@@ -9,6 +9,7 @@ mod dictionary;
 mod gather;
 mod keys;
 mod layout;
+mod strings;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::ALIGNMENT_BYTES;
 use crate::kernels::{Address, FloatWidth, OffsetWidth, Width};
 
 pub use dictionary::Dictionary;
+pub use strings::UncheckedStrings;
 
 const ALIGNMENT: u64 = ALIGNMENT_BYTES as u64;
 
@@ -112,7 +114,8 @@ impl Region {
 }
 
 impl Strings {
-    /// Strings whose offsets begin with 0, rise, and end with the length of `bytes`.
+    /// Strings whose offsets begin with 0, rise, and end with the length of `bytes`. Where nobody vouches for that,
+    /// [`Kernels::checked`] makes them.
     ///
     /// # Safety
     /// They do: a kernel reads and writes where they say.
