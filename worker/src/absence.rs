@@ -64,6 +64,10 @@ impl Worker {
         }
         self.layers.clear();
         self.sources.clear();
+        // The scheduler gives a task that is not found running to somebody else: none is queued again here.
+        for running in self.running.values_mut() {
+            running.queued = None;
+        }
     }
 
     pub(crate) fn tell_inventory(&mut self, turn: &mut Turn<'_>) {

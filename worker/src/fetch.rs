@@ -10,7 +10,7 @@ use crate::machine::{Turn, Worker};
 use crate::memory::Pressure;
 use crate::spill::Room;
 use crate::store::{Claim, State};
-use crate::tasks::Place;
+use crate::tasks::{Help, Place};
 
 /// A fetch that failed is tried again after this time, which doubles with every failure.
 const FETCH_RETRY_MICROS: u64 = 20_000;
@@ -38,6 +38,9 @@ impl Worker {
                 };
                 let (bytes, tiers) = (record.bytes, source.leads_through(record));
                 for tier in tiers.into_iter().flatten() {
+                    if tier == Tier::Device && self.is_device_given_up() {
+                        return calm;
+                    }
                     if place != head {
                         if !self.is_below_threshold_with(bytes, tier) {
                             return calm;
@@ -65,6 +68,13 @@ impl Worker {
             cursor = behind.next().map(|(place, _)| *place);
         }
         calm
+    }
+
+    /// A device was emptied for a task that runs now: nothing is brought there before it has ended, or waits without its slot.
+    fn is_device_given_up(&self) -> bool {
+        let mut running = self.running.values();
+        self.config.gpu.is_some()
+            && running.any(|running| running.help > Help::None && running.is_working())
     }
 
     fn is_below_threshold_with(&self, bytes: u64, tier: Tier) -> bool {

@@ -49,12 +49,13 @@ impl Worker {
         next.map(|(place, _)| *place)
     }
 
-    /// The task that goes first: a member of a gang, if there is one, since others wait for it while they run. One that has to
-    /// wait for a task without its slot is passed over: what that one waits for may be behind it.
+    /// The task that goes first: a member of a gang, if there is one, since others wait for it while they run; then one for which the
+    /// device is emptied, since nobody can use it meanwhile. One that has to wait for a task without its slot is passed over: what
+    /// that one waits for may be behind it.
     pub(crate) fn head(&self) -> Option<Place> {
         let first = self.place_after(None)?;
-        if let Some(member) = self.first_member() {
-            return Some(member);
+        if let Some(ahead) = self.first_member().or_else(|| self.first_helped()) {
+            return Some(ahead);
         }
         if self.running.is_empty() || self.is_working() {
             return Some(first);
@@ -63,6 +64,16 @@ impl Worker {
         queue
             .find(|(place, queued)| !self.is_held_up(**place, queued))
             .map(|(place, _)| *place)
+    }
+
+    /// The first queued task that is helped with device memory and could be brought to run.
+    fn first_helped(&self) -> Option<Place> {
+        if self.helped == 0 {
+            return None;
+        }
+        let mut helped = self.queue.iter().filter(|(_, it)| it.help > Help::None);
+        let first = helped.find(|(place, queued)| !self.is_held_up(**place, queued));
+        first.map(|(place, _)| *place)
     }
 
     /// It waits for a running task: for its output, or for it to have read what is to be replaced, of this task or of one
@@ -136,7 +147,9 @@ impl Worker {
             };
             let is_source = queued.inputs.is_empty();
             let (memory, help) = (queued.layer.memory, queued.help);
-            if help > Help::None && !self.empty_device(place, turn) {
+            // For one at a time: what is in the way of this one may be what the head needs.
+            let is_helped = help > Help::None;
+            if is_helped && (self.head() != Some(place) || !self.empty_device(place, turn)) {
                 // What it was to occupy is kept for it: `free` is what those behind may have.
                 ahead = 0;
                 continue;
@@ -209,7 +222,7 @@ impl Worker {
             inputs: queued.inputs_by_position(),
             halved: queued.help == Help::Halved,
         });
-        let is_first = queued.help == Help::None;
+        let help = queued.help;
         let may_return = queued.layer.memory == Memory::Device
             && !queued.layer.gang
             && queued.help < Help::Halved;
@@ -217,6 +230,7 @@ impl Worker {
             attempt,
             layer: Arc::clone(&queued.layer),
             inputs,
+            help,
             queued: may_return.then(|| Box::new((place, queued))),
             phase: Phase::Wanted,
             slot,
@@ -224,7 +238,7 @@ impl Worker {
             began: turn.now,
         };
         self.running.insert(task, running);
-        if is_first {
+        if help == Help::None {
             self.tell(WorkerMessage::Started { task, attempt }, turn);
         }
     }

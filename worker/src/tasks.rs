@@ -127,6 +127,8 @@ pub(crate) struct Running {
     pub(crate) layer: Arc<Layer>,
     /// Pinned until it ends.
     pub(crate) inputs: BTreeSet<PartitionId>,
+    /// How much it was helped with device memory.
+    pub(crate) help: Help,
     /// As it was queued, of a task that works in device memory, to be queued again when that is short.
     pub(crate) queued: Option<Box<(Place, Queued)>>,
     pub(crate) phase: Phase,

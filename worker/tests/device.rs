@@ -289,6 +289,40 @@ fn a_task_that_waits_for_more_device_memory_can_be_cancelled() {
     assert!(starts(&bench.assign_as(6, FIRST, DEVICE, &[]), 6));
 }
 
+#[test]
+fn a_task_that_runs_out_of_device_memory_while_nobody_knows_of_it_is_not_started_again() {
+    let mut bench = bench(100);
+    bench.assign_as(5, FIRST, DEVICE, &[]);
+    bench.input(Input::Disconnected);
+    assert_eq!(halved(&out_of_memory(&mut bench, 5)), None, "its layer is");
+
+    bench.input(Input::Connected {
+        worker: common::SELF,
+    });
+    assert!(bench.worker.is_idle());
+}
+
+#[test]
+fn a_device_is_emptied_for_a_task_and_filled_for_the_next_one_after_that() {
+    let mut bench = bench(100);
+    let said = make(&mut bench, 1, 60);
+    carry_out(&mut bench, said, |_, _| false);
+    let said = make(&mut bench, 2, 50);
+    carry_out(&mut bench, said, |_, _| false);
+    assert_eq!(bench.tier(part(1)), Some(Tier::PinnedHost));
+    assert!(starts(&bench.assign_as(6, FIRST, DEVICE, &[]), 6));
+    // What goes before it in the queue waits for two partitions, of which only one is here.
+    let inputs = [from(common::SELF, part(1), 60), from(PEER, part(50), 10)];
+    let mut said = bench.assign_as(5, FIRST, DEVICE, &inputs);
+    said.extend(out_of_memory(&mut bench, 6));
+    let said = carry_out(&mut bench, said, |_, _| false);
+    assert_eq!(halved(&said), Some(false));
+    assert_eq!(used(&bench, Tier::Device), 0, "nor filled meanwhile");
+    let said = bench.done(6, &[10]);
+    carry_out(&mut bench, said, |_, _| false);
+    assert_eq!(bench.tier(part(1)), Some(Tier::Device));
+}
+
 /// Carries out every move, and all that follow, but those that are refused. Returns all that was said.
 fn carry_out(
     bench: &mut Bench,
