@@ -3,9 +3,11 @@
 //! An output's value is a hash of everything the task saw, so two runs agree on it only if every input was the right
 //! one at the right place.
 
+use std::collections::BTreeSet;
+
 use transload_protocol::{
-    Amount, Blob, CompiledGraph, Edges, ExplicitEdges, GraphId, Layer, LayerIndex, Resources,
-    Source, TaskErrorKind, TaskGraph, TaskId, TaskRange, WorkerRef,
+    Amount, Blob, CompiledGraph, Edges, ExplicitEdges, GraphId, Layer, LayerIndex, Memory,
+    Resources, Source, TaskErrorKind, TaskGraph, TaskId, TaskRange, WorkerRef,
 };
 
 use crate::random::{Random, mix};
@@ -27,7 +29,12 @@ pub(crate) enum Fate {
     Flaky { kind: TaskErrorKind, times: u32 },
     /// It kills the process that runs it, the first times.
     Deadly { times: u32 },
+    /// It runs out of device memory so often before it ends well; more often than it is helped, in every attempt.
+    Hungry { times: u32 },
 }
+
+/// How often a task that runs out of device memory is started again where it is: once with the device emptied, once in halves.
+pub(crate) const HELPINGS: u32 = 2;
 
 /// A graph with the answers.
 #[derive(Debug, Clone)]
@@ -85,11 +92,47 @@ impl GraphPlan {
         })
     }
 
+    /// Whether a task makes what it makes in device memory, where it finds any.
+    pub(crate) fn works_on_device(&self, task: u32) -> bool {
+        let layer = self.compiled.layer_of(task);
+        layer.is_some_and(|layer| layer.memory == Memory::Device)
+    }
+
+    /// Most bytes that a task may read in device memory.
+    pub(crate) fn device_bytes_read(&self, task: u32) -> u64 {
+        let mut read = BTreeSet::new();
+        self.compiled.for_each_input(task, |input| {
+            if self.works_on_device(input.task) {
+                read.insert((input.task, input.output));
+            }
+        });
+        let layer = self.compiled.layer_of(task);
+        // What is imported may have been made there.
+        let imported = layer.filter(|layer| !layer.imports.is_empty());
+        let imported = imported.map_or(0, |layer| u64::from(layer.outputs));
+        (read.len() as u64 + imported) * self.partition_bytes
+    }
+
     /// Whether it reads results of that graph.
     pub(crate) fn imports_from(&self, graph: GraphId) -> bool {
         let layers = self.compiled.layers().iter();
         let mut imports = layers.flat_map(|layer| &layer.imports);
         imports.any(|range| range.graph == graph)
+    }
+
+    /// Some of those that work in device memory and would end well run out of it.
+    fn make_hungry(&mut self, scenario: &Scenario, random: &mut Random) {
+        for index in 0..self.compiled.task_count() {
+            if !self.works_on_device(index) || !random.chance(scenario.task_hungry_per_mille) {
+                continue;
+            }
+            if let Some(fate) = self.fates.get_mut(index as usize)
+                && *fate == Fate::Normal
+            {
+                let times = random.pick(&[1, 1, 1, 2, 2, HELPINGS + 1], 1);
+                *fate = Fate::Hungry { times };
+            }
+        }
     }
 
     /// Indices of the tasks whose outputs the client keeps.
@@ -208,7 +251,7 @@ pub(crate) fn importing_graph(
     };
     let imported = graph.push_import("imported", vec![range], outputs);
     let read = Layer::new("read", "op-0", range.count).reading(imported, Edges::OneToOne);
-    let read = graph.push(read);
+    let read = graph.push(on_device(read, scenario, random));
     graph.keep(read);
     if random.chance(500) {
         let all = Layer::new("all", "op-1", 1).reading(imported, Edges::Broadcast);
@@ -250,14 +293,16 @@ fn plan_of(
     let fates = (0..compiled.task_count())
         .map(|_| random_fate(scenario, random))
         .collect();
-    Ok(GraphPlan {
+    let mut plan = GraphPlan {
         values: evaluate(&compiled, imported),
         compiled,
         fates,
         partition_bytes: scenario.partition_bytes,
         sizes_vary: scenario.sizes_vary,
         is_scattered: false,
-    })
+    };
+    plan.make_hungry(scenario, random);
+    Ok(plan)
 }
 
 fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mut Random) -> Layer {
@@ -316,11 +361,21 @@ fn random_layer(graph: &TaskGraph, number: u32, scenario: &Scenario, random: &mu
     if scenario.gpus && random.chance(300) {
         layer.resources = layer.resources.with("gpu", 1);
     }
+    layer = on_device(layer, scenario, random);
     layer = gathered(layer, scenario, random);
     if scenario.held_per_mille > 0 {
         layer = held(layer, scenario, random);
     }
     layer
+}
+
+/// Now and then the layer works in device memory.
+fn on_device(layer: Layer, scenario: &Scenario, random: &mut Random) -> Layer {
+    if scenario.device_per_mille > 0 && random.chance(scenario.device_per_mille) {
+        layer.on_device()
+    } else {
+        layer
+    }
 }
 
 /// Now and then the layer becomes a gang; one that is more than the cluster can hold by far, seldom.

@@ -1,8 +1,9 @@
 //! Whether a graph's end is the right one, and whether anything is left when all is over.
 
-use transload_protocol::{TaskError, TaskErrorKind, TaskId};
+use transload_protocol::{Resources, TaskError, TaskErrorKind, TaskId};
 
 use crate::graphs::GraphPlan;
+use crate::scenario::Scenario;
 use crate::world::{Injected, Step, World};
 
 /// As in the scheduler: how often the outputs of one task may be out of reach.
@@ -26,6 +27,17 @@ fn injected_into(world: &World, plan: Option<&GraphPlan>, task: TaskId) -> Injec
         all.peers_lost += one.peers_lost;
     }
     all
+}
+
+/// Whether the inputs of a task may not fit into device memory, whatever else is done. What others wait for without their slots
+/// stays there, and what page-locked memory is too small for, too.
+fn may_run_out_of_device_memory(scenario: &Scenario, plan: &GraphPlan, task: u32) -> bool {
+    let read = plan.device_bytes_read(task);
+    let may_be_in_the_way = scenario.task_waits_per_mille > 0
+        || scenario.gang_per_mille > 0
+        || scenario.pinned_bytes < scenario.partition_bytes
+        || scenario.disk_bytes < u64::MAX;
+    read > scenario.device_bytes || read > 0 && may_be_in_the_way
 }
 
 /// A graph may fail only with a failure that the simulation made happen, or could not be avoided.
@@ -65,6 +77,11 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
         | TaskErrorKind::Transient) => {
             let may_happen = match kind {
                 TaskErrorKind::CorruptPartition => happened("failed loads"),
+                TaskErrorKind::OutOfMemory => plan.is_some_and(|plan| {
+                    may_run_out_of_device_memory(&world.scenario, plan, error.task.index)
+                        || happened("failed copies")
+                        || happened("failed spills")
+                }),
                 TaskErrorKind::SpillFailed => {
                     happened("failed spills") || world.scenario.disk_bytes < u64::MAX
                 }
@@ -98,7 +115,9 @@ pub(crate) fn failure_is_right(world: &World, plan: Option<&GraphPlan>, error: &
         TaskErrorKind::Unschedulable => {
             let is_large = world.scenario.slots_per_task > world.scenario.slots_per_worker.0;
             let may_be_too_many = layer.gang && layer.tasks > 1;
-            if is_large || may_be_too_many || layer.placement.is_some() {
+            let asks_for_gpu = layer.resources.named.contains_key(Resources::GPU);
+            let may_lack_gpu = asks_for_gpu && world.scenario.worker_has_gpu_per_mille < 1_000;
+            if is_large || may_be_too_many || layer.placement.is_some() || may_lack_gpu {
                 Ok(())
             } else {
                 wrong("every worker can run it".to_owned())

@@ -75,7 +75,7 @@ pub(crate) enum Happening {
     /// An operator submits a graph and waits for it.
     TaskSubmits(TaskRun),
     /// A spill or load ends.
-    DiskEnds { process: usize, operation: u64 },
+    MoveEnds { process: usize, operation: u64 },
     /// A client does what its script says.
     ClientActs { client: usize, act: Act },
     /// Something breaks, or is mended.
@@ -147,7 +147,7 @@ impl Happening {
             Self::FetchArrives { fetch } => (13, *fetch),
             Self::FetchEnds { fetch, .. } => (14, *fetch),
             Self::TaskEnds { task, .. } => (15, u64::from(task.index)),
-            Self::DiskEnds { operation, .. } => (16, *operation),
+            Self::MoveEnds { operation, .. } => (16, *operation),
             Self::ClientActs { client, .. } => (17, *client as u64),
             Self::Fault(_) => (18, 0),
             Self::SchedulerDecides => (19, 0),

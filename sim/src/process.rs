@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use transload_protocol::{
-    Address, Attempt, GangTable, GraphId, InputSpec, LayerIndex, LayerSpec, PartitionId, Resources,
-    SchedulerToWorker, SourceTable, TaskAssignment, TaskErrorKind, TaskId, Time, WorkerHello,
-    WorkerId,
+    Address, Attempt, GangTable, GraphId, InputSpec, LayerIndex, LayerSpec, Memory, PartitionId,
+    Resources, SchedulerToWorker, SourceTable, TaskAssignment, TaskErrorKind, TaskId, Time,
+    WorkerHello, WorkerId,
 };
-use transload_worker::{Action, Config, Input, Worker};
+use transload_worker::{Action, Config, GpuConfig, Input, Worker};
 
 use crate::gangs::Incarnation;
 use crate::graphs::{LABEL, OPERATOR_MEMORY_BYTES, host_of, name_of};
@@ -18,9 +18,14 @@ use crate::world::{Step, World};
 
 mod fetching;
 mod gangs;
+mod helping;
 mod limits;
+mod moving;
 mod waiting;
 mod work;
+
+use fetching::Fetching;
+use moving::{Move, Stored};
 
 /// Scheme of the addresses of simulated workers; the endpoint is the number of the process.
 pub(crate) const SCHEME: &str = "sim";
@@ -47,41 +52,21 @@ pub(crate) enum Death {
     PowerCut,
 }
 
-/// A stored partition.
-#[derive(Debug, Clone)]
-struct Stored {
-    value: u64,
-    bytes: u64,
-    on_disk: bool,
-    /// The spill or load of it that is under way.
-    operation: Option<u64>,
-    /// It could not be read back; nobody gets it any more.
-    corrupt: bool,
-}
-
-impl Stored {
-    /// It is in memory, or on its way there: its bytes are reserved when a load starts.
-    fn is_in_memory(&self) -> bool {
-        !self.on_disk || self.operation.is_some()
-    }
-}
-
-#[derive(Debug, Clone)]
-struct DiskOperation {
-    partition: PartitionId,
-    spills: bool,
-    fails: bool,
-}
-
 /// A running operator.
 #[derive(Debug, Clone)]
 struct Execution {
     token: u64,
     resources: Resources,
+    /// What it reads stays where it is.
+    reads: BTreeSet<PartitionId>,
+    /// Where its outputs are made.
+    memory: Memory,
     outcome: Outcome,
     stage: Stage,
     /// How often it will still wait without its slot.
     waits: u32,
+    /// The device was emptied for it.
+    is_helped: bool,
     /// Whom it has to meet, where it is of a gang.
     gang: Option<Membership>,
     told_to_stop: bool,
@@ -152,13 +137,19 @@ pub(crate) struct Process {
     running: BTreeMap<(TaskId, Attempt), Execution>,
     /// Of these, the ones that wait for a slot, in the order in which they get it.
     ahead: VecDeque<(TaskId, Attempt)>,
-    /// Fetches in flight, and the bytes expected.
-    fetching: BTreeMap<PartitionId, (u64, u64)>,
+    /// Fetches in flight.
+    fetching: BTreeMap<PartitionId, Fetching>,
+    /// What was fetched to a device and ended in host memory.
+    strays: BTreeSet<PartitionId>,
+    /// How often attempts that are not answered ran out of memory.
+    ran_out: BTreeMap<(TaskId, Attempt), u32>,
+    /// Attempts that are not answered and were said to have started.
+    said_to_run: BTreeSet<(TaskId, Attempt)>,
     /// The inputs of what was assigned and not answered.
     assigned: BTreeMap<(TaskId, Attempt), BTreeSet<PartitionId>>,
     /// Partitions asked for while memory was short.
     overcommitted: BTreeSet<PartitionId>,
-    disk: BTreeMap<u64, DiskOperation>,
+    moves: BTreeMap<u64, Move>,
     /// Its connection broke, and it was not welcomed over another one yet.
     pub(crate) is_away: bool,
     tick: Option<(Time, u64)>,
@@ -168,9 +159,18 @@ impl Process {
     pub(crate) fn new(index: usize, world: &mut World) -> Self {
         let (fewest, most) = world.scenario.slots_per_worker;
         let mut resources = Resources::slots(world.random.small(fewest, most));
-        if world.scenario.gpus {
+        let has_gpu = world.scenario.gpus && world.has_gpu(index);
+        if has_gpu {
             let gpus = world.random.small(1, 2);
-            resources = resources.with("gpu", gpus);
+            resources = resources.with(Resources::GPU, gpus);
+        }
+        let has_device = has_gpu && world.scenario.device_per_mille > 0;
+        let gpu = has_device.then_some(GpuConfig {
+            device_bytes: world.scenario.device_bytes,
+            pinned_bytes: world.scenario.pinned_bytes,
+        });
+        if has_device {
+            world.count("workers with devices");
         }
         if world.scenario.held_per_mille > 0 {
             resources = resources.with_memory(OPERATOR_MEMORY_BYTES);
@@ -179,12 +179,13 @@ impl Process {
             resources,
             memory_bytes: world.scenario.memory_bytes,
             disk_bytes: world.scenario.disk_bytes,
+            gpu,
+            copies_in_flight: world.scenario.copies_in_flight,
             spill_above_percent: world.scenario.spill_above_percent,
             fetches_in_flight: world.scenario.fetches_in_flight,
             disk_operations_in_flight: world.scenario.disk_operations_in_flight,
             fetch_attempts: world.scenario.fetch_attempts,
             heartbeat_ms: world.scenario.heartbeat_ms,
-            ..Config::new(Resources::default(), 0)
         };
         let mut up = world.link();
         let hello = up.arrival(world.now, &mut world.random);
@@ -216,9 +217,12 @@ impl Process {
             running: BTreeMap::new(),
             ahead: VecDeque::new(),
             fetching: BTreeMap::new(),
+            strays: BTreeSet::new(),
+            ran_out: BTreeMap::new(),
+            said_to_run: BTreeSet::new(),
             assigned: BTreeMap::new(),
             overcommitted: BTreeSet::new(),
-            disk: BTreeMap::new(),
+            moves: BTreeMap::new(),
             is_away: false,
             tick: None,
         }
@@ -236,7 +240,7 @@ impl Process {
                 .then(|| LABEL.to_owned())
                 .into_iter()
                 .collect(),
-            shared: BTreeSet::from(["gpu".to_owned()]),
+            shared: BTreeSet::from([Resources::GPU.to_owned()]),
             gpu: None,
         }
     }
@@ -301,6 +305,7 @@ impl Process {
         self.gangs.clear();
         self.assigned.clear();
         self.overcommitted.clear();
+        self.said_to_run.clear();
         self.is_away = true;
         self.connection += 1;
         self.up_until = Time::from_micros(u64::MAX);
@@ -411,7 +416,7 @@ impl Process {
     fn act(&mut self, world: &mut World, action: Action) -> Step {
         match action {
             Action::ToScheduler(message) => {
-                self.note_answer(&message);
+                self.note_answer(&message)?;
                 let at = self.up.arrival(world.now, &mut world.random);
                 let connection = self.connection();
                 world.agenda.push(
@@ -437,23 +442,20 @@ impl Process {
                 partition,
                 from,
                 bytes,
-                memory: _,
-            } => self.fetch(world, partition, from, bytes),
+                memory,
+            } => self.fetch(world, partition, from, (bytes, memory)),
             Action::CancelFetch { partition } => self.cancel_fetch(world, partition),
             Action::Start {
                 task,
                 attempt,
                 layer,
                 inputs,
-                halved: _,
-            } => self.start(world, task, attempt, layer, &inputs),
+                halved,
+            } => self.start(world, task, attempt, (layer, halved), &inputs),
             Action::Stop { task, attempt } => self.stop(world, task, attempt),
-            Action::Spill { partition, to: _ } => self.move_partition(world, partition, true),
-            Action::Load { partition, to: _ } => self.move_partition(world, partition, false),
-            Action::Drop { partition } => match self.store.remove(&partition) {
-                Some(_) => Ok(()),
-                None => Err(format!("drops {partition}, which it does not hold")),
-            },
+            Action::Spill { partition, to } => self.move_partition(world, partition, (true, to)),
+            Action::Load { partition, to } => self.move_partition(world, partition, (false, to)),
+            Action::Drop { partition } => self.drop_stored(partition),
             Action::Resume { task, attempt } => self.resume(world, task, attempt),
             Action::Exit => {
                 self.die(world, Death::Orderly);

@@ -11,8 +11,18 @@ pub struct Scenario {
     pub workers: u32,
     /// Fewest and most slots of a worker.
     pub slots_per_worker: (u32, u32),
-    /// Whether every worker has one or two of a resource called `gpu`, and some tasks ask for one, or for half of one.
+    /// Whether workers have one or two of a resource called `gpu`, and some tasks ask for one, or for half of one.
     pub gpus: bool,
+    /// Where layers work on devices, the chance that a worker other than the first has any; else every worker has.
+    pub worker_has_gpu_per_mille: u32,
+    /// Chance that a layer works in device memory. Where there is any, every worker that has `gpu` has a device.
+    pub device_per_mille: u32,
+    /// Device memory of each worker that has any, in bytes.
+    pub device_bytes: u64,
+    /// Page-locked memory beside it, in bytes.
+    pub pinned_bytes: u64,
+    /// `worker::Config::copies_in_flight`.
+    pub copies_in_flight: u32,
     /// Memory of each worker for partitions, in bytes.
     pub memory_bytes: u64,
     /// Disk that each worker's machine may use, in bytes.
@@ -108,6 +118,12 @@ pub struct Scenario {
     pub spill_fails_per_mille: u32,
     /// Chance that a load fails, which loses the partition.
     pub load_fails_per_mille: u32,
+    /// Chance that a device or page-locked memory refuses what is moved there, which harms nothing.
+    pub copy_fails_per_mille: u32,
+    /// Chance that what is fetched to a device ends in page-locked or host memory, though there was room.
+    pub fetch_strays_per_mille: u32,
+    /// Chance that a task that works in device memory runs out of it at first, or until it works in halves, or in any case.
+    pub task_hungry_per_mille: u32,
 
     /// Workers that are killed: the connection ends at once or soon.
     pub kills: u32,
@@ -163,6 +179,11 @@ impl Scenario {
             workers: 3,
             slots_per_worker: (2, 2),
             gpus: false,
+            worker_has_gpu_per_mille: 1_000,
+            device_per_mille: 0,
+            device_bytes: 1 << 40,
+            pinned_bytes: 1 << 40,
+            copies_in_flight: 4,
             memory_bytes: 1 << 40,
             disk_bytes: u64::MAX,
             disk_capacity_bytes: 1 << 40,
@@ -209,6 +230,9 @@ impl Scenario {
             disk_micros: 5_000,
             spill_fails_per_mille: 0,
             load_fails_per_mille: 0,
+            copy_fails_per_mille: 0,
+            fetch_strays_per_mille: 0,
+            task_hungry_per_mille: 0,
             kills: 0,
             power_cuts: 0,
             cut_connections: 0,
@@ -257,6 +281,9 @@ impl Scenario {
         scenario.share_per_mille = random.pick(&[0, 0, 500, 1_000], 0);
         if scenario.share_per_mille > 0 {
             scenario.scatter_per_mille = random.pick(&[0, 300], 0);
+        }
+        if scenario.gpus || random.chance(200) {
+            scenario.vary_devices(&mut random);
         }
         scenario
     }
@@ -309,6 +336,25 @@ impl Scenario {
             self.disk_bytes = random.below(20) * self.partition_bytes;
         }
         self.disk_micros = random.pick(&[0, 1_000, 20_000], 1_000);
+    }
+
+    fn vary_devices(&mut self, random: &mut Random) {
+        self.device_per_mille = random.pick(&[0, 300, 600, 1_000], 0);
+        if self.device_per_mille == 0 {
+            return;
+        }
+        self.gpus = true;
+        self.worker_has_gpu_per_mille = random.pick(&[1_000, 700, 300], 1_000);
+        // From plenty down to less than one task needs, as in host memory.
+        let some = [1, 2, 4, 6, 10, 20, 50, 10_000];
+        let partitions = random.pick(&some, 10_000);
+        self.device_bytes = partitions * self.partition_bytes + random.below(100);
+        let partitions = random.pick(&[0, 1, 2, 5, 20, 10_000], 10_000);
+        self.pinned_bytes = partitions * self.partition_bytes + random.below(100);
+        self.copies_in_flight = random.pick(&[1, 2, 4], 4);
+        self.copy_fails_per_mille = random.pick(&[0, 0, 50, 300], 0);
+        self.fetch_strays_per_mille = random.pick(&[0, 100, 500], 0);
+        self.task_hungry_per_mille = random.pick(&[0, 100, 400], 0);
     }
 
     fn vary_network(&mut self, random: &mut Random) {

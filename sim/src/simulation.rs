@@ -208,7 +208,7 @@ impl Simulation {
             | Happening::WorkerTick { process, .. }
             | Happening::TaskEnds { process, .. }
             | Happening::TaskSubmits(TaskRun { process, .. })
-            | Happening::DiskEnds { process, .. } => *process,
+            | Happening::MoveEnds { process, .. } => *process,
             Happening::FetchArrives { fetch } => self.world.fetches.get(fetch)?.holder,
             Happening::FetchEnds { fetch, .. } => match self.world.fetches.get(fetch)?.reader {
                 Reader::Process(process) => process,
@@ -329,9 +329,9 @@ impl Simulation {
                 process.task_ended(world, task, attempt, token)
             }),
             Happening::TaskSubmits(run) => self.on_task_submits(run),
-            Happening::DiskEnds { process, operation } => self
+            Happening::MoveEnds { process, operation } => self
                 .with_process(process, |process, world| {
-                    process.disk_ended(world, operation)
+                    process.move_ended(world, operation)
                 }),
             Happening::ClientActs { client, act } => {
                 self.with_client(client, |client, world| client.act(world, act))

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use transload_protocol::{GraphId, LayerIndex, PartitionId, TaskErrorKind, TaskId, Time, WorkerId};
+use transload_protocol::{
+    GraphId, LayerIndex, Memory, PartitionId, TaskErrorKind, TaskId, Time, WorkerId,
+};
 
 use crate::gangs::{Gangs, Incarnation};
 use crate::graphs::GraphPlan;
@@ -53,8 +55,8 @@ pub(crate) struct Fetch {
     pub(crate) flows: bool,
     /// The timer that ends it when nobody answers.
     timer: (Time, u64),
-    /// The reader wants it no longer, but the answer comes too late to be stopped.
-    pub(crate) cancelled: bool,
+    /// The reader wants it no longer, but the answer comes too late to be stopped; where to it was fetched.
+    pub(crate) cancelled: Option<Memory>,
 }
 
 /// What was done to a task on purpose: a failure of its graph must be explained by this.
@@ -197,6 +199,12 @@ impl World {
         self.offered.remove(&graph);
     }
 
+    /// Whether a process has a GPU, where there are any. No chance is taken where all have.
+    pub(crate) const fn has_gpu(&mut self, process: usize) -> bool {
+        let per_mille = self.scenario.worker_has_gpu_per_mille;
+        process == 0 || per_mille >= 1_000 || self.random.chance(per_mille)
+    }
+
     /// Whether a client scatters something instead of having it made. No chance is taken where none ever does.
     pub(crate) const fn scatters(&mut self) -> bool {
         let per_mille = self.scenario.scatter_per_mille;
@@ -249,7 +257,7 @@ impl World {
                 sent: self.now,
                 flows: false,
                 timer,
-                cancelled: false,
+                cancelled: None,
             },
         );
         let latency = self.peer_latency();

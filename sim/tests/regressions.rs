@@ -125,6 +125,18 @@ const SEEDS: &[(u64, &str)] = &[
         3_071_537,
         "a task that got the turn of one that was stopped on the way to its slot could not wait without it",
     ),
+    (
+        203,
+        "a device was emptied for a task of what came for one before it, which was fetched back each time, for ever",
+    ),
+    (
+        11,
+        "a device that had been emptied for a task was filled again as soon as it ran",
+    ),
+    (
+        233,
+        "a task that ran out of device memory behind a broken connection was started again without its layer",
+    ),
 ];
 
 #[test]

@@ -141,6 +141,85 @@ fn memory_for_two_partitions_is_enough_for_any_graph() {
     );
 }
 
+/// Layers of which some work on devices that hold the inputs of one task, beside page-locked memory for one partition.
+fn on_devices(scenario: &mut Scenario) {
+    scenario.gpus = true;
+    scenario.device_per_mille = 700;
+    // No task reads more than three layers, and none has more tasks or outputs than six.
+    scenario.device_bytes = 3 * 6 * scenario.partition_bytes;
+    scenario.pinned_bytes = scenario.partition_bytes;
+    scenario.clients = 2;
+}
+
+#[test]
+fn a_device_for_the_inputs_of_one_task_is_enough_for_any_graph() {
+    let outcome = run(|scenario| {
+        on_devices(scenario);
+        scenario.workers = 1;
+        scenario.layers = 8;
+        scenario.layer_kept_per_mille = 1_000;
+        scenario.hold_micros = 2_000_000;
+    });
+    assert!(outcome.of("copies from devices") > SEEDS, "{:?}", outcome.0);
+    assert!(outcome.of("copies to devices") > 0, "{:?}", outcome.0);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn workers_without_a_gpu_work_beside_those_that_have_one_and_read_what_these_make() {
+    let outcome = run(|scenario| {
+        on_devices(scenario);
+        scenario.device_per_mille = 300;
+        scenario.workers = 5;
+        scenario.worker_has_gpu_per_mille = 300;
+    });
+    let (all, with) = (
+        outcome.of("workers started"),
+        outcome.of("workers with devices"),
+    );
+    assert!(SEEDS < with && with < all / 2, "{with} of {all}");
+    assert!(outcome.of("tasks started on devices") > SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn devices_that_refuse_partitions_cost_time_but_no_graph() {
+    let outcome = run(|scenario| {
+        on_devices(scenario);
+        scenario.workers = 2;
+        scenario.layers = 8;
+        scenario.copy_fails_per_mille = 100;
+        scenario.fetch_strays_per_mille = 300;
+        scenario.layer_kept_per_mille = 1_000;
+    });
+    assert!(outcome.of("failed copies") > 0, "{:?}", outcome.0);
+    assert!(outcome.of("fetches that strayed") > SEEDS);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
+fn tasks_that_run_out_of_device_memory_pass_on_an_emptied_device_or_in_halves_or_fail() {
+    let outcome = run(|scenario| {
+        on_devices(scenario);
+        scenario.task_hungry_per_mille = 50;
+    });
+    let (emptied, halved) = (
+        outcome.of("tasks started on emptied devices"),
+        outcome.of("tasks started in halves"),
+    );
+    assert!(0 < halved && halved < emptied, "{halved} of {emptied}");
+    assert!(outcome.of("graphs finished") > 0 && outcome.of("graphs failed") > 0);
+}
+
 #[test]
 fn a_full_disk_is_the_end_of_tasks_but_not_of_workers() {
     let outcome = run(|scenario| {

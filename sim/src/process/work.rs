@@ -1,14 +1,15 @@
 //! What a simulated worker's executors and disk do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, GraphId, LayerIndex, LayerSpec, PartitionId, Resources, TaskErrorKind, TaskId,
+    Attempt, GraphId, LayerIndex, LayerSpec, Memory, PartitionId, Resources, TaskErrorKind, TaskId,
+    Tier,
 };
 use transload_worker::{Given, Input};
 
-use super::{Death, DiskOperation, Execution, Life, Outcome, Process, Stage, Stored};
+use super::{Death, Execution, Life, Outcome, Process, Stage, Stored};
 use crate::graphs::{Fate, GraphPlan, operate};
 use crate::network::Happening;
 use crate::world::{Step, World};
@@ -19,7 +20,7 @@ impl Process {
         world: &mut World,
         task: TaskId,
         attempt: Attempt,
-        layer: LayerIndex,
+        (layer, halved): (LayerIndex, bool),
         inputs: &[Vec<Given>],
     ) -> Step {
         let Some(spec) = self.layers.get(&(task.graph, layer)).cloned() else {
@@ -43,8 +44,15 @@ impl Process {
         // Those of gangs may wait for what starts.
         let mut running = self.running.values();
         let beside_another = running.any(|it| it.holds_its_slot() && it.gang.is_none());
-        if beside_another && self.memory_bytes() > self.config.memory_bytes {
-            return Err(format!("starts {task} beside another with memory overfull"));
+        let on_device = (spec.memory == Memory::Device).then_some(Tier::Device);
+        for tier in [Some(Tier::Host), on_device].into_iter().flatten() {
+            if beside_another && self.tier_bytes(tier) > self.limit_of(tier) {
+                return Err(format!("starts {task} beside another with {tier} overfull"));
+            }
+        }
+        let ran_out = self.check_help(world, (task, attempt), &spec, halved)?;
+        if ran_out > 0 {
+            self.check_emptied(world, task, inputs)?;
         }
         let plan = world.plans.get(&task.graph).cloned();
         let Some(plan) = plan else {
@@ -65,7 +73,14 @@ impl Process {
             Fate::Fails(kind) => Outcome::Fails(kind),
             Fate::Flaky { kind, times } if runs <= times => Outcome::Fails(kind),
             Fate::Deadly { times } if runs <= times => Outcome::KillsTheProcess,
-            Fate::Normal | Fate::Flaky { .. } | Fate::Deadly { .. } => {
+            // Nothing that ran in a gang is started again alone.
+            Fate::Hungry { times } if spec.gang && runs <= times => {
+                Outcome::Fails(TaskErrorKind::OutOfMemory)
+            }
+            Fate::Hungry { times } if !spec.gang && ran_out < times => {
+                Outcome::Fails(TaskErrorKind::OutOfMemory)
+            }
+            Fate::Normal | Fate::Flaky { .. } | Fate::Deadly { .. } | Fate::Hungry { .. } => {
                 Outcome::Done { values, runs }
             }
         };
@@ -76,9 +91,12 @@ impl Process {
             Execution {
                 token,
                 resources: spec.resources,
+                reads: held(inputs),
+                memory: self.memory_here(spec.memory),
                 outcome,
                 stage: if is_ahead { Stage::Ahead } else { Stage::Works },
                 waits,
+                is_helped: ran_out > 0,
                 gang,
                 told_to_stop: false,
             },
@@ -167,8 +185,13 @@ impl Process {
                     }
                 };
                 match self.store.get(partition) {
-                    Some(stored) if !stored.on_disk => of_input.push(stored.value),
-                    Some(_) => return Err(format!("starts {task}: {partition} is on disk")),
+                    Some(stored) if stored.is_readable() => of_input.push(stored.value),
+                    Some(stored) => {
+                        return Err(format!(
+                            "starts {task}: {partition} is in {}, moves {:?}, and is read in {}",
+                            stored.tier, stored.moves, stored.read_in
+                        ));
+                    }
                     None => return Err(format!("starts {task}: {partition} is not here")),
                 }
             }
@@ -270,6 +293,9 @@ impl Process {
             Outcome::Fails(kind) => {
                 world.injected(task).failures.push(kind);
                 world.count("task failures");
+                if kind == TaskErrorKind::OutOfMemory {
+                    *self.ran_out.entry(key).or_insert(0) += 1;
+                }
                 let message = "as planned".to_owned();
                 self.handle(
                     world,
@@ -290,13 +316,8 @@ impl Process {
                         .get(&task.graph)
                         .map_or(0, |plan| plan.bytes_of(value, runs));
                     sizes.push(bytes);
-                    let stored = Stored {
-                        value,
-                        bytes,
-                        on_disk: false,
-                        operation: None,
-                        corrupt: false,
-                    };
+                    let tier = execution.memory.tier();
+                    let stored = Stored::new(value, bytes, tier);
                     self.store.insert(PartitionId { task, output }, stored);
                 }
                 self.handle(
@@ -309,111 +330,6 @@ impl Process {
                 )
             }
         }
-    }
-
-    /// Starts a spill, or a load.
-    pub(super) fn move_partition(
-        &mut self,
-        world: &mut World,
-        partition: PartitionId,
-        spills: bool,
-    ) -> Step {
-        let verb = if spills { "spills" } else { "loads" };
-        if self.disk.values().any(|it| it.partition == partition) {
-            return Err(format!(
-                "{verb} {partition} while an earlier move of it is under way"
-            ));
-        }
-        let full = spills && !self.fits_on_disk(world, partition);
-        let per_mille = if spills {
-            world.scenario.spill_fails_per_mille
-        } else {
-            world.scenario.load_fails_per_mille
-        };
-        let fails = full || world.mishap(per_mille);
-        let operation = world.token();
-        let Some(stored) = self.store.get_mut(&partition) else {
-            return Err(format!("{verb} {partition}, which it does not hold"));
-        };
-        if stored.on_disk == spills {
-            return Err(format!("{verb} {partition}, which is there already"));
-        }
-        let bytes = stored.bytes;
-        if !spills {
-            self.check_room(partition, bytes)?;
-        }
-        let Some(stored) = self.store.get_mut(&partition) else {
-            return Ok(());
-        };
-        stored.operation = Some(operation);
-        self.disk.insert(
-            operation,
-            DiskOperation {
-                partition,
-                spills,
-                fails,
-            },
-        );
-        let process = self.index;
-        world.count(if spills { "spills" } else { "loads" });
-        world.soon(
-            world.scenario.disk_micros,
-            Happening::DiskEnds { process, operation },
-        );
-        Ok(())
-    }
-
-    /// Whether the real disk has room, whatever the machine's own limit says.
-    fn fits_on_disk(&self, world: &World, partition: PartitionId) -> bool {
-        let bytes_of = |id: &PartitionId| self.store.get(id).map_or(0, |stored| stored.bytes);
-        let on_disk = self.store.values().filter(|stored| stored.on_disk);
-        let used: u64 = on_disk.map(|stored| stored.bytes).sum();
-        let written = self.disk.values().filter(|operation| operation.spills);
-        let coming: u64 = written
-            .map(|operation| bytes_of(&operation.partition))
-            .sum();
-        used + coming + bytes_of(&partition) <= world.scenario.disk_capacity_bytes
-    }
-
-    /// A spill or load ends. If the partition was dropped meanwhile, the machine is told all the same.
-    pub(crate) fn disk_ended(&mut self, world: &mut World, operation: u64) -> Step {
-        let Some(ended) = self.disk.remove(&operation) else {
-            return Ok(());
-        };
-        let partition = ended.partition;
-        let stored = self
-            .store
-            .get_mut(&partition)
-            .filter(|stored| stored.operation == Some(operation));
-        let reason = "the fake disk says no".to_owned();
-        let mut bytes = 0;
-        if let Some(stored) = stored {
-            bytes = stored.bytes;
-            stored.operation = None;
-            if !ended.fails {
-                stored.on_disk = ended.spills;
-            } else if !ended.spills {
-                stored.corrupt = true;
-            }
-        }
-        if ended.fails {
-            world.count(if ended.spills {
-                "failed spills"
-            } else {
-                "failed loads"
-            });
-        }
-        let input = match (ended.spills, ended.fails) {
-            (true, false) => Input::Spilled { partition, bytes },
-            (true, true) => Input::SpillFailed { partition, reason },
-            (false, false) => Input::Loaded { partition },
-            (false, true) => Input::LoadFailed {
-                partition,
-                is_lost: true,
-                reason,
-            },
-        };
-        self.handle(world, input)
     }
 
     /// The process ends, and everything in it with it.
@@ -429,14 +345,12 @@ impl Process {
         self.store.clear();
         self.running.clear();
         self.ahead.clear();
-        self.disk.clear();
+        self.moves.clear();
         self.tick = None;
-        for fetch in std::mem::take(&mut self.fetching)
-            .into_values()
-            .map(|(fetch, _)| fetch)
-        {
+        for fetch in self.fetches() {
             world.end_fetch(fetch);
         }
+        self.fetching.clear();
         self.up_until = match death {
             Death::Orderly => self.up.last(),
             Death::Killed => world
@@ -452,4 +366,13 @@ impl Process {
             );
         }
     }
+}
+
+/// The partitions that are given, each once.
+pub(super) fn held(inputs: &[Vec<Given>]) -> BTreeSet<PartitionId> {
+    let held = |given: &Given| match given {
+        Given::Held(partition) => Some(*partition),
+        Given::Empty(_) => None,
+    };
+    inputs.iter().flatten().filter_map(held).collect()
 }
