@@ -175,14 +175,9 @@ impl Scheduler {
 
     /// Keeps room for this gang and for no other.
     fn keep_room_for(&mut self, gang: Option<Rank>) {
-        // Another worker may stand in the place of one that is gone.
-        let is_valid = |worker: &WorkerSlot| {
-            let worker = self.workers.slab.get(*worker);
-            worker.is_some_and(|worker| worker.kept().is_some())
-        };
         if let Some((of, shares)) = &self.gangs.kept
             && gang == Some(*of)
-            && shares.keys().all(is_valid)
+            && shares.keys().all(|worker| self.keeps_room(*worker))
         {
             return;
         }
@@ -196,6 +191,12 @@ impl Scheduler {
             self.keep_room(rank);
         }
         self.workers.relist(self.now);
+    }
+
+    /// Whether a worker on which room was kept still has it. Another one may stand in the place of one that is gone.
+    pub(super) fn keeps_room(&self, worker: WorkerSlot) -> bool {
+        let worker = self.workers.slab.get(worker);
+        worker.is_some_and(|worker| worker.kept().is_some())
     }
 
     /// Keeps room on those who will soonest have it.

@@ -33,15 +33,17 @@ impl Scheduler {
             return "is ready, and its gang starts as soon as tasks are handed out again"
                 .to_owned();
         }
-        if let Some((_, shares)) = self.gangs.kept.as_ref().filter(|(of, _)| *of == rank) {
-            let workers: Vec<String> = shares
-                .iter()
-                .map(|(worker, share)| format!("{share} on {}", self.worker_name(*worker)))
-                .collect();
-            details.push(format!("room is kept for it: {}", workers.join(", ")));
+        let kept = self.gangs.kept.iter().filter(|(of, _)| *of == rank);
+        let workers: Vec<String> = kept
+            .flat_map(|(_, shares)| shares)
+            .filter(|(worker, _)| self.keeps_room(**worker))
+            .map(|(worker, share)| format!("{share} on {}", self.worker_name(*worker)))
+            .collect();
+        details.push(if workers.is_empty() {
+            "no room is kept for it: others go before it".to_owned()
         } else {
-            details.push("no room is kept for it: others go before it".to_owned());
-        }
+            format!("room is kept for it: {}", workers.join(", "))
+        });
         format!(
             "is ready and waits for room for its whole gang: {} of {members} members fit now",
             total(&room)

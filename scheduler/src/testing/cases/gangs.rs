@@ -2,12 +2,12 @@
 
 use transload_protocol::{
     ClientMessage, Edges, Event, GraphId, GraphOutcome, Layer, Resources, TaskErrorKind, TaskGraph,
-    TaskId, WorkerMessage,
+    TaskId, WorkerId, WorkerMessage,
 };
 
-use crate::Config;
 use crate::testing::graphs::{explicit, gang, independent};
 use crate::testing::{Cluster, partition, task};
+use crate::{Config, Input};
 
 impl Cluster {
     fn explain(&mut self, task: TaskId) -> String {
@@ -53,6 +53,26 @@ fn a_gang_starts_when_all_of_it_fits_and_not_before() {
     cluster.release(tasks(small, 0..1));
     cluster.release(tasks(graph, 0..3));
     cluster.assert_clean();
+}
+
+#[test]
+fn who_asks_for_a_gang_before_the_loss_of_a_worker_was_acted_upon_is_told_of_those_that_are_left() {
+    let mut cluster = Cluster::of(3, 2);
+    cluster.submit(independent(4));
+    let graph = cluster.submit(gang(3));
+    let explained = cluster.explain(task(graph, 0));
+    let kept_on = |worker: u32| explained.contains(&format!("on worker w{worker}"));
+    let worker = (0..3).find(|worker| kept_on(*worker)).map(WorkerId);
+    let worker = worker.expect("room is kept");
+
+    let mut actions = Vec::new();
+    let reason = "killed".to_owned();
+    let lost = Input::WorkerLost { worker, reason };
+    cluster.scheduler.take_in(cluster.now, lost, &mut actions);
+    let explanation = cluster.scheduler.explain(task(graph, 0));
+    let said = explanation.details.join("; ");
+    assert!(said.contains("room is kept for it"), "{said}");
+    assert!(!said.contains(&format!("on worker {worker}")), "{said}");
 }
 
 #[test]
