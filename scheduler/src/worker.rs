@@ -207,15 +207,17 @@ impl Worker {
             tiers.fold(0_u64, |sum, usage| sum.saturating_add(of(usage)))
         };
         let is_memory = |tier| tier != Tier::Disk;
-        let (used, limit) = (
-            sum(is_memory, |usage| usage.used_bytes),
-            sum(is_memory, |usage| usage.limit_bytes),
-        );
+        let used = sum(is_memory, |usage| usage.used_bytes);
         let on_disk = sum(|tier| tier == Tier::Disk, |usage| usage.used_bytes);
         let all = used.saturating_add(on_disk).max(1);
         let per_mille = u128::from(on_disk) * 1_000 / u128::from(all);
         self.on_disk_per_mille = u16::try_from(per_mille).unwrap_or(1_000);
-        self.is_pressed = used > limit - limit / PRESSED_ABOVE_FREE;
+        // One memory is no help to another: a device may be full beside much free memory of the host.
+        let is_pressed = |usage: &TierUsage| {
+            let limit = usage.limit_bytes;
+            is_memory(usage.tier) && usage.used_bytes > limit - limit / PRESSED_ABOVE_FREE
+        };
+        self.is_pressed = load.tiers.iter().any(is_pressed);
         self.load = load;
     }
 

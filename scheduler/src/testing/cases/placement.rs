@@ -39,23 +39,28 @@ fn a_worker_gets_its_slots_and_a_small_queue_and_no_more() {
 fn a_worker_that_lacks_memory_gets_no_queue() {
     let mut cluster = Cluster::of(1, 2);
     let worker = WorkerId(0);
-    let report = |cluster: &mut Cluster, used_bytes| {
-        let (tier, limit_bytes) = (Tier::Host, 1_000);
-        let host = TierUsage {
+    let report = |cluster: &mut Cluster, host_bytes, device_bytes| {
+        let usage = |(tier, used_bytes, limit_bytes)| TierUsage {
             tier,
             used_bytes,
             limit_bytes,
         };
+        let tiers = [
+            (Tier::Host, host_bytes, 1_000),
+            (Tier::Device, device_bytes, 100),
+        ];
         let load = WorkerLoad {
-            tiers: vec![host],
+            tiers: tiers.map(usage).to_vec(),
             ..WorkerLoad::default()
         };
         cluster.say(worker, WorkerMessage::Heartbeat { load });
     };
-    report(&mut cluster, 950);
+    report(&mut cluster, 950, 0);
     cluster.submit(independent(10));
     assert_eq!(cluster.assigned().len(), 2);
-    report(&mut cluster, 600);
+    report(&mut cluster, 600, 99);
+    assert_eq!(cluster.assigned().len(), 2, "nor one whose device lacks it");
+    report(&mut cluster, 600, 70);
     assert_eq!(cluster.assigned().len(), 4);
 }
 
