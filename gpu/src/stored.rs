@@ -51,6 +51,14 @@ impl Stored {
         }
     }
 
+    /// The partition, if it is in host memory.
+    pub fn into_host(self) -> Option<Partition> {
+        match self {
+            Self::Host(partition) => Some(partition),
+            Self::Device(_) => None,
+        }
+    }
+
     /// Where its bytes are now.
     pub fn tier(&self) -> Tier {
         match self {

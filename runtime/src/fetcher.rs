@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use transload_gpu::Partition;
+use transload_gpu::{Partition, Stored};
 use transload_protocol::{Address, Demotion, PartitionId};
 use transload_transport::{Connection, Destination, Transport, TransportError};
 
@@ -34,8 +34,8 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<dyn Connection>>>>;
 /// A partition that has arrived.
 #[derive(Clone)]
 pub struct Fetched {
-    /// The partition.
-    pub partition: Partition,
+    /// The partition: in host memory, or on a device where the destination is for one and the transport could bring it there.
+    pub partition: Stored,
     /// What carried it: the connection's [`Connection::link`], or [`process::SCHEME`] when it was handed over within this process.
     pub transport: String,
     /// Why it did not come over a better transport that both sides have. Told once for each time that one fails.
@@ -66,6 +66,9 @@ pub enum FetchError {
         /// The holder answered that it does not have it.
         gone: bool,
     },
+    /// It came to a device, although host memory was given for it.
+    #[error("a partition has come to a device that was to come to host memory; please report this")]
+    OnDevice,
     /// The transport failed.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -75,10 +78,20 @@ impl FetchError {
     /// Whether the holder answered that it does not have the partition, so that asking again is pointless.
     pub fn is_gone(&self) -> bool {
         match self {
-            Self::NoCommonTransport { .. } => false,
+            Self::NoCommonTransport { .. } | Self::OnDevice => false,
             Self::Process { gone, .. } => *gone,
             Self::Transport(error) => error.is_gone(),
         }
+    }
+}
+
+impl Fetched {
+    /// The partition that was fetched into host memory.
+    ///
+    /// # Errors
+    /// [`FetchError::OnDevice`] where it was not.
+    pub fn into_host(self) -> Result<Partition, FetchError> {
+        self.partition.into_host().ok_or(FetchError::OnDevice)
     }
 }
 
@@ -184,7 +197,7 @@ impl Fetcher {
         chosen: Instant,
         partition: PartitionId,
         destination: &Arc<dyn Destination>,
-    ) -> Result<(Partition, String), TransportError> {
+    ) -> Result<(Stored, String), TransportError> {
         let (mut connection, pooled) = self.connection(way, chosen).await?;
         let mut result = connection.fetch(partition, Arc::clone(destination)).await;
         if let Err(error) = &result
@@ -271,7 +284,7 @@ async fn hand_over(address: &Address, partition: PartitionId) -> Result<Fetched,
     let source = process::find(address).ok_or_else(|| failed("that worker has ended", false))?;
     match source.open(partition).await {
         Ok(Some(partition)) => Ok(Fetched {
-            partition,
+            partition: partition.into(),
             transport: process::SCHEME.to_owned(),
             demotion: None,
         }),

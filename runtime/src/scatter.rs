@@ -13,7 +13,7 @@ use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader,
 use transload_protocol::{Address, GraphId, PartitionId, TaskErrorKind, TaskId};
 use transload_transport::{Destination, PartitionSource};
 
-use crate::fetcher::Fetcher;
+use crate::fetcher::{Fetched, Fetcher};
 use crate::{OperatorError, TaskContext};
 
 /// What the tasks of scattered layers run.
@@ -91,8 +91,9 @@ pub(crate) async fn fetch_offered(
     });
     let mut attempt = 1;
     loop {
-        let error = match fetcher.fetch(&addresses, partition, &room).await {
-            Ok(fetched) => return Ok(vec![fetched.partition]),
+        let fetched = fetcher.fetch(&addresses, partition, &room).await;
+        let error = match fetched.and_then(Fetched::into_host) {
+            Ok(partition) => return Ok(vec![partition]),
             Err(error) => error,
         };
         if error.is_gone() {

@@ -68,7 +68,10 @@ impl Pair {
     async fn carried(&self, number: u32) -> (String, Option<String>) {
         let fetched = self.fetch(number).await.unwrap();
         let held = random_partition(number.into(), &[100_000]);
-        assert_eq!(fetched.partition.buffers(), held.buffers());
+        assert_eq!(
+            fetched.clone().into_host().unwrap().buffers(),
+            held.buffers()
+        );
         let reason = fetched.demotion.map(|demotion| {
             assert_eq!(demotion.wanted, "memory");
             demotion.reason

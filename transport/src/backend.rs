@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use transload_gpu::{HostBuffer, Partition, PartitionHeader};
+use transload_gpu::device::{DeviceBuffer, DevicePartition, TieredBuffer};
+use transload_gpu::{HeaderError, HostBuffer, Partition, PartitionHeader, Stored};
 use transload_protocol::{Address, PartitionId, codec};
 
-use crate::{Destination, PartitionSource, TransportError};
+use crate::{Destination, OnDevice, PartitionSource, TransportError};
 
 /// Longest header of a partition: metadata and 8 bytes per buffer.
 pub const MAX_HEADER_BYTES: u32 = 64 << 20;
@@ -56,6 +58,53 @@ pub async fn open(
     opened.catch_unwind().await.unwrap_or_else(panicked)
 }
 
+/// What a source gives to be sent by a backend that can send from device memory.
+pub enum Outgoing {
+    /// From host memory.
+    Host(Partition),
+    /// From a device, where it stays while this is held, also when the partition moves elsewhere.
+    Device {
+        /// Its header.
+        header: PartitionHeader,
+        /// Its payload, of [`PartitionHeader::payload_bytes`].
+        payload: Arc<DeviceBuffer>,
+    },
+}
+
+/// As [`open`], from a device where it is there.
+///
+/// # Errors
+/// As there.
+pub async fn open_in_place(
+    source: &dyn PartitionSource,
+    partition: PartitionId,
+) -> Result<Option<Outgoing>, String> {
+    let opened = AssertUnwindSafe(async { source.open_in_place(partition).await });
+    let panicked = |_| Err("opening it panicked; see the log there".to_owned());
+    match opened.catch_unwind().await.unwrap_or_else(panicked)? {
+        None => Ok(None),
+        Some(Stored::Host(partition)) => Ok(Some(Outgoing::Host(partition))),
+        Some(Stored::Device(partition)) => outgoing(&partition).await.map(Some),
+    }
+}
+
+async fn outgoing(partition: &DevicePartition) -> Result<Outgoing, String> {
+    let place = partition.payload().device_place();
+    match place.filter(|payload| payload.bytes() > 0) {
+        Some(payload) => Ok(Outgoing::Device {
+            header: partition.header().clone(),
+            payload,
+        }),
+        // It has moved in this moment, or there is nothing to send.
+        None => {
+            let viewed = partition.tiers().viewed(partition).await;
+            viewed
+                .map(Outgoing::Host)
+                .map_err(|error| error.to_string())
+        }
+    }
+}
+
 /// A header as it crosses the wire.
 ///
 /// # Errors
@@ -94,4 +143,37 @@ pub fn allocate(
         });
     }
     Ok(buffer)
+}
+
+/// Memory of a device for that payload, where the destination has some.
+///
+/// # Errors
+/// [`TransportError::WrongBuffer`] where it is of another size.
+pub fn allocate_on_device(
+    destination: &dyn Destination,
+    header: &PartitionHeader,
+) -> Result<Option<OnDevice>, TransportError> {
+    let Some(memory) = destination.allocate_on_device(header) else {
+        return Ok(None);
+    };
+    let (expected_bytes, actual_bytes) = (header.payload_bytes(), memory.buffer.bytes());
+    if expected_bytes != actual_bytes {
+        return Err(TransportError::WrongBuffer {
+            expected_bytes,
+            actual_bytes,
+        });
+    }
+    Ok(Some(memory))
+}
+
+/// The partition whose payload was received into such memory.
+///
+/// # Errors
+/// [`HeaderError`] where the memory is of another size.
+pub fn arrived_on_device(
+    header: PartitionHeader,
+    memory: OnDevice,
+) -> Result<DevicePartition, HeaderError> {
+    let payload = TieredBuffer::on_device(memory.buffer);
+    DevicePartition::new(header, payload, &memory.tiers)
 }

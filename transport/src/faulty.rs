@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, watch};
-use transload_gpu::{HostBuffer, OutOfBudget, Partition, PartitionHeader};
+use transload_gpu::{HostBuffer, OutOfBudget, PartitionHeader, Stored};
 use transload_protocol::{Address, PartitionId};
 
 use crate::{Connection, Destination, Listener, PartitionSource, Transport, TransportError};
@@ -269,7 +269,7 @@ impl FaultyConnection {
         &self,
         partition: PartitionId,
         destination: Arc<dyn Destination>,
-    ) -> Result<Partition, TransportError> {
+    ) -> Result<Stored, TransportError> {
         let peer = self.inner.peer();
         match verdict(&self.rules, Operation::Fetch, peer, Some(partition)) {
             Verdict::Deliver => {}
@@ -320,7 +320,7 @@ impl Connection for FaultyConnection {
         &self,
         partition: PartitionId,
         destination: Arc<dyn Destination>,
-    ) -> BoxFuture<'_, Result<Partition, TransportError>> {
+    ) -> BoxFuture<'_, Result<Stored, TransportError>> {
         async move {
             let mut cut = self.cut.subscribe();
             if *cut.borrow() {
@@ -336,7 +336,7 @@ impl Connection for FaultyConnection {
     }
 }
 
-/// A destination that tells when it was asked.
+/// A destination that tells when it was asked, for memory of the host: what is cut goes there.
 struct Watched {
     inner: Arc<dyn Destination>,
     allocated: Notify,

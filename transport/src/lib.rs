@@ -13,8 +13,10 @@ pub mod memory;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader};
+use transload_gpu::device::{Device, DeviceBuffer, Tiers};
+use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, Stored};
 use transload_protocol::{Address, PartitionId};
 
 pub use error::TransportError;
@@ -86,7 +88,8 @@ pub trait Connection: Send + Sync {
     fn is_closed(&self) -> bool;
 
     /// Fetches one partition: its header comes first, then memory is taken from `destination`, then the payload is received
-    /// straight into it. Many fetches may be in flight; they share the connection fairly. Dropping the future cancels the
+    /// straight into it: into memory of a device only where the destination is for one, the partition is on one, and the backend can move
+    /// it from one to the other. Many fetches may be in flight; they share the connection fairly. Dropping the future cancels the
     /// fetch, gives the memory back and leaves the connection usable.
     ///
     /// # Errors
@@ -96,7 +99,7 @@ pub trait Connection: Send + Sync {
         &self,
         partition: PartitionId,
         destination: Arc<dyn Destination>,
-    ) -> BoxFuture<'_, Result<Partition, TransportError>>;
+    ) -> BoxFuture<'_, Result<Stored, TransportError>>;
 }
 
 /// Where a listener finds the partitions it serves. Implemented by the partition store.
@@ -107,6 +110,19 @@ pub trait PartitionSource: Send + Sync {
     /// # Errors
     /// Why a partition that is here cannot be read, in words for the peer.
     fn open(&self, partition: PartitionId) -> BoxFuture<'_, Result<Option<Partition>, String>>;
+
+    /// The same for a peer that device memory can be sent to from where it is: a partition that is on a device is given as it is, and
+    /// stays there. By default as [`PartitionSource::open`].
+    ///
+    /// # Errors
+    /// As there.
+    fn open_in_place(
+        &self,
+        partition: PartitionId,
+    ) -> BoxFuture<'_, Result<Option<Stored>, String>> {
+        let opened = self.open(partition);
+        opened.map(|opened| Ok(opened?.map(Stored::Host))).boxed()
+    }
 }
 
 /// Where a fetch gets its memory. Asked once per fetch, after the header has arrived and before any payload.
@@ -116,6 +132,26 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// [`OutOfBudget`] ends this fetch with [`TransportError::NoMemory`] and harms no other.
     fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget>;
+
+    /// The device whose memory [`Destination::allocate_on_device`] may give. By default there is none.
+    fn device(&self) -> Option<&Device> {
+        None
+    }
+
+    /// Memory of a device, of exactly `header.payload_bytes()`. Asked first, by backends that can receive into it; where there is none, as
+    /// by default, [`Destination::allocate`] is asked. It must not block, either.
+    fn allocate_on_device(&self, _header: &PartitionHeader) -> Option<OnDevice> {
+        None
+    }
+}
+
+/// Memory of a device for a payload, and what moves it later.
+#[derive(Debug)]
+pub struct OnDevice {
+    /// The memory.
+    pub buffer: DeviceBuffer,
+    /// The tiers that it is of.
+    pub tiers: Tiers,
 }
 
 /// Payload and metadata are taken from the budget, or refused.

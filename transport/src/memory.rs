@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
-use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition};
+use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition, Stored};
 use transload_protocol::{Address, PartitionId};
 
 use crate::{
@@ -237,7 +237,8 @@ impl Connection for MemoryConnection {
         &self,
         partition: PartitionId,
         destination: Arc<dyn Destination>,
-    ) -> BoxFuture<'_, Result<Partition, TransportError>> {
-        self.fetch(partition, destination).boxed()
+    ) -> BoxFuture<'_, Result<Stored, TransportError>> {
+        let fetching = self.fetch(partition, destination);
+        fetching.map(|it| it.map(Stored::Host)).boxed()
     }
 }

@@ -52,6 +52,7 @@ impl Peer {
         connection
             .fetch(partition, Arc::new(self.budget.clone()))
             .await
+            .map(|fetched| fetched.into_host().expect("host memory was given"))
     }
 }
 

@@ -154,8 +154,11 @@ impl Device {
         Err(DeviceError::OtherDevice { expected, actual })
     }
 
-    /// Makes its context the current one of this thread, as nearly every call wants.
-    pub(super) fn enter(&self) -> Result<(), DeviceError> {
+    /// Makes its context the current one of this thread, as nearly every call wants, also of libraries that are given its memory.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`].
+    pub fn enter(&self) -> Result<(), DeviceError> {
         // SAFETY: the context was retained and is released after the last clone is gone.
         check("cuCtxSetCurrent", unsafe {
             cuCtxSetCurrent(self.shared.context)

@@ -90,8 +90,8 @@ impl TieredBuffer {
         }
     }
 
-    /// Its place on the device, if it is there.
-    pub(super) fn device_place(&self) -> Option<Arc<DeviceBuffer>> {
+    /// Its place on the device, if it is there, which stays as long as it is held.
+    pub fn device_place(&self) -> Option<Arc<DeviceBuffer>> {
         match &*self.place() {
             Place::Device(there) => Some(Arc::clone(there)),
             Place::Pinned(_) | Place::Disk(_) => None,

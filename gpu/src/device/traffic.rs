@@ -16,6 +16,8 @@ pub enum Path {
     DeviceToPageable,
     /// Within a device, or from another that is reached directly.
     DeviceToDevice,
+    /// From another process into a device, by a transport that is given the device's memory: whichever way it has.
+    PeerToDevice,
     /// Page-locked memory to a file, past the page cache.
     PinnedToDisk,
     /// A file to page-locked memory, past the page cache.
@@ -28,12 +30,13 @@ pub enum Path {
 
 impl Path {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PinnedToDevice,
         Self::DeviceToPinned,
         Self::PageableToDevice,
         Self::DeviceToPageable,
         Self::DeviceToDevice,
+        Self::PeerToDevice,
         Self::PinnedToDisk,
         Self::DiskToPinned,
         Self::PinnedToDiskCached,
@@ -62,7 +65,7 @@ impl Traffic {
     }
 
     /// One copy was handed to whoever carries it out.
-    pub(super) fn add(&self, path: Path, bytes: u64) {
+    pub fn add(&self, path: Path, bytes: u64) {
         let count = &self.paths[path as usize];
         count.copies.fetch_add(1, Ordering::Relaxed);
         count.bytes.fetch_add(bytes, Ordering::Relaxed);

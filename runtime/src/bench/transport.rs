@@ -330,8 +330,11 @@ impl Link {
         let fetched = fetched
             .await
             .map_err(|error: FetchError| failed(error.to_string()))?;
-        let buffers = fetched.partition.buffers();
-        let is_whole = fetched.partition.bytes() == size
+        let transport = fetched.transport.clone();
+        let partition = fetched.into_host();
+        let partition = partition.map_err(|error| failed(error.to_string()))?;
+        let buffers = partition.buffers();
+        let is_whole = partition.bytes() == size
             && buffers
                 .iter()
                 .all(|it| it.first().is_none_or(|byte| *byte == CONTENT))
@@ -339,7 +342,7 @@ impl Link {
                 .iter()
                 .all(|it| it.last().is_none_or(|byte| *byte == CONTENT));
         if is_whole {
-            Ok(fetched.transport)
+            Ok(transport)
         } else {
             Err(failed(format!(
                 "what came is not the partition of {size} bytes that was asked for"

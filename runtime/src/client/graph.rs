@@ -17,6 +17,7 @@ use transload_transport::Destination;
 
 use super::state::{GraphSignals, Phase};
 use super::{Client, ClientError};
+use crate::fetcher::Fetched;
 
 /// Holders of one task's partitions that may fail in turn before the client gives up.
 pub(super) const HOLDERS_TRIED: u32 = 5;
@@ -407,8 +408,8 @@ impl Client {
                     .fetcher
                     .fetch(&addresses, partition, &inner.memory)
                     .await;
-                match fetched {
-                    Ok(fetched) => break fetched.partition,
+                match fetched.and_then(Fetched::into_host) {
+                    Ok(partition) => break partition,
                     Err(error) if error.is_gone() || attempt >= inner.config.fetch_attempts => {
                         return Err(error.to_string());
                     }

@@ -70,7 +70,7 @@ impl Arrived {
     /// Into host memory.
     pub(super) fn on_host(fetched: Fetched) -> Self {
         Self {
-            partition: fetched.partition.into(),
+            partition: fetched.partition,
             transport: fetched.transport,
             demotion: fetched.demotion,
         }
@@ -78,9 +78,12 @@ impl Arrived {
 
     /// As `adopt` says. Where it is for the device, the way that it took there is part of what carried it.
     pub(super) fn by(fetched: Fetched, adopt: impl FnOnce(Partition) -> Stored) -> Self {
-        let partition = adopt(fetched.partition);
+        let (partition, way) = match fetched.partition {
+            Stored::Host(partition) => (adopt(partition), "page-locked"),
+            on_device @ Stored::Device(_) => (on_device, "device"),
+        };
         let transport = match &partition {
-            Stored::Device(_) => format!("{} page-locked", fetched.transport),
+            Stored::Device(_) => format!("{} {way}", fetched.transport),
             Stored::Host(_) => fetched.transport,
         };
         Self {

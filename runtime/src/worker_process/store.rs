@@ -10,12 +10,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use transload_gpu::device::{DevicePartition, Landed, Tiers};
+use transload_gpu::device::{Device, DevicePartition, Landed, Tiers};
 use transload_gpu::{
     Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, SpilledPartition, Stored,
 };
 use transload_protocol::{PartitionId, Tier};
-use transload_transport::{Destination, PartitionSource};
+use transload_transport::{Destination, OnDevice, PartitionSource};
 
 use super::quick::IdMap;
 
@@ -177,8 +177,8 @@ fn buffer(
     Ok(HostBuffer::uncleared(bytes, reservation))
 }
 
-/// A fetch of a partition that is to come to the device: into page-locked memory, from where it is moved on, and into host memory where
-/// there is none for it.
+/// A fetch of a partition that is to come to the device: straight to it, where it comes from one by a transport that can; else into
+/// page-locked memory, from where it is moved on, and into host memory where there is none for it.
 pub(super) struct ToDevice {
     tiers: Tiers,
     otherwise: Arc<dyn Destination>,
@@ -218,6 +218,18 @@ impl Destination for ToDevice {
             None => self.otherwise.allocate(header),
         }
     }
+
+    fn device(&self) -> Option<&Device> {
+        Some(self.tiers.memory().device())
+    }
+
+    fn allocate_on_device(&self, header: &PartitionHeader) -> Option<OnDevice> {
+        let buffer = self.tiers.memory().try_allocate(header.payload_bytes());
+        Some(OnDevice {
+            buffer: buffer.ok()?,
+            tiers: self.tiers.clone(),
+        })
+    }
 }
 
 /// A fetch whose size the machine has accounted for.
@@ -250,6 +262,21 @@ impl PartitionSource for Source {
             }
         }
         .boxed()
+    }
+
+    fn open_in_place(
+        &self,
+        partition: PartitionId,
+    ) -> BoxFuture<'_, Result<Option<Stored>, String>> {
+        match self.0.of_device(partition) {
+            Some(there) if there.tier() == Tier::Device => {
+                async move { Ok(Some(there.into())) }.boxed()
+            }
+            Some(_) | None => {
+                let opened = self.open(partition);
+                opened.map(|it| Ok(it?.map(Stored::Host))).boxed()
+            }
+        }
     }
 }
 

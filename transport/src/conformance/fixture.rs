@@ -10,7 +10,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, Semaphore};
-use transload_gpu::{ALIGNMENT_BYTES, Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader};
+use transload_gpu::{
+    ALIGNMENT_BYTES, Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, Stored,
+};
 use transload_protocol::{ClientId, GraphId, PartitionId, TaskId};
 
 use crate::{Connection, Destination, Listener, PartitionSource, Transport, TransportError};
@@ -338,7 +340,13 @@ pub(super) async fn fetch(
     number: u32,
     budget: &Budget,
 ) -> Result<Partition, TransportError> {
-    within(connection.fetch(partition_id(number), Arc::new(budget.clone()))).await
+    let fetched = within(connection.fetch(partition_id(number), Arc::new(budget.clone()))).await;
+    fetched.map(on_host)
+}
+
+/// What was received into host memory.
+pub(super) fn on_host(fetched: Stored) -> Partition {
+    fetched.into_host().expect("host memory was given")
 }
 
 /// Fails the case where `future` takes longer than anything should.

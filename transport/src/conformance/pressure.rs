@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use transload_gpu::Partition;
 
 use super::fixture::{
-    Backend, Probe, Store, ample, fetch, partition_id, random_partition, until, within,
+    Backend, Probe, Store, ample, fetch, on_host, partition_id, random_partition, until, within,
 };
 use crate::TransportError;
 use crate::faulty::{Faulty, Operation, Rule, Rules, Verdict};
@@ -210,7 +210,7 @@ pub async fn a_fetch_aborted_while_it_gets_its_memory_returns_it(backend: Backen
         task.set(fetch.abort_handle()).unwrap();
         start.send(()).unwrap();
         match within(fetch).await {
-            Ok(fetched) => assert_eq!(fetched.unwrap(), partition),
+            Ok(fetched) => assert_eq!(on_host(fetched.unwrap()), partition),
             Err(error) => assert!(error.is_cancelled(), "{error}"),
         }
         until("the memory is back", || budget.used_bytes() == 0).await;

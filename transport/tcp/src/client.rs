@@ -16,7 +16,7 @@ use tokio::net::tcp::WriteHalf;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use transload_gpu::Partition;
+use transload_gpu::Stored;
 use transload_protocol::{Address, PartitionId};
 use transload_transport::{Connection, Destination, TransportError, backend};
 
@@ -258,7 +258,7 @@ impl Connection for TcpConnection {
         &self,
         partition: PartitionId,
         destination: Arc<dyn Destination>,
-    ) -> BoxFuture<'_, Result<Partition, TransportError>> {
+    ) -> BoxFuture<'_, Result<Stored, TransportError>> {
         async move {
             let shared = &self.shared;
             let place = Arc::clone(&shared.places)
@@ -280,7 +280,8 @@ impl Connection for TcpConnection {
             let _ = shared.requests.send(Request::Fetch { request, partition });
             let answer = answer.await;
             wanted.request = None;
-            answer.unwrap_or_else(|_| Err(shared.closed_error()))
+            let answer = answer.unwrap_or_else(|_| Err(shared.closed_error()));
+            answer.map(Stored::Host)
         }
         .boxed()
     }

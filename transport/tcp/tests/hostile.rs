@@ -128,6 +128,7 @@ async fn fetch(
     tokio::time::timeout(PATIENCE * 2, fetched)
         .await
         .expect("ends in bounded time")
+        .map(|fetched| fetched.into_host().expect("host memory was given"))
 }
 
 /// What a fetch from such a server ends with. All memory is back afterwards.

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
-use transload_gpu::Partition;
+use transload_gpu::Stored;
 use transload_protocol::{Address, PartitionId};
 use transload_transport::{Connection, Destination, TransportError, backend};
 
@@ -233,7 +233,7 @@ impl Connection for UcxConnection {
         &self,
         partition: PartitionId,
         destination: Arc<dyn Destination>,
-    ) -> BoxFuture<'_, Result<Partition, TransportError>> {
+    ) -> BoxFuture<'_, Result<Stored, TransportError>> {
         async move {
             let shared = &self.shared;
             let place = Arc::clone(&shared.places).acquire_owned().await;

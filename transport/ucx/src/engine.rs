@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use transload_gpu::Partition;
 use transload_protocol::Blob;
+use transload_transport::backend::Outgoing;
 use ucx_sys::Ucx;
 
 use crate::UcxOptions;
 use crate::client::requests::{ClientLink, NewClient, Wanted};
 use crate::hello::Hello;
 use crate::server::answers::ServerLink;
-use crate::ucp::{Body, Endpoint, Event, Message, Protocol, Signal, Tag, Worker, goes_over_tcp};
+use crate::ucp::{
+    Body, Endpoint, Event, Message, Parcel, Protocol, Signal, Tag, Worker, goes_over_tcp,
+};
 use crate::wire::{Header, Kind, Nonsense};
 
 /// How often a thread that has always something to do looks for silence all the same.
@@ -73,7 +75,7 @@ pub(crate) enum Command {
 }
 
 /// What a source gives: a partition, nothing, or a reason.
-pub(crate) type Opened = Result<Option<Partition>, String>;
+pub(crate) type Opened = Result<Option<Outgoing>, String>;
 
 /// A connection that begins.
 pub(crate) struct Attach {
@@ -144,9 +146,11 @@ impl Engine {
                     signal: worker.signal(),
                 };
                 let version = ucx.version();
+                let moves_device_memory = worker.moves_device_memory();
                 let hello = Hello {
                     version: (version.major, version.minor, version.patch),
                     settings: worker.settings().to_vec(),
+                    moves_device_memory,
                     address: Blob(Bytes::copy_from_slice(worker.address())),
                     key: 0,
                     max_requests: 0,
@@ -156,6 +160,7 @@ impl Engine {
                     worker,
                     commands,
                     sleeping,
+                    moves_device_memory,
                     links: HashMap::new(),
                     spin,
                     stall,
@@ -168,7 +173,8 @@ impl Engine {
         let started = start.recv();
         let started = started.unwrap_or_else(|_| Err("the progress thread panicked".to_owned()));
         let (commands, hello) = started.map_err(unavailable)?;
-        tracing::debug!(?ucx, settings = ?hello.settings, "UCX is there");
+        let device_memory = hello.moves_device_memory;
+        tracing::debug!(?ucx, settings = ?hello.settings, device_memory, "UCX is there");
         Ok(Self {
             commands,
             hello,
@@ -226,17 +232,21 @@ pub(crate) struct Way {
     peer_key: u64,
     /// Longest body that is sent without being asked for.
     eager_bytes: usize,
+    /// Whether UCX moves memory of devices, at both ends.
+    pub(crate) moves_device_memory: bool,
 }
 
 impl Way {
     /// Sends a message; what it cost is told back with `bytes`.
-    pub(crate) fn send(&self, request: u64, kind: Kind, body: Bytes, bytes: u64) {
+    pub(crate) fn send(&self, request: u64, kind: Kind, body: impl Into<Parcel>, bytes: u64) {
+        let body = body.into();
         let header = Header {
             to: self.peer_key,
             request,
             kind,
         };
-        let protocol = if body.len() > self.eager_bytes {
+        // The host cannot put what comes at once into a device's memory.
+        let protocol = if body.device().is_some() || body.bytes() > self.eager_bytes {
             Protocol::Rendezvous
         } else {
             Protocol::Eager
@@ -299,6 +309,7 @@ struct Thread {
     worker: Worker,
     commands: mpsc::Receiver<Command>,
     sleeping: Arc<AtomicBool>,
+    moves_device_memory: bool,
     links: HashMap<u64, Link>,
     spin: Duration,
     stall: Duration,
@@ -425,6 +436,7 @@ impl Thread {
             endpoint,
             key,
             peer_key: peer.key,
+            moves_device_memory: self.moves_device_memory && peer.moves_device_memory,
             eager_bytes: if goes_over_tcp(&transports) {
                 EAGER_BYTES_OVER_TCP
             } else {

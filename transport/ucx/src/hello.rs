@@ -27,6 +27,8 @@ pub(crate) struct Hello {
     pub(crate) version: (u32, u32, u32),
     /// UCX's settings that both sides must have alike, each as `KEY=VALUE`, sorted.
     pub(crate) settings: Vec<String>,
+    /// Whether its UCX moves memory of devices.
+    pub(crate) moves_device_memory: bool,
     /// Where UCX reaches it.
     pub(crate) address: Blob,
     /// Its number of this connection.
@@ -142,6 +144,7 @@ mod tests {
         Hello {
             version: (1, 13, patch),
             settings: settings.iter().map(|it| (*it).to_owned()).collect(),
+            moves_device_memory: false,
             address: Blob::default(),
             key: 1,
             max_requests: 0,

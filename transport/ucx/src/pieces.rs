@@ -1,11 +1,16 @@
 //! A payload in pieces that are sent one by one. Large buffers are sent from where they are; runs of small ones are copied together, as a
-//! message each would cost more. Pure; knows no UCX.
+//! message each would cost more. What is on a device is sent from there, as it lies. Knows no UCX but what a body of it is.
 //!
 //! The payload is the buffers one after another, each padded to [`ALIGNMENT_BYTES`]. Every piece begins at such a place, and padding at its
 //! end is not sent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use transload_gpu::device::DeviceBuffer;
 use transload_gpu::{ALIGNMENT_BYTES, Partition};
+
+use crate::ucp::{DevicePart, Parcel};
 
 /// Buffers below this are copied together.
 const SMALL_BYTES: usize = 32 << 10;
@@ -13,7 +18,60 @@ const SMALL_BYTES: usize = 32 << 10;
 const PACKED_BYTES: usize = 128 << 10;
 
 /// What is left to be sent of one partition.
-pub(crate) struct Pieces {
+pub(crate) enum Pieces {
+    Host(HostPieces),
+    Device(DevicePieces),
+}
+
+impl Pieces {
+    /// Bytes of the payload that are left, padding included.
+    pub(crate) fn left(&self) -> u64 {
+        match self {
+            Self::Host(pieces) => pieces.left(),
+            Self::Device(pieces) => pieces.left(),
+        }
+    }
+
+    /// The next piece, of at most about so many bytes, a multiple of [`ALIGNMENT_BYTES`], and where it belongs. `None` when nothing is left.
+    pub(crate) fn next(&mut self, most: u64) -> Option<(u64, Parcel)> {
+        match self {
+            Self::Host(pieces) => {
+                let (offset, piece) = pieces.next(most)?;
+                Some((offset, piece.into()))
+            }
+            Self::Device(pieces) => pieces.next(most),
+        }
+    }
+}
+
+/// Of a payload on a device, which is in one piece there.
+pub(crate) struct DevicePieces {
+    payload: Arc<DeviceBuffer>,
+    offset: u64,
+}
+
+impl DevicePieces {
+    pub(crate) fn new(payload: Arc<DeviceBuffer>) -> Self {
+        Self { payload, offset: 0 }
+    }
+
+    fn left(&self) -> u64 {
+        self.payload.bytes() - self.offset
+    }
+
+    fn next(&mut self, most: u64) -> Option<(u64, Parcel)> {
+        let (offset, bytes) = (self.offset, self.left().min(most));
+        if bytes == 0 {
+            return None;
+        }
+        let part = DevicePart::new(&self.payload, offset, bytes)?;
+        self.offset += bytes;
+        Some((offset, Parcel::Device(part)))
+    }
+}
+
+/// Of a partition in host memory.
+pub(crate) struct HostPieces {
     partition: Partition,
     /// The buffer to go on with, and where in it.
     buffer: usize,
@@ -23,7 +81,7 @@ pub(crate) struct Pieces {
     left: u64,
 }
 
-impl Pieces {
+impl HostPieces {
     /// Of a partition with so many bytes of payload.
     pub(crate) fn new(partition: Partition, payload_bytes: u64) -> Self {
         Self {
@@ -35,13 +93,13 @@ impl Pieces {
         }
     }
 
-    /// Bytes of the payload that are left, padding included.
+    /// See [`Pieces::left`].
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
 
-    /// The next piece, of at most about so many bytes, a multiple of [`ALIGNMENT_BYTES`], and where it belongs. `None` when nothing is left.
-    pub(crate) fn next(&mut self, most: u64) -> Option<(u64, Bytes)> {
+    /// See [`Pieces::next`].
+    fn next(&mut self, most: u64) -> Option<(u64, Bytes)> {
         self.skip_empty();
         let buffer = self.partition.buffers().get(self.buffer)?.clone();
         let offset = self.offset;
@@ -118,7 +176,7 @@ mod tests {
             let partition = Partition::new(Bytes::new(), buffers);
             let payload_bytes = partition.header().payload_bytes();
             let mut payload = vec![0xff_u8; payload_bytes as usize];
-            let mut pieces = Pieces::new(partition.clone(), payload_bytes);
+            let mut pieces = HostPieces::new(partition.clone(), payload_bytes);
             let mut counted = 0;
             while let Some((offset, piece)) = pieces.next(most) {
                 prop_assert_eq!(offset % ALIGNMENT_BYTES as u64, 0);
@@ -132,7 +190,7 @@ mod tests {
             let back = partition.header().assemble(payload.into()).expect("belongs");
             prop_assert_eq!(&back, &partition);
             let mut packed = Vec::new();
-            Pieces::new(partition.clone(), payload_bytes).pack_all(&mut packed);
+            HostPieces::new(partition.clone(), payload_bytes).pack_all(&mut packed);
             prop_assert_eq!(partition.header().assemble(packed.into()).expect("belongs"), partition);
         }
     }
@@ -145,7 +203,7 @@ mod tests {
             vec![Bytes::from_static(b"small"), large.clone()],
         );
         let bytes = partition.header().payload_bytes();
-        let mut pieces = Pieces::new(partition, bytes);
+        let mut pieces = HostPieces::new(partition, bytes);
         assert_eq!(
             pieces.next(1 << 30).map(|(at, it)| (at, it.len())),
             Some((0, 64))

@@ -12,13 +12,20 @@ pub(crate) enum Kind {
     /// From client to server: are you there? Answered by a probe whose body has a known content.
     Probe,
     /// From client to server: send this partition.
-    Fetch(PartitionId),
+    Fetch {
+        /// Which.
+        partition: PartitionId,
+        /// From a device's memory, if it is there.
+        in_place: bool,
+    },
     /// From client to server: send no more of it.
     Cancel,
     /// The partition's header is the first so many bytes of the body; the rest is the payload, where it is not empty.
     Header {
         /// Bytes of the header.
         bytes: u64,
+        /// The payload is sent from a device's memory, as bodies that wait until the receiver has said where they go.
+        from_device: bool,
     },
     /// The body is the payload's bytes from this offset on.
     Chunk {
@@ -51,20 +58,21 @@ pub(crate) struct Nonsense(pub(crate) String);
 impl Header {
     pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        let (kind, number) = match self.kind {
-            Kind::Probe => (1, 0),
-            Kind::Fetch(_) => (2, 0),
-            Kind::Cancel => (3, 0),
-            Kind::Header { bytes } => (4, bytes),
-            Kind::Chunk { offset } => (5, offset),
-            Kind::NotFound => (6, 0),
-            Kind::Failed => (7, 0),
-            Kind::Ended => (8, 0),
+        let (kind, on_device, number) = match self.kind {
+            Kind::Probe => (1, false, 0),
+            Kind::Fetch { in_place, .. } => (2, in_place, 0),
+            Kind::Cancel => (3, false, 0),
+            Kind::Header { bytes, from_device } => (4, from_device, bytes),
+            Kind::Chunk { offset } => (5, false, offset),
+            Kind::NotFound => (6, false, 0),
+            Kind::Failed => (7, false, 0),
+            Kind::Ended => (8, false, 0),
         };
         bytes[0] = kind;
+        bytes[1] = on_device.into();
         bytes[8..16].copy_from_slice(&self.to.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.request.to_le_bytes());
-        if let Kind::Fetch(partition) = self.kind {
+        if let Kind::Fetch { partition, .. } = self.kind {
             let words = [
                 partition.task.graph.client.0,
                 partition.task.graph.sequence,
@@ -87,28 +95,35 @@ impl Header {
                 bytes.len()
             )));
         };
-        let number = long(bytes, 24);
+        let (number, on_device) = (long(bytes, 24), bytes[1] == 1);
         let kind = match bytes[0] {
             1 => Kind::Probe,
-            2 => Kind::Fetch(PartitionId {
-                task: TaskId {
-                    graph: GraphId {
-                        client: ClientId(short(bytes, 24)),
-                        sequence: short(bytes, 28),
+            2 => Kind::Fetch {
+                partition: PartitionId {
+                    task: TaskId {
+                        graph: GraphId {
+                            client: ClientId(short(bytes, 24)),
+                            sequence: short(bytes, 28),
+                        },
+                        index: short(bytes, 32),
                     },
-                    index: short(bytes, 32),
+                    output: short(bytes, 36),
                 },
-                output: short(bytes, 36),
-            }),
+                in_place: on_device,
+            },
             3 => Kind::Cancel,
-            4 => Kind::Header { bytes: number },
+            4 => Kind::Header {
+                bytes: number,
+                from_device: on_device,
+            },
             5 => Kind::Chunk { offset: number },
             6 => Kind::NotFound,
             7 => Kind::Failed,
             8 => Kind::Ended,
             kind => return Err(Nonsense(format!("a message of unknown kind {kind}"))),
         };
-        if bytes[1..8] != [0; 7] {
+        let may_be_on_device = matches!(kind, Kind::Fetch { .. } | Kind::Header { .. });
+        if bytes[1] > u8::from(may_be_on_device) || bytes[2..8] != [0; 6] {
             return Err(Nonsense(format!("a malformed header ({kind:?})")));
         }
         Ok(Self {
@@ -137,18 +152,22 @@ mod tests {
     fn any_kind() -> impl Strategy<Value = Kind> {
         prop_oneof![
             Just(Kind::Probe),
-            any::<[u32; 4]>().prop_map(|words| Kind::Fetch(PartitionId {
-                task: TaskId {
-                    graph: GraphId {
-                        client: ClientId(words[0]),
-                        sequence: words[1]
+            any::<([u32; 4], bool)>().prop_map(|(words, in_place)| Kind::Fetch {
+                partition: PartitionId {
+                    task: TaskId {
+                        graph: GraphId {
+                            client: ClientId(words[0]),
+                            sequence: words[1]
+                        },
+                        index: words[2]
                     },
-                    index: words[2]
+                    output: words[3],
                 },
-                output: words[3],
-            })),
+                in_place,
+            }),
             Just(Kind::Cancel),
-            any::<u64>().prop_map(|bytes| Kind::Header { bytes }),
+            any::<(u64, bool)>()
+                .prop_map(|(bytes, from_device)| Kind::Header { bytes, from_device }),
             any::<u64>().prop_map(|offset| Kind::Chunk { offset }),
             Just(Kind::NotFound),
             Just(Kind::Failed),

@@ -111,6 +111,7 @@ async fn fetch(
     connection
         .fetch(partition_id(number), Arc::clone(budget) as _)
         .await
+        .map(|fetched| fetched.into_host().expect("host memory was given"))
 }
 
 fn ample() -> Arc<Budget> {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition, PartitionHeader};
+use transload_gpu::device::Path;
+use transload_gpu::{ALIGNMENT_BYTES, HeaderError, HostBuffer, PartitionHeader, Stored};
 use transload_protocol::{Address, PartitionId, codec};
 use transload_transport::backend::{self, MAX_HEADER_BYTES};
-use transload_transport::{Destination, TransportError};
+use transload_transport::{Destination, OnDevice, TransportError};
 
 use super::Shared;
 use crate::PROBE_BYTES;
@@ -24,7 +25,7 @@ const MOST_EARLY: usize = 1_024;
 /// The number under which a probe is received.
 const PROBE: u64 = u64::MAX;
 
-pub(crate) type Reply = oneshot::Sender<Result<Partition, TransportError>>;
+pub(crate) type Reply = oneshot::Sender<Result<Stored, TransportError>>;
 
 /// A fetch, as it comes to the progress thread.
 pub(crate) struct Wanted {
@@ -51,6 +52,8 @@ pub(crate) struct ClientLink {
     requests: HashMap<u64, Request>,
     proven: Option<oneshot::Sender<String>>,
     probe: Option<Landing<Vec<u8>>>,
+    /// That what is for a device does not come straight to it.
+    told: bool,
 }
 
 struct Request {
@@ -65,8 +68,8 @@ struct Request {
 enum Stage {
     /// Asked for.
     Asked(Asked),
-    /// A long header is being received.
-    Heading(Asked, Landing<Vec<u8>>),
+    /// A long header is being received, of what is sent from a device or not.
+    Heading(Asked, Landing<Vec<u8>>, bool),
     /// The payload is.
     Paying(Box<Paying>),
     /// Nobody wants it any more.
@@ -81,9 +84,50 @@ struct Asked {
 
 struct Paying {
     header: PartitionHeader,
-    landing: Landing<HostBuffer>,
+    room: Room,
     /// Bytes of the payload that are not here, padding included.
     missing: u64,
+}
+
+/// Where a payload is received.
+enum Room {
+    Host(Landing<HostBuffer>),
+    Device(Landing<OnDevice>),
+}
+
+impl Room {
+    fn claim(&mut self, offset: u64, bytes: usize) -> Option<Claim> {
+        match self {
+            Self::Host(landing) => landing.claim(offset, bytes),
+            Self::Device(landing) => landing.claim(offset, bytes),
+        }
+    }
+
+    /// False where there is no such place, or the host cannot write to it.
+    fn fill(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        let claim = self.claim(offset, bytes.len());
+        claim.is_some_and(|claim| claim.fill(bytes))
+    }
+
+    /// The partition of that header, whose payload is here. `None` where some of it is still being written.
+    fn finish(self, header: PartitionHeader) -> Option<Result<Stored, HeaderError>> {
+        match self {
+            Self::Host(landing) => {
+                let assembled = header.assemble(landing.finish()?.freeze());
+                Some(assembled.map(Stored::Host))
+            }
+            Self::Device(landing) => {
+                let memory = landing.finish()?;
+                let bytes = memory.buffer.bytes();
+                memory
+                    .buffer
+                    .device()
+                    .traffic()
+                    .add(Path::PeerToDevice, bytes);
+                Some(backend::arrived_on_device(header, memory).map(Stored::Device))
+            }
+        }
+    }
 }
 
 impl ClientLink {
@@ -94,6 +138,7 @@ impl ClientLink {
             requests: HashMap::new(),
             proven: Some(new.proven),
             probe: None,
+            told: false,
         }
     }
 
@@ -110,6 +155,17 @@ impl ClientLink {
             reply,
             place,
         } = wanted;
+        let device = destination.device();
+        let in_place = device.is_some() && way.moves_device_memory;
+        if let Some(device) = device.filter(|_| in_place) {
+            way.endpoint.use_device(device);
+        } else if device.is_some() && !self.told {
+            self.told = true;
+            tracing::info!(
+                peer = %self.shared.peer,
+                "UCX moves no memory of devices here or there (a UCX with CUDA at both ends does, unless UCX_TLS leaves cuda_copy out); what is for a GPU comes through page-locked memory"
+            );
+        }
         let early = Vec::new();
         let request_record = Request {
             partition,
@@ -119,7 +175,11 @@ impl ClientLink {
             _place: place,
         };
         self.requests.insert(request, request_record);
-        way.send(request, Kind::Fetch(partition), Bytes::new(), 0);
+        let kind = Kind::Fetch {
+            partition,
+            in_place,
+        };
+        way.send(request, kind, Bytes::new(), 0);
     }
 
     /// Frees the memory at once, but for what UCX is writing.
@@ -153,7 +213,9 @@ impl ClientLink {
         let request = header.request;
         match header.kind {
             Kind::Probe => self.on_probe(way, worker, body),
-            Kind::Header { bytes } => self.on_header(way, worker, (request, bytes), body),
+            Kind::Header { bytes, from_device } => {
+                self.on_header(way, worker, (request, bytes, from_device), body)
+            }
             Kind::Chunk { offset } => self.on_chunk(way, worker, (request, offset), body),
             Kind::NotFound => {
                 self.answer(request, |peer, partition| TransportError::NotFound {
@@ -175,7 +237,7 @@ impl ClientLink {
                 self.requests.remove(&request);
                 Ok(())
             }
-            Kind::Fetch(_) | Kind::Cancel => Err(nonsense("a request from a server")),
+            Kind::Fetch { .. } | Kind::Cancel => Err(nonsense("a request from a server")),
         }
     }
 
@@ -236,7 +298,7 @@ impl ClientLink {
         &mut self,
         way: &Way,
         worker: &Worker,
-        (number, bytes): (u64, u64),
+        (number, bytes, from_device): (u64, u64, bool),
         body: Body,
     ) -> Result<(), Ending> {
         let Some(request) = self.requests.get_mut(&number) else {
@@ -259,13 +321,14 @@ impl ClientLink {
                     return Err(nonsense("a long header with a payload"));
                 }
                 let landing = receive_whole(worker, offer, way.tag(number, bytes))?;
-                request.stage = Stage::Heading(asked, landing);
+                request.stage = Stage::Heading(asked, landing, from_device);
                 request.arriving += 1;
                 Ok(())
             }
             Body::Copied(_) | Body::Held(_) => {
                 let (header, payload) = body.as_slice().split_at(bytes as usize);
-                self.allocate(way, worker, number, asked, header, payload)
+                let heading = (asked, from_device);
+                self.allocate(way, worker, number, heading, header, payload)
             }
         }
     }
@@ -274,13 +337,14 @@ impl ClientLink {
         let Some(request) = self.requests.get_mut(&number) else {
             return Ok(());
         };
-        let Stage::Heading(asked, landing) = std::mem::replace(&mut request.stage, Stage::GivenUp)
-        else {
+        let stage = std::mem::replace(&mut request.stage, Stage::GivenUp);
+        let Stage::Heading(asked, landing, from_device) = stage else {
             return Ok(());
         };
         let header = landing.finish();
         let header = header.ok_or_else(|| nonsense("a header in several parts"))?;
-        self.allocate(way, worker, number, asked, &header, &[])
+        let heading = (asked, from_device);
+        self.allocate(way, worker, number, heading, &header, &[])
     }
 
     /// The header is here: asks the destination for memory, into which the payload comes.
@@ -289,7 +353,7 @@ impl ClientLink {
         way: &Way,
         worker: &Worker,
         number: u64,
-        asked: Asked,
+        (asked, from_device): (Asked, bool),
         header: &[u8],
         payload: &[u8],
     ) -> Result<(), Ending> {
@@ -302,8 +366,8 @@ impl ClientLink {
                 self.max_partition_bytes
             )));
         }
-        let buffer = match backend::allocate(&*asked.destination, &header) {
-            Ok(buffer) => buffer,
+        let mut room = match room_for(&*asked.destination, &header, from_device) {
+            Ok(room) => room,
             Err(error) => {
                 self.refuse(way, number, error);
                 return Ok(());
@@ -312,17 +376,16 @@ impl ClientLink {
         let Some(request) = self.requests.get_mut(&number) else {
             return Ok(());
         };
-        let mut landing = Landing::new(buffer);
         let mut missing = bytes;
         if !payload.is_empty() {
-            if payload.len() as u64 != bytes || !fill(&mut landing, 0, payload) {
+            if payload.len() as u64 != bytes || !room.fill(0, payload) {
                 return Err(nonsense("a payload of another length"));
             }
             missing = 0;
         }
         request.stage = Stage::Paying(Box::new(Paying {
             header,
-            landing,
+            room,
             missing,
         }));
         for (offset, body) in asked.early {
@@ -360,13 +423,13 @@ impl ClientLink {
         };
         match body {
             Body::Offered(offer) => {
-                let claim: Claim = paying.landing.claim(offset, bytes).ok_or_else(misplaced)?;
+                let claim: Claim = paying.room.claim(offset, bytes).ok_or_else(misplaced)?;
                 request.arriving += 1;
                 worker.receive(offer, claim, way.tag(number, bytes as u64));
                 Ok(())
             }
             Body::Copied(_) | Body::Held(_) => {
-                if !fill(&mut paying.landing, offset, body.as_slice()) {
+                if !paying.room.fill(offset, body.as_slice()) {
                     return Err(misplaced());
                 }
                 paying.missing = paying.missing.saturating_sub(padded(bytes as u64));
@@ -392,14 +455,10 @@ impl ClientLink {
         else {
             return Ok(());
         };
-        let Paying {
-            header, landing, ..
-        } = *paying;
-        let buffer = landing.finish();
-        let buffer = buffer.ok_or_else(|| nonsense("a payload in places that overlap"))?;
-        let partition = header
-            .assemble(buffer.freeze())
-            .map_err(|error| nonsense(error.to_string()))?;
+        let Paying { header, room, .. } = *paying;
+        let partition = room.finish(header);
+        let partition = partition.ok_or_else(|| nonsense("a payload in places that overlap"))?;
+        let partition = partition.map_err(|error| nonsense(error.to_string()))?;
         // A fetch that was dropped this moment does not mind.
         let _ = reply.send(Ok(partition));
         Ok(())
@@ -446,9 +505,21 @@ fn receive_whole(worker: &Worker, offer: Offer, tag: Tag) -> Result<Landing<Vec<
     Ok(landing)
 }
 
-fn fill(landing: &mut Landing<HostBuffer>, offset: u64, bytes: &[u8]) -> bool {
-    let claim = landing.claim(offset, bytes.len());
-    claim.is_some_and(|claim| claim.fill(bytes))
+/// What comes from a device goes to one, where the destination has room there.
+fn room_for(
+    destination: &dyn Destination,
+    header: &PartitionHeader,
+    from_device: bool,
+) -> Result<Room, TransportError> {
+    let on_device = if from_device {
+        backend::allocate_on_device(destination, header)?
+    } else {
+        None
+    };
+    Ok(match on_device {
+        Some(memory) => Room::Device(Landing::on_device(memory)),
+        None => Room::Host(Landing::new(backend::allocate(destination, header)?)),
+    })
 }
 
 /// Bytes of the payload that are here when so many of a buffer's are: what pads a buffer is not sent.

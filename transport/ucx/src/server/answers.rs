@@ -10,13 +10,13 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
-use transload_gpu::Partition;
 use transload_protocol::PartitionId;
-use transload_transport::{PartitionSource, backend};
+use transload_transport::PartitionSource;
+use transload_transport::backend::{self, Outgoing};
 
 use crate::UcxOptions;
 use crate::engine::{Command, Commands, Ending, Opened, Way};
-use crate::pieces::Pieces;
+use crate::pieces::{DevicePieces, HostPieces, Pieces};
 use crate::ucp::{Body, Tag};
 use crate::wire::{Header, Kind};
 
@@ -55,11 +55,19 @@ struct Limits {
 }
 
 enum Served {
-    ToOpen(PartitionId),
+    ToOpen(PartitionId, From),
     /// The source is asked; in a task of its own where it takes its time.
     Opening(Option<AbortHandle>),
     ToSend(Box<Sending>),
     Sending(Box<Sending>),
+}
+
+/// Where a partition is to be sent from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Host,
+    /// A device, if it is there.
+    Device,
 }
 
 /// A partition on its way.
@@ -129,7 +137,17 @@ impl ServerLink {
         }
         match header.kind {
             Kind::Probe => way.send(0, Kind::Probe, crate::probe(), 0),
-            Kind::Fetch(partition) => self.on_fetch(way, request, partition)?,
+            Kind::Fetch {
+                partition,
+                in_place,
+            } => {
+                let from = if in_place && way.moves_device_memory {
+                    From::Device
+                } else {
+                    From::Host
+                };
+                self.on_fetch(way, request, (partition, from))?;
+            }
             Kind::Cancel => self.on_cancel(way, request),
             Kind::Header { .. }
             | Kind::Chunk { .. }
@@ -142,12 +160,19 @@ impl ServerLink {
         Ok(())
     }
 
-    fn on_fetch(&mut self, way: &Way, request: u64, partition: PartitionId) -> Result<(), Ending> {
+    fn on_fetch(
+        &mut self,
+        way: &Way,
+        request: u64,
+        (partition, from): (PartitionId, From),
+    ) -> Result<(), Ending> {
         if self.requests.len() >= self.limits.requests {
             let reason = format!("more than {} requests in flight", self.requests.len());
             return Err(Ending::Nonsense(reason));
         }
-        let earlier = self.requests.insert(request, Served::ToOpen(partition));
+        let earlier = self
+            .requests
+            .insert(request, Served::ToOpen(partition, from));
         if earlier.is_some() {
             let reason = format!("request {request} is in flight already");
             return Err(Ending::Nonsense(reason));
@@ -175,7 +200,7 @@ impl ServerLink {
     /// Removes it, with what it takes of the limits.
     fn forget(&mut self, request: u64) {
         match self.requests.remove(&request) {
-            None | Some(Served::ToOpen(_)) => {}
+            None | Some(Served::ToOpen(..)) => {}
             Some(Served::Opening(_) | Served::ToSend(_)) => self.open -= 1,
             Some(Served::Sending(sending)) => {
                 self.open -= 1;
@@ -195,20 +220,31 @@ impl ServerLink {
             && let Some(request) = self.to_open.pop_front()
         {
             // It may have been cancelled.
-            let Some(served @ Served::ToOpen(_)) = self.requests.get_mut(&request) else {
+            let Some(served @ Served::ToOpen(..)) = self.requests.get_mut(&request) else {
                 continue;
             };
-            if let Served::ToOpen(partition) = std::mem::replace(served, Served::Opening(None)) {
+            if let Served::ToOpen(partition, from) =
+                std::mem::replace(served, Served::Opening(None))
+            {
                 self.open += 1;
-                self.ask(way, request, partition);
+                self.ask(way, request, (partition, from));
             }
         }
     }
 
     /// A partition in memory is there at once, and needs no task of its own.
-    fn ask(&mut self, way: &Way, request: u64, partition: PartitionId) {
+    fn ask(&mut self, way: &Way, request: u64, (partition, from): (PartitionId, From)) {
         let source = Arc::clone(&self.source);
-        let mut asking = async move { backend::open(&*source, partition).await }.boxed();
+        let asking = async move {
+            match from {
+                From::Device => backend::open_in_place(&*source, partition).await,
+                From::Host => {
+                    let opened = backend::open(&*source, partition).await?;
+                    Ok(opened.map(Outgoing::Host))
+                }
+            }
+        };
+        let mut asking = asking.boxed();
         let at_once = {
             // The source may want timers, or threads for what blocks.
             let _runtime = self.runtime.enter();
@@ -243,7 +279,7 @@ impl ServerLink {
     /// Answers at once, or puts the partition in line.
     fn answer(&mut self, way: &Way, request: u64, opened: Opened) {
         let prepared = match opened {
-            Ok(Some(partition)) => prepare(partition),
+            Ok(Some(outgoing)) => prepare(outgoing),
             Ok(None) => {
                 way.send(request, Kind::NotFound, Bytes::new(), 0);
                 return self.forget(request);
@@ -252,8 +288,10 @@ impl ServerLink {
         };
         match prepared {
             Ok((header, mut pieces)) => {
-                if header.len() as u64 + pieces.left() <= TOGETHER_BYTES {
-                    send_together(way, request, &header, &mut pieces);
+                if let Pieces::Host(pieces) = &mut pieces
+                    && header.len() as u64 + pieces.left() <= TOGETHER_BYTES
+                {
+                    send_together(way, request, &header, pieces);
                     return self.forget(request);
                 }
                 let large = pieces.left() > self.limits.chunk_bytes;
@@ -289,7 +327,7 @@ impl ServerLink {
                 continue;
             }
             if let Some((offset, piece)) = sending.pieces.next(self.limits.chunk_bytes) {
-                let bytes = piece.len() as u64;
+                let bytes = piece.bytes() as u64;
                 sending.posted += 1;
                 self.posted_bytes += bytes;
                 way.send(request, Kind::Chunk { offset }, piece, bytes);
@@ -321,11 +359,12 @@ impl ServerLink {
             self.bytes_in_flight += sending.flight;
             let header = std::mem::take(&mut sending.header);
             let bytes = header.len() as u64;
+            let from_device = matches!(sending.pieces, Pieces::Device(_));
             sending.posted += 1;
             self.posted_bytes += bytes;
             self.requests.insert(request, Served::Sending(sending));
             self.turns.push_back(request);
-            way.send(request, Kind::Header { bytes }, header, bytes);
+            way.send(request, Kind::Header { bytes, from_device }, header, bytes);
         }
     }
 
@@ -347,20 +386,28 @@ impl ServerLink {
 }
 
 /// Its header as it is sent, and its payload in pieces.
-fn prepare(partition: Partition) -> Result<(Bytes, Pieces), String> {
-    let header = partition.header();
-    let encoded = backend::encode_header(&header)?;
-    Ok((
-        encoded.into(),
-        Pieces::new(partition, header.payload_bytes()),
-    ))
+fn prepare(outgoing: Outgoing) -> Result<(Bytes, Pieces), String> {
+    let (header, pieces) = match outgoing {
+        Outgoing::Host(partition) => {
+            let header = partition.header();
+            let pieces = HostPieces::new(partition, header.payload_bytes());
+            (header, Pieces::Host(pieces))
+        }
+        Outgoing::Device { header, payload } => {
+            (header, Pieces::Device(DevicePieces::new(payload)))
+        }
+    };
+    Ok((backend::encode_header(&header)?.into(), pieces))
 }
 
 /// A small partition goes in one message, behind its header.
-fn send_together(way: &Way, request: u64, header: &Bytes, pieces: &mut Pieces) {
+fn send_together(way: &Way, request: u64, header: &Bytes, pieces: &mut HostPieces) {
     let mut body = Vec::with_capacity(header.len() + pieces.left() as usize);
     body.extend_from_slice(header);
     pieces.pack_all(&mut body);
-    let bytes = header.len() as u64;
-    way.send(request, Kind::Header { bytes }, body.into(), 0);
+    let kind = Kind::Header {
+        bytes: header.len() as u64,
+        from_device: false,
+    };
+    way.send(request, kind, Bytes::from(body), 0);
 }

@@ -4,7 +4,7 @@ use std::mem;
 use std::ptr;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use transload_gpu::device::Device;
 use ucx_sys::{
     UCP_AM_SEND_FLAG_EAGER, UCP_AM_SEND_FLAG_RNDV, UCP_EP_PARAM_FIELD_ERR_HANDLER,
     UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE, UCP_EP_PARAM_FIELD_REMOTE_ADDRESS,
@@ -12,7 +12,7 @@ use ucx_sys::{
 };
 
 use super::memory_stream::MemoryStream;
-use super::{Inner, Tag, UcpError, callbacks, operation};
+use super::{Inner, Parcel, Tag, UcpError, callbacks, operation};
 
 /// How a body gets to the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +72,18 @@ impl Endpoint {
     }
 
     /// Sends a message: a header of at most [`super::MAX_HEADER_BYTES`], and a body. The event that says how it ended bears `tag`.
-    pub(crate) fn send(&self, header: &[u8], body: Bytes, protocol: Protocol, tag: Tag) {
+    pub(crate) fn send(&self, header: &[u8], body: Parcel, protocol: Protocol, tag: Tag) {
         let flags = match protocol {
             Protocol::Eager => UCP_AM_SEND_FLAG_EAGER,
             Protocol::Rendezvous => UCP_AM_SEND_FLAG_RNDV,
         };
         operation::send(&self.inner, self.handle, header, body, (tag, flags));
+    }
+
+    /// To be called before something is received from that device's memory or into it, also where it is this end's host that has the
+    /// other place.
+    pub(crate) fn use_device(&self, device: &Device) {
+        self.inner.use_device(device);
     }
 
     /// What UCX chose to go over, as in `posix/memory` or `rc_mlx5/mlx5_0:1`; sorted, several with a plus between. Empty where it does not

@@ -1,14 +1,20 @@
-//! Memory that bodies are received into, several at once, each into a place of its own.
+//! Memory that bodies are received into, several at once, each into a place of its own: of the host, or of a device.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ptr;
 use std::rc::Rc;
+
+use transload_gpu::device::Device;
+use transload_transport::OnDevice;
 
 /// Memory with places that are taken one by one and written by UCX. The memory comes back when no place is being written.
 pub(crate) struct Landing<M> {
     shared: Rc<UnsafeCell<M>>,
     start: *mut u8,
     bytes: usize,
+    /// Whose memory it is, if not the host's.
+    device: Option<Device>,
     /// Start and end of every place taken, in order.
     taken: Vec<(usize, usize)>,
 }
@@ -17,6 +23,7 @@ pub(crate) struct Landing<M> {
 pub(crate) struct Claim {
     start: *mut u8,
     bytes: usize,
+    device: Option<Device>,
     _memory: Rc<dyn Any>,
 }
 
@@ -31,10 +38,27 @@ impl<M: AsMut<[u8]> + 'static> Landing<M> {
             shared,
             start,
             bytes,
+            device: None,
             taken: Vec::new(),
         }
     }
+}
 
+impl Landing<OnDevice> {
+    /// Memory of a device, which UCX alone writes.
+    pub(crate) fn on_device(memory: OnDevice) -> Self {
+        let buffer = &memory.buffer;
+        Self {
+            start: ptr::with_exposed_provenance_mut(buffer.address() as usize),
+            bytes: buffer.bytes() as usize,
+            device: Some(buffer.device().clone()),
+            shared: Rc::new(UnsafeCell::new(memory)),
+            taken: Vec::new(),
+        }
+    }
+}
+
+impl<M: 'static> Landing<M> {
     /// The place of so many bytes from `offset`; `None` where it is not within, or not free any more.
     pub(crate) fn claim(&mut self, offset: u64, bytes: usize) -> Option<Claim> {
         let from = usize::try_from(offset).ok()?;
@@ -47,9 +71,9 @@ impl<M: AsMut<[u8]> + 'static> Landing<M> {
         }
         self.taken.insert(at, (from, to));
         Some(Claim {
-            // SAFETY: within the memory.
-            start: unsafe { self.start.add(from) },
+            start: self.start.wrapping_add(from),
             bytes,
+            device: self.device.clone(),
             _memory: Rc::clone(&self.shared) as Rc<dyn Any>,
         })
     }
@@ -69,12 +93,17 @@ impl Claim {
         self.bytes
     }
 
-    /// Copies what has arrived elsewhere into its place; false where it is not as long.
+    /// The device whose memory it is, if it is not the host's.
+    pub(super) fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
+    }
+
+    /// Copies what has arrived elsewhere into its place; false where it is not as long, or on a device, where the host cannot write.
     pub(crate) fn fill(self, from: &[u8]) -> bool {
-        if from.len() != self.bytes {
+        if from.len() != self.bytes || self.device.is_some() {
             return false;
         }
-        // SAFETY: the place is as long, and ours alone; `from` is no part of it.
+        // SAFETY: the place is within the host's memory that `_memory` holds, as long, and ours alone; `from` is no part of it.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.start, self.bytes) };
         true
     }

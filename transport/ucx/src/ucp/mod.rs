@@ -12,6 +12,7 @@ mod endpoint;
 mod landing;
 mod memory_stream;
 mod operation;
+mod parcel;
 mod signal;
 
 use std::cell::{Cell, RefCell};
@@ -22,18 +23,20 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::time::Duration;
 
+use transload_gpu::device::Device;
 use ucx_sys::{
     Posted, UCP_AM_FLAG_WHOLE_MSG, UCP_AM_HANDLER_PARAM_FIELD_ARG, UCP_AM_HANDLER_PARAM_FIELD_CB,
     UCP_AM_HANDLER_PARAM_FIELD_FLAGS, UCP_AM_HANDLER_PARAM_FIELD_ID, UCP_API_MAJOR, UCP_API_MINOR,
-    UCP_FEATURE_AM, UCP_FEATURE_WAKEUP, UCP_PARAM_FIELD_FEATURES,
-    UCP_PARAM_FIELD_MT_WORKERS_SHARED, UCP_WORKER_PARAM_FIELD_THREAD_MODE, UCS_OK,
-    UCS_THREAD_MODE_SINGLE, Ucx, ucp_am_handler_param_t, ucp_context_h, ucp_params_t, ucp_worker_h,
-    ucp_worker_params_t, ucs_status_t,
+    UCP_ATTR_FIELD_MEMORY_TYPES, UCP_FEATURE_AM, UCP_FEATURE_WAKEUP, UCP_PARAM_FIELD_FEATURES,
+    UCP_PARAM_FIELD_MT_WORKERS_SHARED, UCP_WORKER_PARAM_FIELD_THREAD_MODE, UCS_MEMORY_TYPE_CUDA,
+    UCS_OK, UCS_THREAD_MODE_SINGLE, Ucx, ucp_am_handler_param_t, ucp_context_attr_t, ucp_context_h,
+    ucp_params_t, ucp_worker_h, ucp_worker_params_t, ucs_status_t,
 };
 
 pub(crate) use config::set_environment;
 pub(crate) use endpoint::{Endpoint, Protocol, goes_over_tcp};
 pub(crate) use landing::{Claim, Landing};
+pub(crate) use parcel::{DevicePart, Parcel};
 pub(crate) use signal::Signal;
 
 use config::Config;
@@ -139,6 +142,8 @@ struct Inner {
     events: RefCell<VecDeque<Event>>,
     /// Operations that UCX has.
     posted: Cell<usize>,
+    /// Whose memory it was given: what UCX makes for them needs them to the worker's end.
+    devices: RefCell<Vec<Device>>,
 }
 
 impl Inner {
@@ -148,6 +153,18 @@ impl Inner {
 
     fn push(&self, event: Event) {
         self.events.borrow_mut().push_back(event);
+    }
+
+    /// Makes the device's context this thread's, from now on, as UCX goes on later with what it is given now. Where that cannot be, UCX
+    /// says so of the operation.
+    fn use_device(&self, device: &Device) {
+        if let Err(error) = device.enter() {
+            tracing::debug!(%error, "the context of a device cannot be used");
+        }
+        let mut devices = self.devices.borrow_mut();
+        if devices.iter().all(|it| it.ordinal() != device.ordinal()) {
+            devices.push(device.clone());
+        }
     }
 }
 
@@ -194,6 +211,7 @@ impl Worker {
             signal: Signal::new(ucx, worker),
             events: RefCell::default(),
             posted: Cell::new(0),
+            devices: RefCell::default(),
         });
         listen(&inner)?;
         let event_fd = event_fd(&inner)?;
@@ -214,6 +232,21 @@ impl Worker {
     /// UCX's settings that two processes must have alike, each as `KEY=VALUE`, sorted.
     pub(crate) fn settings(&self) -> &[String] {
         &self.settings
+    }
+
+    /// Whether it moves memory of CUDA's devices: it was built for that, finds a driver, and is not told to leave it alone.
+    pub(crate) fn moves_device_memory(&self) -> bool {
+        let inner = &self.inner;
+        // SAFETY: all zeros is "no field asked for".
+        let mut attributes: ucp_context_attr_t = unsafe { mem::zeroed() };
+        attributes.field_mask = u64::from(UCP_ATTR_FIELD_MEMORY_TYPES);
+        // SAFETY: the context lives, and the structure has room for what is asked for.
+        let status = unsafe {
+            inner
+                .ucx
+                .ucp_context_query(inner.context, &raw mut attributes)
+        };
+        status == UCS_OK && attributes.memory_types & (1 << UCS_MEMORY_TYPE_CUDA) != 0
     }
 
     /// Wakes it from [`Worker::wait`], from any thread.

@@ -5,15 +5,15 @@ use std::mem;
 use std::ptr;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use transload_gpu::device::Device;
 use ucx_sys::{
-    Posted, UCP_OP_ATTR_FIELD_CALLBACK, UCP_OP_ATTR_FIELD_FLAGS, UCP_OP_ATTR_FIELD_USER_DATA,
-    ucp_ep_h, ucp_request_param_t,
+    Posted, UCP_OP_ATTR_FIELD_CALLBACK, UCP_OP_ATTR_FIELD_FLAGS, UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+    UCP_OP_ATTR_FIELD_USER_DATA, UCS_MEMORY_TYPE_CUDA, ucp_ep_h, ucp_request_param_t,
 };
 
 use super::endpoint::Faults;
 use super::{
-    Claim, Event, Inner, MAX_HEADER_BYTES, MESSAGE_ID, Offer, Tag, UcpError, callbacks,
+    Claim, Event, Inner, MAX_HEADER_BYTES, MESSAGE_ID, Offer, Parcel, Tag, UcpError, callbacks,
     posted_or_over,
 };
 
@@ -27,7 +27,7 @@ enum Kind {
     Send {
         tag: Tag,
         header: [u8; MAX_HEADER_BYTES],
-        body: Bytes,
+        body: Parcel,
     },
     Receive {
         tag: Tag,
@@ -61,6 +61,14 @@ impl Operation {
     }
 }
 
+/// Tells UCX that the operation is about memory of a device, if it is.
+fn about(device: Option<&Device>, inner: &Inner, param: &mut ucp_request_param_t) {
+    let Some(device) = device else { return };
+    inner.use_device(device);
+    param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+    param.memory_type = UCS_MEMORY_TYPE_CUDA;
+}
+
 /// Counts the operation, and gives it to `post` with the parameters that bring it back.
 fn start(
     inner: &Rc<Inner>,
@@ -89,7 +97,7 @@ pub(super) fn send(
     inner: &Rc<Inner>,
     endpoint: ucp_ep_h,
     header: &[u8],
-    body: Bytes,
+    body: Parcel,
     (tag, flags): (Tag, u32),
 ) {
     let mut owned = [0; MAX_HEADER_BYTES];
@@ -105,20 +113,17 @@ pub(super) fn send(
             return Posted::Done;
         };
         param.cb.send = Some(callbacks::on_sent);
-        let start = if body.is_empty() {
-            ptr::null()
-        } else {
-            body.as_ptr()
-        };
-        // SAFETY: header and body are the operation's, which stays where it is until it is over; a body's bytes never change.
+        about(body.device(), inner, param);
+        // SAFETY: header and body are the operation's, which stays where it is until it is over; a body's bytes never change, and are of
+        // the kind that is said.
         unsafe {
             inner.ucx.ucp_am_send_nbx(
                 endpoint,
                 MESSAGE_ID,
                 header.as_ptr().cast(),
                 header_bytes,
-                start.cast(),
-                body.len(),
+                body.start().cast(),
+                body.bytes(),
                 ptr::from_ref(param),
             )
         }
@@ -149,9 +154,10 @@ pub(super) fn receive(inner: &Rc<Inner>, offer: Offer, claim: Claim, tag: Tag) {
             return Posted::Done;
         };
         param.cb.recv_am = Some(callbacks::on_received);
+        about(claim.device(), inner, param);
         let (_, data, bytes) = offer.take_apart();
-        // SAFETY: the offer was not used before. The claim's memory is nobody else's and as large, and is the operation's until that
-        // is over.
+        // SAFETY: the offer was not used before. The claim's memory is nobody else's, as large and of the kind that is said, and is the
+        // operation's until that is over.
         unsafe {
             inner.ucx.ucp_am_recv_data_nbx(
                 inner.worker,

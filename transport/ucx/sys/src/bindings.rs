@@ -312,6 +312,11 @@ pub const UCP_MEM_MAP_PARAM_FIELD_FLAGS: ucp_mem_map_params_field = 4;
 pub const UCP_MEM_MAP_PARAM_FIELD_PROT: ucp_mem_map_params_field = 8;
 pub const UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE: ucp_mem_map_params_field = 16;
 pub type ucp_mem_map_params_field = ::std::os::raw::c_uint;
+pub const UCP_ATTR_FIELD_REQUEST_SIZE: ucp_context_attr_field = 1;
+pub const UCP_ATTR_FIELD_THREAD_MODE: ucp_context_attr_field = 2;
+pub const UCP_ATTR_FIELD_MEMORY_TYPES: ucp_context_attr_field = 4;
+pub const UCP_ATTR_FIELD_NAME: ucp_context_attr_field = 8;
+pub type ucp_context_attr_field = ::std::os::raw::c_uint;
 pub const UCP_WORKER_ATTR_FIELD_THREAD_MODE: ucp_worker_attr_field = 1;
 pub const UCP_WORKER_ATTR_FIELD_ADDRESS: ucp_worker_attr_field = 2;
 pub const UCP_WORKER_ATTR_FIELD_ADDRESS_FLAGS: ucp_worker_attr_field = 4;
@@ -407,6 +412,40 @@ impl Default for ucp_params {
     }
 }
 pub type ucp_params_t = ucp_params;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ucp_context_attr {
+    pub field_mask: u64,
+    pub request_size: usize,
+    pub thread_mode: ucs_thread_mode_t,
+    pub memory_types: u64,
+    pub name: [::std::os::raw::c_char; 32usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ucp_context_attr"][::std::mem::size_of::<ucp_context_attr>() - 64usize];
+    ["Alignment of ucp_context_attr"][::std::mem::align_of::<ucp_context_attr>() - 8usize];
+    ["Offset of field: ucp_context_attr::field_mask"]
+        [::std::mem::offset_of!(ucp_context_attr, field_mask) - 0usize];
+    ["Offset of field: ucp_context_attr::request_size"]
+        [::std::mem::offset_of!(ucp_context_attr, request_size) - 8usize];
+    ["Offset of field: ucp_context_attr::thread_mode"]
+        [::std::mem::offset_of!(ucp_context_attr, thread_mode) - 16usize];
+    ["Offset of field: ucp_context_attr::memory_types"]
+        [::std::mem::offset_of!(ucp_context_attr, memory_types) - 24usize];
+    ["Offset of field: ucp_context_attr::name"]
+        [::std::mem::offset_of!(ucp_context_attr, name) - 32usize];
+};
+impl Default for ucp_context_attr {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+pub type ucp_context_attr_t = ucp_context_attr;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct ucp_worker_attr {
@@ -744,6 +783,10 @@ pub struct Ucp {
         context_p: *mut ucp_context_h,
     ) -> ucs_status_t,
     pub ucp_cleanup: unsafe extern "C" fn(context_p: ucp_context_h),
+    pub ucp_context_query: unsafe extern "C" fn(
+        context_p: ucp_context_h,
+        attr: *mut ucp_context_attr_t,
+    ) -> ucs_status_t,
     pub ucp_worker_create: unsafe extern "C" fn(
         context: ucp_context_h,
         params: *const ucp_worker_params_t,
@@ -826,6 +869,7 @@ impl Ucp {
         let ucp_get_version_string = __library.get(b"ucp_get_version_string\0").map(|sym| *sym)?;
         let ucp_init_version = __library.get(b"ucp_init_version\0").map(|sym| *sym)?;
         let ucp_cleanup = __library.get(b"ucp_cleanup\0").map(|sym| *sym)?;
+        let ucp_context_query = __library.get(b"ucp_context_query\0").map(|sym| *sym)?;
         let ucp_worker_create = __library.get(b"ucp_worker_create\0").map(|sym| *sym)?;
         let ucp_worker_destroy = __library.get(b"ucp_worker_destroy\0").map(|sym| *sym)?;
         let ucp_worker_query = __library.get(b"ucp_worker_query\0").map(|sym| *sym)?;
@@ -862,6 +906,7 @@ impl Ucp {
             ucp_get_version_string,
             ucp_init_version,
             ucp_cleanup,
+            ucp_context_query,
             ucp_worker_create,
             ucp_worker_destroy,
             ucp_worker_query,
@@ -935,6 +980,13 @@ impl Ucp {
     }
     pub unsafe fn ucp_cleanup(&self, context_p: ucp_context_h) {
         (self.ucp_cleanup)(context_p)
+    }
+    pub unsafe fn ucp_context_query(
+        &self,
+        context_p: ucp_context_h,
+        attr: *mut ucp_context_attr_t,
+    ) -> ucs_status_t {
+        (self.ucp_context_query)(context_p, attr)
     }
     pub unsafe fn ucp_worker_create(
         &self,

@@ -1,0 +1,420 @@
+//! Device partitions between processes, by UCX's CUDA build under the emulated driver: which way their bytes went is seen in the driver's
+//! count and in ours.
+//!
+//! Skipped, with a printed reason, where `TRANSLOAD_LIBUCX_DIR` names no folder with the unpacked PyPI wheel `libucx-cu12`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use common::{options, start};
+use cuda_emulator::{Emulator, Movement, Report};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use transload_gpu::device::{Device, DeviceMemory, DevicePartition, PinnedPool, Tiers};
+use transload_gpu::device::{Landed, Path as Way};
+use transload_gpu::{
+    Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, SpillDirectory, Stored,
+};
+use transload_protocol::{Address, PartitionId, Tier};
+use transload_transport::conformance::{partition_id, random_partition};
+use transload_transport::{Destination, OnDevice, PartitionSource, Transport};
+
+const MIB: u64 = 1 << 20;
+/// The environment variable that says which end a process is, and what that is to do.
+const ROLE: &str = "TRANSLOAD_TEST_ROLE";
+/// Where the fetching end finds the other.
+const PEER: &str = "TRANSLOAD_TEST_PEER";
+/// Partitions that are fetched, and the buffers of each.
+const COUNT: u32 = 3;
+const BUFFERS: [usize; 3] = [(9 << 20) + 5, 1, 100_000];
+/// A payload in pieces of 4 MiB.
+const PIECES: u64 = 3;
+
+fn partition(number: u32) -> Partition {
+    random_partition(u64::from(number) + 1, &BUFFERS)
+}
+
+/// A device of this process with its tiers.
+struct Bench {
+    device: Device,
+    tiers: Tiers,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let device = Device::open(0).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Arc::new(SpillDirectory::create(folder.path()).unwrap());
+        let memory = DeviceMemory::take(&device, 64 * MIB).unwrap();
+        let pinned = PinnedPool::new(&device, 64 * MIB);
+        Self {
+            tiers: Tiers::new(memory, pinned, directory).unwrap(),
+            device,
+            _folder: folder,
+        }
+    }
+
+    /// Copies between the device and the host so far, by our count.
+    fn over_the_bus(&self) -> u64 {
+        let ways = [
+            Way::PinnedToDevice,
+            Way::DeviceToPinned,
+            Way::PageableToDevice,
+            Way::DeviceToPageable,
+        ];
+        let traffic = self.device.traffic();
+        ways.into_iter().map(|way| traffic.over(way).0).sum()
+    }
+}
+
+/// Device partitions by number.
+struct Held(Vec<DevicePartition>);
+
+impl Held {
+    fn get(&self, id: PartitionId) -> Option<&DevicePartition> {
+        self.0.get(id.task.index as usize)
+    }
+}
+
+impl PartitionSource for Held {
+    fn open(&self, id: PartitionId) -> BoxFuture<'_, Result<Option<Partition>, String>> {
+        async move {
+            let Some(held) = self.get(id) else {
+                return Ok(None);
+            };
+            let viewed = held.tiers().viewed(held).await;
+            viewed.map(Some).map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
+    fn open_in_place(&self, id: PartitionId) -> BoxFuture<'_, Result<Option<Stored>, String>> {
+        let held = self.get(id).cloned();
+        async move { Ok(held.map(Stored::Device)) }.boxed()
+    }
+}
+
+/// Device memory where there is some, else page-locked memory.
+struct ToDevice {
+    tiers: Tiers,
+    has_room: bool,
+    landed: std::sync::Mutex<Landed>,
+}
+
+impl Destination for ToDevice {
+    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        let landing = self.tiers.landing(header.payload_bytes());
+        let (buffer, landed) = landing.expect("page-locked memory was made ready");
+        *self.landed.lock().unwrap() = landed;
+        Ok(buffer)
+    }
+
+    fn device(&self) -> Option<&Device> {
+        Some(self.tiers.memory().device())
+    }
+
+    fn allocate_on_device(&self, header: &PartitionHeader) -> Option<OnDevice> {
+        let buffer = self.tiers.memory().try_allocate(header.payload_bytes());
+        self.has_room.then(|| OnDevice {
+            buffer: buffer.unwrap(),
+            tiers: self.tiers.clone(),
+        })
+    }
+}
+
+/// Not a test: the end that has the partitions, in the tier that its role names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holder() {
+    let Some(role) = role("holder") else { return };
+    let transport = start(options()).expect("the test has looked");
+    let bench = Bench::new();
+    let mut held = Vec::new();
+    for number in 0..COUNT {
+        let partition = bench.tiers.upload(&partition(number)).await.unwrap();
+        if role == "pinned" {
+            bench.tiers.to_pinned(partition.payload()).await.unwrap();
+        }
+        held.push(partition);
+    }
+    let before = bench.over_the_bus();
+    let source = Arc::new(Held(held));
+    let listener = transport
+        .listen("127.0.0.1:0", Arc::clone(&source) as _)
+        .await
+        .unwrap();
+    println!("at {}", listener.address().endpoint);
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(source.0.iter().all(|it| it.tier() == source.0[0].tier()));
+    println!("copies {}", bench.over_the_bus() - before);
+}
+
+/// Not a test: the end that fetches them, to where its role says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetcher() {
+    let Some(role) = role("fetcher") else { return };
+    let transport = start(options()).expect("the test has looked");
+    let peer = Address::new("ucx", std::env::var(PEER).unwrap());
+    let connection = transport.connect(&peer).await.unwrap();
+    println!("link {}", connection.link());
+    let memory = Arc::new(Budget::new("host memory", u64::MAX));
+    if role == "host" {
+        for number in 0..COUNT {
+            let fetched = connection
+                .fetch(partition_id(number), Arc::clone(&memory) as _)
+                .await;
+            assert_eq!(fetched.unwrap().into_host(), Some(partition(number)));
+        }
+        return;
+    }
+    let bench = Bench::new();
+    let mut all = Vec::new();
+    for number in 0..COUNT {
+        let payload_bytes = partition(number).header().payload_bytes();
+        bench.tiers.prepare_landing(payload_bytes).await.unwrap();
+        let to = Arc::new(ToDevice {
+            tiers: bench.tiers.clone(),
+            has_room: role == "device",
+            landed: std::sync::Mutex::default(),
+        });
+        let fetched = connection
+            .fetch(partition_id(number), Arc::clone(&to) as _)
+            .await;
+        all.push(match fetched.unwrap() {
+            Stored::Device(partition) => partition,
+            Stored::Host(partition) => {
+                let landed = to.landed.lock().unwrap();
+                bench.tiers.adopt(&partition, &landed).unwrap()
+            }
+        });
+    }
+    println!("copies {}", bench.over_the_bus());
+    println!(
+        "straight {}",
+        bench.device.traffic().over(Way::PeerToDevice).0
+    );
+    println!("tier {}", all[0].tier());
+    for (number, fetched) in (0..).zip(&all) {
+        let bytes = fetched.header().payload_bytes();
+        let room = memory.try_reserve(bytes).unwrap();
+        let to = HostBuffer::uncleared(bytes as usize, room);
+        let here = bench.tiers.download(fetched, to).await.unwrap();
+        assert_eq!(here, partition(number));
+    }
+}
+
+/// What this process is to do at that end.
+fn role(end: &str) -> Option<String> {
+    let role = std::env::var(ROLE).ok()?;
+    Some(role.strip_prefix(end)?.trim().to_owned())
+}
+
+/// The wheel's folder `libucx`, or why there is none.
+fn wheel() -> Result<PathBuf, String> {
+    let folder = std::env::var_os("TRANSLOAD_LIBUCX_DIR").map(PathBuf::from);
+    let found = folder.unwrap_or_default().join("libucx");
+    if found.join("lib/ucx/libuct_cuda.so").exists() {
+        Ok(found)
+    } else {
+        Err(format!(
+            "skipped: no UCX with CUDA in {}: unpack the wheel libucx-cu12 and name its folder in TRANSLOAD_LIBUCX_DIR",
+            found.display()
+        ))
+    }
+}
+
+/// This program as one end.
+fn end(end: &str, role: &str, tls: &str, wheel: &Path, machine: Option<&Emulator>) -> Command {
+    let mut path = wheel.join("lib").into_os_string();
+    if let Some(machine) = machine {
+        path.push(":");
+        path.push(machine.libraries());
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new(&program);
+    if let Some(machine) = machine {
+        command = machine.command(&program);
+    }
+    command
+        .args([end, "--exact", "--nocapture"])
+        .env("LD_LIBRARY_PATH", path)
+        .env("UCX_MODULE_DIR", wheel.join("lib/ucx"))
+        .env("UCX_TLS", tls)
+        .env(ROLE, format!("{end} {role}"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    command
+}
+
+/// What an end has said in a line that begins so.
+fn said(text: &str, what: &str) -> Option<String> {
+    let line = text.lines().find_map(|line| line.strip_prefix(what))?;
+    Some(line.trim().to_owned())
+}
+
+/// What became of the fetches.
+struct Fetched {
+    /// Copies over the bus while partitions were sent and received, by our count at both ends.
+    copies: u64,
+    straight: u64,
+    link: String,
+    tier: String,
+    /// What the driver has counted at both ends.
+    report: Report,
+}
+
+impl Fetched {
+    /// What the driver has copied to make the partitions, and to look at them: not to send them.
+    fn through_host_in_between(&self, looked_at: u64) -> u64 {
+        let made = u64::from(COUNT) * BUFFERS.iter().sum::<usize>() as u64;
+        self.report.through_host().bytes - made - looked_at
+    }
+}
+
+/// Fetches all partitions from one process to another, which has a device or not.
+fn fetch(from: &str, to: &str, tls: &str, to_has_device: bool) -> Option<Fetched> {
+    let wheel = wheel().map_err(|why| println!("{why}")).ok()?;
+    let machine = Emulator::new().unwrap().chaos(3);
+    let mut holder = end("holder", from, tls, &wheel, Some(&machine))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let address = lines.find_map(|line| said(&line.unwrap(), "at "));
+    let Some(address) = address else {
+        panic!("the holder: {:?}", holder.wait())
+    };
+    let fetcher = end(
+        "fetcher",
+        to,
+        tls,
+        &wheel,
+        to_has_device.then_some(&machine),
+    )
+    .env(PEER, address)
+    .stdin(Stdio::null())
+    .output()
+    .unwrap();
+    let text = String::from_utf8_lossy(&fetcher.stdout).into_owned();
+    let rest = finish(holder, lines);
+    assert!(
+        fetcher.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+    let number = |text: &str, what| said(text, what).map_or(0, |it| it.parse::<u64>().unwrap());
+    Some(Fetched {
+        copies: number(&text, "copies ") + number(&rest, "copies "),
+        straight: number(&text, "straight "),
+        link: said(&text, "link ").unwrap(),
+        tier: said(&text, "tier ").unwrap_or_default(),
+        report: machine.report().unwrap(),
+    })
+}
+
+/// The rest of what the holder says when it is to end.
+fn finish(mut holder: Child, lines: impl Iterator<Item = std::io::Result<String>>) -> String {
+    drop(holder.stdin.take());
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(holder.wait().unwrap().success(), "{rest:?}");
+    rest.join("\n")
+}
+
+const ALL_BYTES: u64 = COUNT as u64 * (9 * MIB + 64 + 64 + 100_032);
+
+#[test]
+fn device_memory_goes_to_device_memory_in_one_copy_for_each_piece_and_none_by_the_host() {
+    let Some(fetched) = fetch("device", "device", "posix,cma,cuda_copy,cuda_ipc", true) else {
+        return;
+    };
+    println!("{:?} {}", fetched.report, fetched.link);
+    let by_ipc = fetched.report.moved(Movement::Ipc);
+    assert_eq!(
+        (by_ipc.calls, by_ipc.bytes),
+        (u64::from(COUNT) * PIECES, ALL_BYTES)
+    );
+    assert_eq!(fetched.through_host_in_between(ALL_BYTES), 0);
+    assert_eq!((fetched.copies, fetched.straight), (0, u64::from(COUNT)));
+    assert_eq!(fetched.tier, Tier::Device.to_string());
+    assert!(fetched.link.contains("cuda_ipc"), "{}", fetched.link);
+}
+
+#[test]
+fn without_cuda_ipc_device_memory_still_arrives_in_device_memory() {
+    for tls in ["posix,cma,cuda_copy", "posix,cuda_copy", "tcp,cuda_copy"] {
+        let Some(fetched) = fetch("device", "device", tls, true) else {
+            return;
+        };
+        assert_eq!(fetched.report.moved(Movement::Ipc).calls, 0, "{tls}");
+        assert_eq!(
+            fetched.through_host_in_between(ALL_BYTES),
+            2 * ALL_BYTES,
+            "{tls}"
+        );
+        assert_eq!(
+            (fetched.copies, fetched.straight),
+            (0, u64::from(COUNT)),
+            "{tls}"
+        );
+    }
+}
+
+#[test]
+fn where_there_is_no_room_on_the_device_page_locked_memory_is_received_into() {
+    for tls in ["posix,cma,cuda_copy,cuda_ipc", "tcp,cuda_copy"] {
+        let Some(fetched) = fetch("device", "pinned", tls, true) else {
+            return;
+        };
+        assert_eq!(fetched.tier, Tier::PinnedHost.to_string(), "{tls}");
+        assert_eq!(
+            (fetched.copies, fetched.straight),
+            (0, 0),
+            "{tls}: UCX copies it"
+        );
+        assert_eq!(fetched.through_host_in_between(0), ALL_BYTES, "{tls}");
+    }
+}
+
+#[test]
+fn what_is_page_locked_is_sent_from_there() {
+    let Some(fetched) = fetch("pinned", "device", "posix,cma,cuda_copy,cuda_ipc", true) else {
+        return;
+    };
+    assert_eq!(fetched.tier, Tier::PinnedHost.to_string());
+    assert_eq!((fetched.copies, fetched.straight), (0, 0));
+}
+
+#[test]
+fn who_has_no_device_is_sent_the_same_bytes() {
+    for has_device in [true, false] {
+        let fetched = fetch("device", "host", "posix,cma,cuda_copy,cuda_ipc", has_device);
+        let Some(fetched) = fetched else { return };
+        assert_eq!(fetched.copies, u64::from(COUNT), "one down for each");
+        assert_eq!(fetched.through_host_in_between(0), ALL_BYTES);
+    }
+}
+
+#[test]
+fn a_ucx_that_leaves_devices_alone_is_given_page_locked_memory() {
+    let Some(fetched) = fetch("device", "device", "posix,cma", true) else {
+        return;
+    };
+    assert_eq!(fetched.tier, Tier::PinnedHost.to_string());
+    assert_eq!((fetched.copies, fetched.straight), (u64::from(COUNT), 0));
+    assert_eq!(
+        fetched.report.moved(Movement::DownloadPinned).calls,
+        u64::from(COUNT)
+    );
+}
