@@ -68,8 +68,8 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "transport-ucx",
-        to: &["transport", "gpu", "protocol", "ucx-sys"],
-        reason: "a backend knows the trait it implements and no other backend, and this one alone speaks to UCX",
+        to: &["transport", "gpu", "protocol", "ucx-sys", "cuda-emulator"],
+        reason: "a backend knows the trait it implements and no other backend, and this one alone speaks to UCX; its tests alone run on the emulator",
     },
     Arrows {
         from: "ucx-sys",

@@ -11,15 +11,17 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Lines, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::{options, start};
 use cuda_emulator::{Emulator, Movement, Report};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 use transload_gpu::device::{Device, DeviceMemory, DevicePartition, PinnedPool, Tiers};
 use transload_gpu::device::{Landed, Path as Way};
 use transload_gpu::{
@@ -27,13 +29,19 @@ use transload_gpu::{
 };
 use transload_protocol::{Address, PartitionId, Tier};
 use transload_transport::conformance::{partition_id, random_partition};
-use transload_transport::{Destination, OnDevice, PartitionSource, Transport};
+use transload_transport::{
+    Connection, Destination, OnDevice, PartitionSource, Transport, TransportError,
+};
 
 const MIB: u64 = 1 << 20;
+/// Longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The environment variable that says which end a process is, and what that is to do.
 const ROLE: &str = "TRANSLOAD_TEST_ROLE";
 /// Where the fetching end finds the other.
 const PEER: &str = "TRANSLOAD_TEST_PEER";
+/// Transports of UCX with which device memory goes from process to process by itself.
+const CUDA_IPC: &str = "posix,cma,cuda_copy,cuda_ipc";
 /// Partitions that are fetched, and the buffers of each.
 const COUNT: u32 = 3;
 const BUFFERS: [usize; 3] = [(9 << 20) + 5, 1, 100_000];
@@ -63,6 +71,17 @@ impl Bench {
             device,
             _folder: folder,
         }
+    }
+
+    /// A device partition as the host sees it.
+    async fn contents(&self, fetched: Stored) -> Partition {
+        let Stored::Device(fetched) = fetched else {
+            panic!("{fetched:?} is on no device")
+        };
+        let bytes = fetched.header().payload_bytes();
+        let room = Budget::new("host memory", u64::MAX).try_reserve(bytes);
+        let to = HostBuffer::uncleared(bytes as usize, room.unwrap());
+        self.tiers.download(&fetched, to).await.unwrap()
     }
 
     /// Copies between the device and the host so far, by our count.
@@ -109,7 +128,20 @@ impl PartitionSource for Held {
 struct ToDevice {
     tiers: Tiers,
     has_room: bool,
-    landed: std::sync::Mutex<Landed>,
+    landed: Mutex<Landed>,
+    /// Told when memory of the device was given.
+    asked: Notify,
+}
+
+impl ToDevice {
+    fn new(tiers: &Tiers, has_room: bool) -> Self {
+        Self {
+            tiers: tiers.clone(),
+            has_room,
+            landed: Mutex::default(),
+            asked: Notify::new(),
+        }
+    }
 }
 
 impl Destination for ToDevice {
@@ -126,8 +158,10 @@ impl Destination for ToDevice {
 
     fn allocate_on_device(&self, header: &PartitionHeader) -> Option<OnDevice> {
         let buffer = self.tiers.memory().try_allocate(header.payload_bytes());
-        self.has_room.then(|| OnDevice {
-            buffer: buffer.unwrap(),
+        self.asked.notify_one();
+        let buffer = buffer.ok().filter(|_| self.has_room)?;
+        Some(OnDevice {
+            buffer,
             tiers: self.tiers.clone(),
         })
     }
@@ -181,15 +215,16 @@ async fn fetcher() {
         return;
     }
     let bench = Bench::new();
+    match role.as_str() {
+        "cancels" => return cancels(&*connection, &bench).await,
+        "is bereaved" => return is_bereaved(connection, &bench).await,
+        _ => {}
+    }
     let mut all = Vec::new();
     for number in 0..COUNT {
         let payload_bytes = partition(number).header().payload_bytes();
         bench.tiers.prepare_landing(payload_bytes).await.unwrap();
-        let to = Arc::new(ToDevice {
-            tiers: bench.tiers.clone(),
-            has_room: role == "device",
-            landed: std::sync::Mutex::default(),
-        });
+        let to = Arc::new(ToDevice::new(&bench.tiers, role == "device"));
         let fetched = connection
             .fetch(partition_id(number), Arc::clone(&to) as _)
             .await;
@@ -207,12 +242,64 @@ async fn fetcher() {
         bench.device.traffic().over(Way::PeerToDevice).0
     );
     println!("tier {}", all[0].tier());
-    for (number, fetched) in (0..).zip(&all) {
-        let bytes = fetched.header().payload_bytes();
-        let room = memory.try_reserve(bytes).unwrap();
-        let to = HostBuffer::uncleared(bytes as usize, room);
-        let here = bench.tiers.download(fetched, to).await.unwrap();
-        assert_eq!(here, partition(number));
+    for (number, fetched) in (0..).zip(all) {
+        assert_eq!(bench.contents(fetched.into()).await, partition(number));
+    }
+}
+
+/// Drops fetches as soon as they have memory, and after whatever time; then fetches all.
+async fn cancels(connection: &dyn Connection, bench: &Bench) {
+    for round in 0..8_u64 {
+        let to = Arc::new(ToDevice::new(&bench.tiers, true));
+        let asked = async {
+            to.asked.notified().await;
+            tokio::time::sleep(Duration::from_micros(round * 150)).await;
+        };
+        let fetching = connection.fetch(partition_id(0), Arc::clone(&to) as _);
+        tokio::select! {
+            biased;
+            () = asked => {}
+            fetched = fetching => drop(fetched.unwrap()),
+        }
+    }
+    until_free(bench).await;
+    let to = Arc::new(ToDevice::new(&bench.tiers, true));
+    let fetched = connection.fetch(partition_id(1), to as _).await.unwrap();
+    assert_eq!(bench.contents(fetched).await, partition(1));
+    assert!(!connection.is_closed());
+}
+
+/// Fetches from a holder that is killed meanwhile.
+async fn is_bereaved(connection: Arc<dyn Connection>, bench: &Bench) {
+    let (mut all, to) = (Vec::new(), Arc::new(ToDevice::new(&bench.tiers, true)));
+    for number in 0..COUNT {
+        let (connection, to) = (Arc::clone(&connection), Arc::clone(&to));
+        all.push(tokio::spawn(async move {
+            loop {
+                connection
+                    .fetch(partition_id(number), Arc::clone(&to) as _)
+                    .await?;
+            }
+        }));
+    }
+    to.asked.notified().await;
+    println!("fetching");
+    for fetches in all {
+        let error: TransportError = match fetches.await.unwrap() {
+            Ok(never) => never,
+            Err(error) => error,
+        };
+        assert!(error.is_retryable(), "{error}");
+    }
+    drop((to, connection));
+    until_free(bench).await;
+}
+
+async fn until_free(bench: &Bench) {
+    let started = Instant::now();
+    while bench.tiers.memory().budget().used_bytes() > 0 {
+        assert!(started.elapsed() < PATIENCE, "memory is not given back");
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -255,7 +342,7 @@ fn end(end: &str, role: &str, tls: &str, wheel: &Path, machine: Option<&Emulator
         .env("UCX_TLS", tls)
         .env(ROLE, format!("{end} {role}"))
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit());
+        .stderr(Stdio::piped());
     command
 }
 
@@ -284,19 +371,22 @@ impl Fetched {
     }
 }
 
+/// Starts an end, and waits until it says what begins so.
+fn start_end(command: &mut Command, what: &str) -> (Child, Lines<BufReader<ChildStdout>>, String) {
+    let mut end = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(end.stdout.take().unwrap()).lines();
+    match lines.find_map(|line| said(&line.unwrap(), what)) {
+        Some(said) => (end, lines, said),
+        None => panic!("it has ended: {:?}", end.wait_with_output()),
+    }
+}
+
 /// Fetches all partitions from one process to another, which has a device or not.
 fn fetch(from: &str, to: &str, tls: &str, to_has_device: bool) -> Option<Fetched> {
     let wheel = wheel().map_err(|why| println!("{why}")).ok()?;
     let machine = Emulator::new().unwrap().chaos(3);
-    let mut holder = end("holder", from, tls, &wheel, Some(&machine))
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| said(&line.unwrap(), "at "));
-    let Some(address) = address else {
-        panic!("the holder: {:?}", holder.wait())
-    };
+    let mut command = end("holder", from, tls, &wheel, Some(&machine));
+    let (holder, lines, address) = start_end(&mut command, "at ");
     let fetcher = end(
         "fetcher",
         to,
@@ -309,11 +399,13 @@ fn fetch(from: &str, to: &str, tls: &str, to_has_device: bool) -> Option<Fetched
     .output()
     .unwrap();
     let text = String::from_utf8_lossy(&fetcher.stdout).into_owned();
-    let rest = finish(holder, lines);
+    let errors = String::from_utf8_lossy(&fetcher.stderr).into_owned();
     assert!(
         fetcher.status.success() && text.contains("1 passed"),
-        "{text}"
+        "{text}\n{errors}"
     );
+    assert_no_complaint(&errors);
+    let rest = finish(holder, lines);
     let number = |text: &str, what| said(text, what).map_or(0, |it| it.parse::<u64>().unwrap());
     Some(Fetched {
         copies: number(&text, "copies ") + number(&rest, "copies "),
@@ -328,15 +420,25 @@ fn fetch(from: &str, to: &str, tls: &str, to_has_device: bool) -> Option<Fetched
 fn finish(mut holder: Child, lines: impl Iterator<Item = std::io::Result<String>>) -> String {
     drop(holder.stdin.take());
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
-    assert!(holder.wait().unwrap().success(), "{rest:?}");
+    let ended = holder.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{rest:?}\n{errors}");
+    assert_no_complaint(&errors);
     rest.join("\n")
+}
+
+/// UCX found nothing wrong, and did nothing that the emulated driver does not know.
+fn assert_no_complaint(errors: &str) {
+    for complaint in ["UCX  ERROR", "is not emulated"] {
+        assert!(!errors.contains(complaint), "{errors}");
+    }
 }
 
 const ALL_BYTES: u64 = COUNT as u64 * (9 * MIB + 64 + 64 + 100_032);
 
 #[test]
 fn device_memory_goes_to_device_memory_in_one_copy_for_each_piece_and_none_by_the_host() {
-    let Some(fetched) = fetch("device", "device", "posix,cma,cuda_copy,cuda_ipc", true) else {
+    let Some(fetched) = fetch("device", "device", CUDA_IPC, true) else {
         return;
     };
     println!("{:?} {}", fetched.report, fetched.link);
@@ -352,8 +454,37 @@ fn device_memory_goes_to_device_memory_in_one_copy_for_each_piece_and_none_by_th
 }
 
 #[test]
+fn fetches_that_are_dropped_in_mid_payload_give_their_device_memory_back() {
+    for tls in [CUDA_IPC, "posix,cuda_copy"] {
+        if fetch("device", "cancels", tls, true).is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_holder_that_is_killed_in_mid_payload_is_an_error_and_device_memory_comes_back() {
+    let Ok(wheel) = wheel().map_err(|why| println!("{why}")) else {
+        return;
+    };
+    let machine = Emulator::new().unwrap().chaos(4);
+    for tls in [CUDA_IPC, "posix,cuda_copy"] {
+        let mut command = end("holder", "device", tls, &wheel, Some(&machine));
+        let (mut holder, _lines, address) = start_end(&mut command, "at ");
+        let mut command = end("fetcher", "is bereaved", tls, &wheel, Some(&machine));
+        let (fetcher, lines, _) = start_end(command.env(PEER, address), "fetching");
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        let ended = fetcher.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.success(), "{rest:?}\n{errors}");
+    }
+}
+
+#[test]
 fn without_cuda_ipc_device_memory_still_arrives_in_device_memory() {
-    for tls in ["posix,cma,cuda_copy", "posix,cuda_copy", "tcp,cuda_copy"] {
+    for tls in ["posix,cma,cuda_copy", "tcp,cuda_copy"] {
         let Some(fetched) = fetch("device", "device", tls, true) else {
             return;
         };
@@ -373,7 +504,7 @@ fn without_cuda_ipc_device_memory_still_arrives_in_device_memory() {
 
 #[test]
 fn where_there_is_no_room_on_the_device_page_locked_memory_is_received_into() {
-    for tls in ["posix,cma,cuda_copy,cuda_ipc", "tcp,cuda_copy"] {
+    for tls in [CUDA_IPC, "tcp,cuda_copy"] {
         let Some(fetched) = fetch("device", "pinned", tls, true) else {
             return;
         };
@@ -389,7 +520,7 @@ fn where_there_is_no_room_on_the_device_page_locked_memory_is_received_into() {
 
 #[test]
 fn what_is_page_locked_is_sent_from_there() {
-    let Some(fetched) = fetch("pinned", "device", "posix,cma,cuda_copy,cuda_ipc", true) else {
+    let Some(fetched) = fetch("pinned", "device", CUDA_IPC, true) else {
         return;
     };
     assert_eq!(fetched.tier, Tier::PinnedHost.to_string());
@@ -399,7 +530,7 @@ fn what_is_page_locked_is_sent_from_there() {
 #[test]
 fn who_has_no_device_is_sent_the_same_bytes() {
     for has_device in [true, false] {
-        let fetched = fetch("device", "host", "posix,cma,cuda_copy,cuda_ipc", has_device);
+        let fetched = fetch("device", "host", CUDA_IPC, has_device);
         let Some(fetched) = fetched else { return };
         assert_eq!(fetched.copies, u64::from(COUNT), "one down for each");
         assert_eq!(fetched.through_host_in_between(0), ALL_BYTES);
