@@ -137,6 +137,10 @@ const SEEDS: &[(u64, &str)] = &[
         233,
         "a task that ran out of device memory behind a broken connection was started again without its layer",
     ),
+    (
+        321_765,
+        "what a task needed went back to disk each time that it came to page-locked memory, for what was too much on the device",
+    ),
 ];
 
 #[test]

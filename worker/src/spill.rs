@@ -68,6 +68,15 @@ pub(crate) enum Eviction {
     None(Shortage),
 }
 
+/// Why a partition is to leave its tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// There is more than there should be.
+    Excess,
+    /// A task needs the room.
+    Room,
+}
+
 impl Worker {
     /// Evicts until what stays in each tier is below its threshold.
     pub(crate) fn spill_excess(&mut self, turn: &mut Turn<'_>) {
@@ -86,7 +95,7 @@ impl Worker {
             if staying <= self.limits.tiers[tier].spill_above_bytes {
                 return;
             }
-            match self.evict_one(tier, head, turn) {
+            match self.evict_one(tier, Purpose::Excess, head, turn) {
                 Eviction::Done => {}
                 Eviction::Wait | Eviction::None(_) => return,
             }
@@ -112,7 +121,7 @@ impl Worker {
                 return Room::Coming;
             }
             let is_leaving = level.leaving_bytes > 0;
-            match self.evict_one(tier, head, turn) {
+            match self.evict_one(tier, Purpose::Room, head, turn) {
                 Eviction::Done => {}
                 Eviction::Wait => return Room::Coming,
                 Eviction::None(_) if is_leaving => return Room::Coming,
@@ -122,9 +131,10 @@ impl Worker {
     }
 
     /// Drops or moves down the partition of a tier that is needed last, but nothing that the task at `head` needs.
-    pub(crate) fn evict_one(
+    fn evict_one(
         &mut self,
         tier: Tier,
+        purpose: Purpose,
         head: Option<Place>,
         turn: &mut Turn<'_>,
     ) -> Eviction {
@@ -160,10 +170,12 @@ impl Worker {
                 self.drop_stored(partition, turn);
                 Eviction::Done
             }
-            Some((partition, false)) => match self.move_down(partition, tier, head, turn) {
-                Eviction::None(shortage) => self.drop_one(tier, head, shortage, turn),
-                moved @ (Eviction::Done | Eviction::Wait) => moved,
-            },
+            Some((partition, false)) => {
+                match self.move_down(partition, (tier, purpose), head, turn) {
+                    Eviction::None(shortage) => self.drop_one(tier, head, shortage, turn),
+                    moved @ (Eviction::Done | Eviction::Wait) => moved,
+                }
+            }
         }
     }
 
@@ -206,7 +218,7 @@ impl Worker {
     fn move_down(
         &mut self,
         partition: PartitionId,
-        from: Tier,
+        (from, purpose): (Tier, Purpose),
         head: Option<Place>,
         turn: &mut Turn<'_>,
     ) -> Eviction {
@@ -226,7 +238,8 @@ impl Worker {
             let room = match self.make_room(bytes, to, head, turn) {
                 Room::None(_) if self.store.usage().is_moving() => Room::Coming,
                 // What the head needs is in the way of what is in its own way; it comes back when there is room for it above.
-                Room::None(_) => self.make_room(bytes, to, None, turn),
+                Room::None(_) if purpose == Purpose::Room => self.make_room(bytes, to, None, turn),
+                Room::None(shortage) => Room::None(shortage),
                 room @ (Room::Free | Room::Coming) => room,
             };
             match room {
@@ -249,7 +262,7 @@ impl Worker {
     /// Evicts from the device what the task at `place` does not read. Returns whether that is done, as far as it can be.
     pub(crate) fn empty_device(&mut self, place: Place, turn: &mut Turn<'_>) -> bool {
         loop {
-            match self.evict_one(Tier::Device, Some(place), turn) {
+            match self.evict_one(Tier::Device, Purpose::Room, Some(place), turn) {
                 Eviction::Done => {}
                 Eviction::Wait => return false,
                 Eviction::None(_) => break,

@@ -33,7 +33,11 @@ fn config(pinned_bytes: u64) -> Config {
 }
 
 fn bench(pinned_bytes: u64) -> Bench {
-    let mut bench = Bench::new(config(pinned_bytes));
+    bench_of(config(pinned_bytes))
+}
+
+fn bench_of(config: Config) -> Bench {
+    let mut bench = Bench::new(config);
     let spec = LayerSpec {
         name: "device".to_owned(),
         operator: "op".to_owned(),
@@ -398,6 +402,32 @@ fn partitions_change_places_where_neither_memory_has_room_for_one_more() {
             }
         }
     }
+}
+
+#[test]
+fn what_the_next_task_reads_does_not_go_back_to_disk_for_what_is_merely_too_much() {
+    let mut bench = bench_of(Config {
+        spill_above_percent: 0,
+        disk_bytes: 50,
+        ..config(100)
+    });
+    // The disk has room for the first, page-locked memory for the second beside it, and neither of them for the third.
+    for (index, bytes, tier) in [
+        (1, 35, Tier::Disk),
+        (2, 60, Tier::PinnedHost),
+        (3, 55, Tier::Device),
+    ] {
+        let said = make(&mut bench, index, bytes);
+        carry_out(&mut bench, said, |_, _| false);
+        assert_eq!(bench.tier(part(index)), Some(tier));
+    }
+    let said = bench.assign_as(5, FIRST, DEVICE, &[from(common::SELF, part(1), 35)]);
+    let said = carry_out(&mut bench, said, |_, _| false);
+    assert!(starts(&said, 5));
+    assert_eq!(
+        moves(&said),
+        [(part(1), Tier::PinnedHost), (part(1), Tier::Device)]
+    );
 }
 
 #[test]
