@@ -120,12 +120,26 @@ pub(crate) struct SqlArgs {
     /// Show at most N rows of each result and stop the query then; 0 for all. [default: 10000 on a terminal, else all]
     #[arg(long, value_name = "N")]
     pub(crate) max_rows: Option<u64>,
+    /// With `on`, hash exchanges stay on the workers' GPUs, if all exchanges of a query can: EXPLAIN says whether they do, and else why
+    /// not. No gain yet, as operators on both sides of an exchange run on the host. SET transload.gpu_exchange = on does the same
+    /// for the statements after it.
+    #[arg(long, value_enum, value_name = "on|off", default_value_t = Switch::Off)]
+    pub(crate) gpu_exchange: Switch,
     /// No progress, row counts or times.
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Configuration.
     #[command(flatten)]
     pub(crate) flags: SqlFlags,
+}
+
+/// Whether to do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Switch {
+    /// Do it.
+    On,
+    /// Do not.
+    Off,
 }
 
 /// Where tables are and how their CSV files look.

@@ -21,6 +21,8 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
+use crate::device::restored;
+
 /// Batches of one partition made by one task.
 pub(crate) type Run = BoxStream<'static, Result<RecordBatch>>;
 
@@ -159,24 +161,15 @@ impl ExecutionPlan for ExchangeReadExec {
 }
 
 fn adapt(schema: &SchemaRef, run: Run) -> SendableRecordBatchStream {
-    // Partitions carry their own schema, which may differ from the plan's in metadata.
+    // Partitions carry their own schema, which may differ from the plan's in metadata, and where they were on a device, in types.
     let expected = Arc::clone(schema);
     let run = run.map(move |batch| {
         let batch = batch?;
         if Arc::ptr_eq(&batch.schema(), &expected) {
             Ok(batch)
         } else {
-            Ok(rebuilt(&batch, &expected)?)
+            Ok(restored(&batch, &expected)?)
         }
     });
     Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), run))
-}
-
-fn rebuilt(
-    batch: &RecordBatch,
-    schema: &SchemaRef,
-) -> Result<RecordBatch, datafusion::arrow::error::ArrowError> {
-    let options =
-        datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod codec;
+mod device;
 mod error;
 mod exchange;
 mod execute;

@@ -10,6 +10,7 @@ use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
@@ -21,10 +22,11 @@ use datafusion::physical_plan::{ExecutionPlan, displayable};
 use transload_protocol::{Edges, Layer, LayerIndex, TaskGraph, codec};
 
 use crate::codec::round_trip;
+use crate::device::{PartitionSpec, SQL_CONCAT, SQL_PARTITION};
 use crate::operator::SQL_STAGE;
 use crate::operator::spec::StageSpec;
 use crate::session::Scans;
-use crate::stages::{Cut, Input, Layout, Output, Stage};
+use crate::stages::{Cut, Exchanges, Input, Layout, Output, Stage, Work};
 
 /// Characters of the statement that name its graph.
 const NAME_CHARACTERS: usize = 60;
@@ -57,12 +59,11 @@ impl DistributedPlan {
         let mut names = Vec::new();
         let mut plan_bytes = Vec::new();
         for (index, stage) in cut.stages.iter().enumerate() {
-            let name = format!("{}. {}", index + 1, work_of(&stage.plan, &scans.names));
-            let plan = round_trip(&stage.plan, context)?;
+            let name = format!("{}. {}", index + 1, work_of(stage, &scans.names));
+            let plan = stage.plan().map(|plan| round_trip(plan, context));
+            let plan = plan.transpose()?.unwrap_or_default();
             plan_bytes.push(plan.len());
-            let spec = codec::encode(&StageSpec::new(stage, plan, settings.to_vec()))
-                .map_err(|error| DataFusionError::External(error.into()))?;
-            graph.push(layer(stage, &name, spec));
+            graph.push(layer(stage, &name, plan, settings)?);
             names.push(name);
         }
         graph.keep(LayerIndex(small(cut.stages.len().saturating_sub(1))));
@@ -99,6 +100,11 @@ impl DistributedPlan {
         &self.cut.tail
     }
 
+    /// Whether some of its tasks need a GPU.
+    pub fn needs_gpu(&self) -> bool {
+        self.cut.stages.iter().any(|stage| stage.plan().is_none())
+    }
+
     pub(crate) fn layout(&self) -> Layout {
         self.cut.layout
     }
@@ -125,18 +131,34 @@ fn small(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn layer(stage: &Stage, name: &str, spec: Vec<u8>) -> Layer {
-    let mut layer = Layer::new(name, SQL_STAGE, small(stage.tasks))
-        .with_outputs(small(stage.output.count()))
-        .with_common(spec);
+fn layer(stage: &Stage, name: &str, plan: Vec<u8>, settings: &[(String, String)]) -> Result<Layer> {
+    let tasks = small(stage.tasks);
+    let mut layer = match &stage.work {
+        Work::Plan(_) => {
+            let spec = encoded(&StageSpec::new(stage, plan, settings.to_vec()))?;
+            Layer::new(name, SQL_STAGE, tasks).with_common(spec)
+        }
+        Work::HashOnDevice(keys) => {
+            let keys = keys.iter().map(|key| small(key.index())).collect();
+            let spec = encoded(&PartitionSpec { keys })?;
+            let layer = Layer::new(name, SQL_PARTITION, tasks).on_device();
+            layer.with_common(spec)
+        }
+        Work::ConcatOnDevice => Layer::new(name, SQL_CONCAT, tasks).on_device(),
+    };
+    layer = layer.with_outputs(small(stage.output.count()));
     for input in &stage.inputs {
         layer = layer.reading(LayerIndex(small(input.source)), input.edges.clone());
     }
-    if writes(&stage.plan) {
+    if stage.plan().is_some_and(writes) {
         // A second attempt would write the rows twice.
         layer.retries = 0;
     }
-    layer
+    Ok(layer)
+}
+
+fn encoded<T: serde::Serialize>(spec: &T) -> Result<Vec<u8>> {
+    codec::encode(spec).map_err(|error| DataFusionError::External(error.into()))
 }
 
 fn writes(plan: &Arc<dyn ExecutionPlan>) -> bool {
@@ -144,7 +166,12 @@ fn writes(plan: &Arc<dyn ExecutionPlan>) -> bool {
 }
 
 /// What a stage does in a few words: `scan lineitem, join, aggregate`.
-fn work_of(plan: &Arc<dyn ExecutionPlan>, tables: &BTreeMap<String, String>) -> String {
+fn work_of(stage: &Stage, tables: &BTreeMap<String, String>) -> String {
+    let plan = match &stage.work {
+        Work::Plan(plan) => plan,
+        Work::HashOnDevice(_) => return "hash on GPU".to_owned(),
+        Work::ConcatOnDevice => return "concat on GPU".to_owned(),
+    };
     let mut words = Vec::new();
     collect_work(plan, tables, &mut words);
     if words.is_empty() {
@@ -209,6 +236,11 @@ impl fmt::Display for DistributedPlan {
             count(self.cut.stages.len(), "stage"),
             count(tasks, "task")
         )?;
+        match &self.cut.exchanges {
+            Exchanges::Host => {}
+            Exchanges::HostBecause(reason) => writeln!(f, "exchanges on the host: {reason}")?,
+            Exchanges::Devices => writeln!(f, "exchanges on GPUs")?,
+        }
         for (stage, name) in self.cut.stages.iter().zip(&self.names) {
             writeln!(
                 f,
@@ -222,7 +254,14 @@ impl fmt::Display for DistributedPlan {
             for (index, input) in stage.inputs.iter().enumerate() {
                 writeln!(f, "  input {index}: {}", self.exchange(stage, input))?;
             }
-            write!(f, "{}", indented(&stage.plan))?;
+            match &stage.work {
+                Work::Plan(plan) => write!(f, "{}", indented(plan))?,
+                Work::HashOnDevice(keys) => {
+                    let keys: Vec<String> = keys.iter().map(Column::to_string).collect();
+                    writeln!(f, "    HashOnDevice: keys=[{}]", keys.join(", "))?;
+                }
+                Work::ConcatOnDevice => writeln!(f, "    ConcatOnDevice")?,
+            }
         }
         let last = self.cut.stages.len();
         writeln!(f, "\nclient")?;
@@ -261,6 +300,7 @@ impl DistributedPlan {
 fn outputs(output: Output) -> String {
     match output {
         Output::One => String::new(),
+        Output::Carried => ", as GPUs read it".to_owned(),
         Output::Hashed(partitions) => format!(", hashed into {}", count(partitions, "partition")),
         Output::Each(partitions) => format!(", {}", count(partitions, "partition")),
     }

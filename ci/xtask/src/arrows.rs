@@ -92,8 +92,8 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "query",
-        to: &["runtime", "gpu", "protocol"],
-        reason: "query sees the cluster through the runtime's client alone",
+        to: &["runtime", "gpu", "protocol", "cuda-emulator"],
+        reason: "query sees the cluster through the runtime's client alone; its tests alone know the emulator",
     },
     Arrows {
         from: "cli",

@@ -13,7 +13,7 @@ use transload_runtime::Config;
 
 pub(crate) use run::{Runner, query_failure};
 
-use crate::args::SqlArgs;
+use crate::args::{SqlArgs, Switch};
 use crate::cluster::{Cluster, Place, config_failure};
 use crate::failure::Failure;
 use crate::output::{Destination, Format};
@@ -65,8 +65,12 @@ async fn answer(
     destination: &mut Destination,
     signals: &Signals,
 ) -> Result<(), Failure> {
-    let session = SqlSession::new(cluster.client.clone(), SqlOptions::default())
-        .map_err(|error| query_failure(&error))?;
+    let options = SqlOptions {
+        gpu_exchange: args.gpu_exchange == Switch::On,
+        ..SqlOptions::default()
+    };
+    let session =
+        SqlSession::new(cluster.client.clone(), options).map_err(|error| query_failure(&error))?;
     tokio::select! {
         registered = tables::register(&session, &args.tables) => registered?,
         _ = signals.stop() => return Err(Failure::interrupted()),

@@ -32,6 +32,7 @@ use transload_runtime::builtin::register_builtin;
 use transload_runtime::{Operator, OperatorError, OperatorFactory, OperatorRegistry, TaskContext};
 
 use crate::codec::decode_plan;
+use crate::device::{SqlConcat, SqlPartition};
 use crate::exchange::Exchange;
 use run::{TaskInputs, run_stage};
 use spec::StageSpec;
@@ -43,7 +44,7 @@ pub(crate) const SQL_STAGE: &str = "sql-stage";
 /// Decoded plans kept for further tasks of their layers. A plan is some kilobytes; more layers than these run rarely at once.
 const CACHED_PLANS: usize = 64;
 
-/// Every operator a worker needs for SQL: `sql-stage`, and the runtime's own.
+/// Every operator a worker needs for SQL: `sql-stage`, those of exchanges on GPUs, and the runtime's own.
 pub fn operators() -> OperatorFactory {
     Arc::new(|environment| {
         let mut registry = OperatorRegistry::new();
@@ -54,6 +55,8 @@ pub fn operators() -> OperatorFactory {
                 .map_err(|error| error.to_string()),
             plans: Arc::default(),
         }));
+        registry.register_on_device(Arc::new(SqlPartition));
+        registry.register_on_device(Arc::new(SqlConcat));
         registry
     })
 }
@@ -111,6 +114,7 @@ async fn run_task(
     let inputs = TaskInputs {
         given: stage.spec.given.clone(),
         partitions: task.inputs,
+        batch_rows: options.execution.batch_size.into(),
     };
     let config = SessionConfig::from(options).with_extension(Arc::new(Exchange(Arc::new(inputs))));
     let context = Arc::new(worker.context(config));

@@ -17,16 +17,23 @@ use futures::future::try_join_all;
 use futures::stream;
 use transload_gpu::Partition;
 
+use crate::device::{carried, carried_schema};
 use crate::exchange::{ExchangeSource, Run};
 use crate::operator::spec::{OutputSpec, StageSpec};
 use crate::partition::{compact, decode, encode};
 use crate::stages::Given;
+
+/// How many times as many rows as other batches have those that go to a device: for each of them there is a copy of every column, and
+/// some kernels.
+const CARRIED_BATCHES: usize = 16;
 
 /// The partitions that a task was given.
 #[derive(Debug)]
 pub(crate) struct TaskInputs {
     pub(crate) given: Vec<Given>,
     pub(crate) partitions: Vec<Vec<Partition>>,
+    /// Most rows of a batch: what comes from a device is one, however many they are.
+    pub(crate) batch_rows: usize,
 }
 
 impl ExchangeSource for TaskInputs {
@@ -38,8 +45,33 @@ impl ExchangeSource for TaskInputs {
             Given::One => partitions.as_slice(),
             Given::Each => partitions.get(partition..=partition).ok_or_else(missing)?,
         };
-        Ok(wanted.iter().cloned().map(run_of).collect())
+        let run = |partition| in_batches(run_of(partition), self.batch_rows);
+        Ok(wanted.iter().cloned().map(run).collect())
     }
+}
+
+/// The same rows in batches of so many at most, each with memory of its own.
+fn in_batches(run: Run, rows: usize) -> Run {
+    let rows = rows.max(1);
+    run.flat_map(move |batch| {
+        let pieces = match &batch {
+            Ok(batch) => batch.num_rows().div_ceil(rows),
+            Err(_) => 1,
+        };
+        if pieces <= 1 {
+            return stream::once(async { batch }).left_stream();
+        }
+        let piece = move |piece: usize| {
+            let batch = batch
+                .as_ref()
+                .map_err(|_| internal_datafusion_err!("no batch"))?;
+            let first = piece * rows;
+            let count = rows.min(batch.num_rows() - first);
+            Ok(compact(&batch.slice(first, count))?)
+        };
+        stream::iter((0..pieces).map(piece)).right_stream()
+    })
+    .boxed()
 }
 
 /// The batches of a partition, decoded when they are first asked for.
@@ -68,10 +100,19 @@ pub(crate) async fn run_stage(
     context: Arc<TaskContext>,
 ) -> Result<Vec<Partition>> {
     match spec.output {
-        OutputSpec::One => Ok(vec![one(&plan, position, &context).await?]),
+        OutputSpec::One => {
+            let output = Collector::new(plan.schema(), &context);
+            Ok(vec![one(&plan, position, &context, output).await?])
+        }
+        OutputSpec::Carried => {
+            let output = Collector::carried(plan.schema(), &context)?;
+            Ok(vec![one(&plan, position, &context, output).await?])
+        }
         OutputSpec::Each => {
             let count = plan.output_partitioning().partition_count();
-            try_join_all((0..count).map(|partition| one(&plan, partition, &context))).await
+            let output = || Collector::new(plan.schema(), &context);
+            let all = (0..count).map(|partition| one(&plan, partition, &context, output()));
+            try_join_all(all).await
         }
         OutputSpec::Hashed => hashed(&plan, position, &context).await,
     }
@@ -81,9 +122,9 @@ async fn one(
     plan: &Arc<dyn ExecutionPlan>,
     partition: usize,
     context: &Arc<TaskContext>,
+    mut output: Collector,
 ) -> Result<Partition> {
     let mut rows = plan.execute(partition, Arc::clone(context))?;
-    let mut output = Collector::new(plan.schema(), context);
     while let Some(batch) = rows.next().await {
         output.push(batch?)?;
     }
@@ -127,18 +168,37 @@ struct Collector {
     coalescer: BatchCoalescer,
     /// Rows of batches without columns, which cannot be coalesced.
     bare_rows: usize,
+    /// The columns as they go over devices, where these do.
+    carried: Option<SchemaRef>,
     done: Vec<RecordBatch>,
     memory: MemoryReservation,
 }
 
 impl Collector {
     fn new(schema: SchemaRef, context: &TaskContext) -> Self {
+        Self::of(schema, context.session_config().batch_size(), None, context)
+    }
+
+    /// For rows that go to a device.
+    fn carried(schema: SchemaRef, context: &TaskContext) -> Result<Self> {
+        let carried = carried_schema(&schema).map_err(DataFusionError::Plan)?;
         let rows = context.session_config().batch_size();
+        let rows = rows.saturating_mul(CARRIED_BATCHES);
+        Ok(Self::of(schema, rows, Some(carried), context))
+    }
+
+    fn of(
+        schema: SchemaRef,
+        rows: usize,
+        carried: Option<SchemaRef>,
+        context: &TaskContext,
+    ) -> Self {
         Self {
             coalescer: BatchCoalescer::new(Arc::clone(&schema), rows)
                 .with_biggest_coalesce_batch_size(Some(rows / 2)),
             schema,
             bare_rows: 0,
+            carried,
             done: Vec::new(),
             memory: MemoryConsumer::new("StageOutput").register(context.memory_pool()),
         }
@@ -157,7 +217,10 @@ impl Collector {
 
     fn take_completed(&mut self) -> Result<()> {
         while let Some(batch) = self.coalescer.next_completed_batch() {
-            let batch = compact(&batch)?;
+            let batch = match &self.carried {
+                Some(schema) => compact(&carried(&batch, schema)?)?,
+                None => compact(&batch)?,
+            };
             // Counted, not asked for: the rows exist, and an output cannot be spilled before its task ends. Operators
             // that can spill do so sooner for it.
             self.memory.grow(batch.get_array_memory_size());

@@ -25,6 +25,7 @@ pub(crate) struct StageSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum OutputSpec {
     One,
+    Carried,
     Hashed,
     Each,
 }
@@ -36,6 +37,7 @@ impl StageSpec {
             given: stage.inputs.iter().map(|input| input.given).collect(),
             output: match stage.output {
                 Output::One => OutputSpec::One,
+                Output::Carried => OutputSpec::Carried,
                 Output::Hashed(_) => OutputSpec::Hashed,
                 Output::Each(_) => OutputSpec::Each,
             },

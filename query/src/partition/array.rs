@@ -16,10 +16,10 @@ const MAX_ROWS: u64 = 1 << 40;
 /// One array: its length and how many of the buffers that follow are its own. Its children, as its type says, are the
 /// nodes that follow.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Node {
-    rows: u64,
-    has_validity: bool,
-    buffers: u32,
+pub(crate) struct Node {
+    pub(crate) rows: u64,
+    pub(crate) has_validity: bool,
+    pub(crate) buffers: u32,
 }
 
 /// Collects nodes and buffers, depth first.

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use transload_gpu::Partition;
 use transload_protocol::{Blob, codec};
 
-use array::{Decoder, Encoder, Node};
+pub(crate) use array::Node;
+use array::{Decoder, Encoder};
 pub(crate) use compact::compact;
 
 /// Why a partition could not be made or read.
@@ -33,14 +34,45 @@ pub enum PartitionError {
 }
 
 /// What [`Partition::metadata`] holds.
-#[derive(Debug, Serialize, Deserialize)]
-struct Metadata {
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Metadata {
     /// The schema as DataFusion's protobuf message; empty where there are no batches.
-    schema: Blob,
+    pub(crate) schema: Blob,
     /// Rows of each batch.
-    rows: Vec<u64>,
+    pub(crate) rows: Vec<u64>,
     /// The arrays of all batches, depth first.
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Metadata {
+    /// # Errors
+    /// [`PartitionError::Malformed`] when the bytes are no metadata. What they say is not looked at.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PartitionError> {
+        codec::decode(bytes).map_err(|error| malformed(&error))
+    }
+
+    /// # Errors
+    /// [`PartitionError::Unencodable`] when it is too large.
+    pub(crate) fn encode(&self) -> Result<Blob, PartitionError> {
+        let encoded = codec::encode(self).map_err(|error| unencodable(&error))?;
+        Ok(encoded.into())
+    }
+
+    /// The columns; an error where there are no batches.
+    ///
+    /// # Errors
+    /// [`PartitionError::Malformed`] when it is not the schema of record batches.
+    pub(crate) fn schema(&self) -> Result<SchemaRef, PartitionError> {
+        schema_of(&self.schema).map_err(|error| malformed(&error))
+    }
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> PartitionError {
+    PartitionError::Malformed(error.to_string())
+}
+
+fn unencodable(error: &dyn std::fmt::Display) -> PartitionError {
+    PartitionError::Unencodable(error.to_string())
 }
 
 /// The partition of these batches, in order. Its decoded form is the batches themselves, without spare memory.
@@ -48,8 +80,6 @@ struct Metadata {
 /// # Errors
 /// [`PartitionError::Unencodable`] when the batches differ in schema, or a type has no encoding.
 pub fn encode(batches: &[RecordBatch]) -> Result<Partition, PartitionError> {
-    let unencodable =
-        |error: &dyn std::fmt::Display| PartitionError::Unencodable(error.to_string());
     let compacted = batches
         .iter()
         .filter(|batch| batch.num_rows() > 0)
@@ -94,8 +124,8 @@ pub fn encode(batches: &[RecordBatch]) -> Result<Partition, PartitionError> {
             .collect(),
         nodes: encoder.nodes,
     };
-    let metadata = codec::encode(&metadata).map_err(|error| unencodable(&error))?;
-    Ok(Partition::new(metadata.into(), encoder.buffers).with_decoded(Arc::new(compacted)))
+    let metadata = metadata.encode()?.0;
+    Ok(Partition::new(metadata, encoder.buffers).with_decoded(Arc::new(compacted)))
 }
 
 /// The batches of a partition: those it was made of when it was made in this process, else views of its buffers.
@@ -106,13 +136,11 @@ pub fn decode(partition: &Partition) -> Result<Arc<Vec<RecordBatch>>, PartitionE
     if let Some(decoded) = partition.decoded::<Vec<RecordBatch>>() {
         return Ok(decoded);
     }
-    let malformed = |error: &dyn std::fmt::Display| PartitionError::Malformed(error.to_string());
-    let metadata: Metadata =
-        codec::decode(partition.metadata()).map_err(|error| malformed(&error))?;
+    let metadata = Metadata::decode(partition.metadata())?;
     if metadata.rows.is_empty() {
         return Ok(Arc::new(Vec::new()));
     }
-    let schema = schema_of(&metadata.schema).map_err(|error| malformed(&error))?;
+    let schema = metadata.schema()?;
     let mut decoder = Decoder::new(metadata.nodes, partition.buffers().to_vec());
     let batches = metadata
         .rows

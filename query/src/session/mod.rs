@@ -1,6 +1,7 @@
 //! A person's SQL session on a cluster: tables, settings, and statements run one at a time. Knows SQL and plans; how tasks
 //! are placed and moved is the cluster's business.
 
+mod extension;
 mod planner;
 mod statement;
 mod tables;
@@ -31,6 +32,10 @@ pub struct SqlOptions {
     pub broadcast_bytes: usize,
     /// Rows of the batches that operators work on. Default: 8192.
     pub batch_rows: usize,
+    /// Whether hash exchanges stay on the workers' GPUs, where every exchange of a query can. `SET transload.gpu_exchange = on` changes it
+    /// within a session. Default: off, because operators run on the host on both sides of an exchange, so that rows go to the GPU and
+    /// back for it: no gain yet.
+    pub gpu_exchange: bool,
 }
 
 impl Default for SqlOptions {
@@ -40,6 +45,7 @@ impl Default for SqlOptions {
             partition_bytes: 128 << 20,
             broadcast_bytes: 10 << 20,
             batch_rows: 8192,
+            gpu_exchange: false,
         }
     }
 }
@@ -102,7 +108,12 @@ impl SqlSession {
     async fn run(&self, step: Step) -> Result<Execution, QueryError> {
         let tables = self.planner.table_names();
         match step {
-            Step::Cluster(plan) => run_on_cluster(&self.client, *plan, tables).await,
+            Step::Cluster(plan) => {
+                if plan.needs_gpu() {
+                    self.check_for_gpus().await?;
+                }
+                run_on_cluster(&self.client, *plan, tables).await
+            }
             Step::Local { plan, context } => run_local(plan, context, tables),
             Step::Rows { schema, batches } => Ok(rows(schema, batches)),
             Step::Table {
@@ -117,6 +128,19 @@ impl SqlSession {
                 Ok(rows(Arc::new(Schema::empty()), Vec::new()))
             }
         }
+    }
+
+    /// That some worker has a GPU: else the query would wait for one.
+    async fn check_for_gpus(&self) -> Result<(), QueryError> {
+        let info = self.client.info().await?;
+        if info.workers.iter().any(|worker| worker.hello.gpu.is_some()) {
+            return Ok(());
+        }
+        Err(QueryError::Plan(format!(
+            "exchanges are to stay on GPUs, and none of the {} workers has one; SET transload.gpu_exchange = off, or start \
+             workers where there are GPUs",
+            info.workers.len()
+        )))
     }
 
     async fn slots(&self) -> Result<usize, QueryError> {

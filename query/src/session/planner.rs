@@ -19,6 +19,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
 
 use super::SqlOptions;
+use super::extension::{SqlSettings, gpu_exchange};
 use super::statement::{Scans, Step, TableDefinition, scans};
 use super::tables::{self, FileKind, FileOptions, Location};
 use crate::QueryError;
@@ -59,7 +60,10 @@ impl Planner {
         let mut config = SessionConfig::new()
             .with_information_schema(true)
             .with_batch_size(options.batch_rows)
-            .with_collect_statistics(true);
+            .with_collect_statistics(true)
+            .with_option_extension(SqlSettings {
+                gpu_exchange: options.gpu_exchange,
+            });
         let changed = config.options_mut();
         changed.optimizer.hash_join_single_partition_threshold = options.broadcast_bytes;
         // Where only the number of rows is known: rows of 64 bytes.
@@ -354,7 +358,7 @@ fn distributed(
     scans: &Scans,
 ) -> Result<DistributedPlan, DataFusionError> {
     let settings = settings(state.config().options());
-    let pieces = match cut(physical) {
+    let pieces = match cut(physical, gpu_exchange(state.config().options())) {
         Ok(pieces) => pieces,
         Err(error) => uncut(
             physical,

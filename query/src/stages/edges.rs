@@ -28,7 +28,7 @@ pub(super) fn inputs(
     for (task, needed) in needs.iter_mut().enumerate() {
         match output {
             Output::Each(count) => (0..count).for_each(|partition| visit(plan, partition, needed)),
-            Output::One | Output::Hashed(_) => visit(plan, task, needed),
+            Output::One | Output::Carried | Output::Hashed(_) => visit(plan, task, needed),
         }
     }
     reads

@@ -6,6 +6,7 @@
 //! partitions get a stage of one task. An operator this module does not know is never cut: it runs whole, in one task.
 
 mod edges;
+mod exchanges;
 mod kind;
 mod rule;
 mod subquery;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, internal_err};
 use datafusion::physical_expr::Partitioning;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -25,6 +27,7 @@ use datafusion::physical_plan::{
 use transload_protocol::Edges;
 
 use crate::exchange::ExchangeReadExec;
+pub(crate) use exchanges::Exchanges;
 use kind::{Kind, kind_of};
 pub(crate) use rule::PartitionedOuterJoins;
 use subquery::Scope;
@@ -32,8 +35,8 @@ use subquery::Scope;
 /// One stage: a layer of tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
-    /// What each task runs. The root is a `RepartitionExec` where the output is hashed; tasks run what is below it.
-    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    /// What each task does.
+    pub(crate) work: Work,
     pub(crate) tasks: usize,
     pub(crate) output: Output,
     pub(crate) inputs: Vec<Input>,
@@ -41,11 +44,34 @@ pub(crate) struct Stage {
     pub(crate) whole: Option<String>,
 }
 
+/// What the tasks of a stage do.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    /// Run this plan on the host. The root is a `RepartitionExec` where the output is hashed; tasks run what is below it.
+    Plan(Arc<dyn ExecutionPlan>),
+    /// Hash rows by these columns, on the worker's GPU.
+    HashOnDevice(Vec<Column>),
+    /// Put the rows of all inputs behind each other, on the worker's GPU.
+    ConcatOnDevice,
+}
+
+impl Stage {
+    /// The plan of a stage on the host.
+    pub(crate) fn plan(&self) -> Option<&Arc<dyn ExecutionPlan>> {
+        match &self.work {
+            Work::Plan(plan) => Some(plan),
+            Work::HashOnDevice(_) | Work::ConcatOnDevice => None,
+        }
+    }
+}
+
 /// What a task makes of the rows of its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     /// One partition.
     One,
+    /// One partition, of columns as they go over devices.
+    Carried,
     /// As many as the exchange at the root of the plan says.
     Hashed(usize),
     /// One for each partition of the plan: the only task runs them all.
@@ -56,7 +82,7 @@ impl Output {
     /// Partitions that each task makes.
     pub(crate) fn count(self) -> usize {
         match self {
-            Self::One => 1,
+            Self::One | Self::Carried => 1,
             Self::Hashed(count) | Self::Each(count) => count,
         }
     }
@@ -101,6 +127,8 @@ pub(crate) struct Cut {
     pub(crate) tail: Arc<dyn ExecutionPlan>,
     /// The layout of that input.
     pub(crate) layout: Layout,
+    /// Where its hash exchanges are, and why.
+    pub(crate) exchanges: Exchanges,
 }
 
 /// The plan of a stage under construction.
@@ -113,22 +141,45 @@ struct Region {
 struct Cutter {
     stages: Vec<Stage>,
     scopes: Vec<Scope>,
+    exchanges: Exchanges,
 }
 
-/// Cuts a plan.
+/// Cuts a plan. Hash exchanges go over devices where that is wanted and all of them can; else all stay on the host, as rows that are
+/// joined must have been hashed in the same way.
 ///
 /// # Errors
 /// DataFusion's, when a plan cannot be rebuilt around an exchange.
-pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>) -> Result<Cut> {
+pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>, on_devices: bool) -> Result<Cut> {
     let plan = without_round_robin(plan)?;
-    let mut cutter = Cutter::default();
+    if !on_devices || !exchanges::has_any(&plan) {
+        return cut_with(&plan, Exchanges::Host);
+    }
+    let refused = match exchanges::refusal(&plan)? {
+        Some(reason) => reason,
+        None => {
+            let cut = cut_with(&plan, Exchanges::Devices)?;
+            match exchanges::hashes_inside(&cut.stages) {
+                Some(reason) => reason,
+                None => return Ok(cut),
+            }
+        }
+    };
+    cut_with(&plan, Exchanges::HostBecause(refused))
+}
+
+fn cut_with(plan: &Arc<dyn ExecutionPlan>, exchanges: Exchanges) -> Result<Cut> {
+    let mut cutter = Cutter {
+        exchanges,
+        ..Cutter::default()
+    };
     let mut region = Region::default();
-    let tail = cutter.tail(&plan, &mut region)?;
+    let tail = cutter.tail(plan, &mut region)?;
     match region.reads.as_slice() {
         [(source, layout)] if source + 1 == cutter.stages.len() => Ok(Cut {
             stages: cutter.stages,
             tail,
             layout: *layout,
+            exchanges: cutter.exchanges,
         }),
         _ => internal_err!("the client would read {} stages", region.reads.len()),
     }
@@ -138,7 +189,7 @@ pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>) -> Result<Cut> {
 pub(crate) fn uncut(plan: &Arc<dyn ExecutionPlan>, reason: String) -> Cut {
     let count = plan.output_partitioning().partition_count().max(1);
     let stage = Stage {
-        plan: Arc::clone(plan),
+        work: Work::Plan(Arc::clone(plan)),
         tasks: 1,
         output: Output::Each(count),
         inputs: Vec::new(),
@@ -148,6 +199,7 @@ pub(crate) fn uncut(plan: &Arc<dyn ExecutionPlan>, reason: String) -> Cut {
         stages: vec![stage],
         tail: read(0, merged_properties(plan)),
         layout: Layout::Merged,
+        exchanges: Exchanges::Host,
     }
 }
 
@@ -233,10 +285,9 @@ impl Cutter {
             plan.downcast_ref::<ExchangeReadExec>(),
             region.reads.as_slice(),
         ) && *layout != Layout::Merged
-            && self
-                .stages
-                .get(*source)
-                .is_some_and(|stage| !matches!(stage.output, Output::Hashed(_)))
+            && self.stages.get(*source).is_some_and(|stage| {
+                stage.plan().is_some() && !matches!(stage.output, Output::Hashed(_))
+            })
         {
             // Nothing is left to do between two exchanges.
             return Ok((*source, *layout));
@@ -246,18 +297,58 @@ impl Cutter {
         Ok((source, Layout::Tasks))
     }
 
-    /// Makes a stage whose tasks' rows are distributed as `exchange` says.
-    fn close_hashed(&mut self, exchange: &RepartitionExec) -> Result<usize> {
+    /// Makes stages whose rows are distributed as `exchange` says, and says how to read the partitions.
+    fn close_hashed(&mut self, exchange: &RepartitionExec) -> Result<(usize, Layout)> {
         let mut region = Region::default();
         let input = self.visit(exchange.input(), &mut region)?;
         let tasks = partitions(&input).max(1);
         let count = exchange.partitioning().partition_count();
+        if self.exchanges == Exchanges::Devices {
+            let keys = exchanges::keys(exchange)?;
+            let source = self.push(input, tasks, Output::Carried, region, None)?;
+            return Ok((
+                self.push_on_device(source, tasks, keys, count),
+                Layout::Tasks,
+            ));
+        }
         let input = self.with_subqueries(input, &mut region)?;
         let plan = Arc::new(RepartitionExec::try_new(
             input,
             exchange.partitioning().clone(),
         )?);
-        self.push_stage(plan, tasks, Output::Hashed(count), region, None)
+        let source = self.push_stage(plan, tasks, Output::Hashed(count), region, None)?;
+        Ok((source, Layout::Outputs))
+    }
+
+    /// The two stages that take what the tasks of `source` have made through an exchange on devices.
+    fn push_on_device(
+        &mut self,
+        source: usize,
+        tasks: usize,
+        keys: Vec<Column>,
+        count: usize,
+    ) -> usize {
+        let reading = |source, edges| Input {
+            source,
+            edges,
+            given: Given::One,
+        };
+        self.stages.push(Stage {
+            work: Work::HashOnDevice(keys),
+            tasks,
+            output: Output::Hashed(count),
+            inputs: vec![reading(source, Edges::OneToOne)],
+            whole: None,
+        });
+        let hashed = self.stages.len() - 1;
+        self.stages.push(Stage {
+            work: Work::ConcatOnDevice,
+            tasks: count,
+            output: Output::One,
+            inputs: vec![reading(hashed, Edges::Shuffle)],
+            whole: None,
+        });
+        hashed + 1
     }
 
     /// Makes a stage of one task that runs every partition of `plan`, because of `reason`.
@@ -293,7 +384,7 @@ impl Cutter {
     ) -> Result<usize> {
         let inputs = edges::inputs(&plan, tasks, output, &region.reads, &self.stages)?;
         self.stages.push(Stage {
-            plan,
+            work: Work::Plan(plan),
             tasks,
             output,
             inputs,
@@ -346,12 +437,12 @@ impl Cutter {
         let Some(exchange) = plan.downcast_ref::<RepartitionExec>() else {
             return internal_err!("{} is no exchange", plan.name());
         };
-        let source = self.close_hashed(exchange)?;
+        let (source, layout) = self.close_hashed(exchange)?;
         let merge = exchange
             .preserve_order()
             .then(|| exchange.input().output_ordering().cloned())
             .flatten();
-        region.reads.push((source, Layout::Outputs));
+        region.reads.push((source, layout));
         Ok(Arc::new(ExchangeReadExec::new(
             region.reads.len() - 1,
             merge,

@@ -42,6 +42,41 @@ fn stages_tasks_and_exchanges_are_shown() {
 }
 
 #[test]
+fn exchanges_on_gpus_are_stages_of_their_own() {
+    let text = block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let planner = planner().await;
+        data::small(&planner, folder.path()).await;
+        run(&planner, "SET transload.gpu_exchange = on").await;
+        let sql = "EXPLAIN SELECT grp, sum(val) AS s FROM a GROUP BY grp";
+        let rows = shown(&run(&planner, sql).await);
+        let text: Vec<String> = rows.into_iter().map(|row| row.join("")).collect();
+        text.join("\n")
+    });
+    assert_eq!(
+        outline(&text),
+        "4 stages, 16 tasks\n\
+         exchanges on GPUs\n\
+         \n\
+         stage 1. scan a, aggregate: 4 tasks, as GPUs read it\n\
+         \n\
+         stage 2. hash on GPU: 4 tasks, hashed into 4 partitions\n  \
+           input 0: stage 1, one to one\n\
+         \n\
+         stage 3. concat on GPU: 4 tasks\n  \
+           input 0: stage 2, shuffle 4 x 4\n\
+         \n\
+         stage 4. aggregate: 4 tasks\n  \
+           input 0: stage 3, one to one\n\
+         \n\
+         client\n  \
+           input 0: stage 4, fetched as its tasks complete",
+        "{text}"
+    );
+    assert!(text.contains("HashOnDevice: keys=[grp@0]"), "{text}");
+}
+
+#[test]
 fn small_build_sides_are_broadcast() {
     let text = block_on(explained(
         "SELECT count(*) FROM a JOIN (SELECT * FROM b WHERE val < 10) b ON a.id = b.id",

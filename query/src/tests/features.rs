@@ -46,7 +46,7 @@ fn everything_gives_datafusions_answer() {
     });
 }
 
-const QUERIES: &[&str] = &[
+pub(super) const QUERIES: &[&str] = &[
     // Nulls.
     "SELECT count(*), count(id), count(grp), sum(val), min(grp), max(val) FROM a",
     "SELECT grp, count(*), sum(val) FROM a GROUP BY grp",

@@ -3,6 +3,7 @@
 mod data;
 mod explain;
 mod features;
+mod gpu;
 mod oracle;
 mod settings;
 mod tpch;

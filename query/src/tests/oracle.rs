@@ -8,14 +8,16 @@ use std::time::Duration;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::execution::TaskContext;
-use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt, stream};
 use transload_gpu::Partition;
-use transload_protocol::LayerIndex;
+use transload_protocol::{Layer, LayerIndex};
 
+use super::gpu;
 use crate::QueryError;
 use crate::codec::decode_plan;
+use crate::device::{SQL_CONCAT, SQL_PARTITION};
 use crate::exchange::Exchange;
 use crate::execute::tail_rows;
 use crate::operator::run::{TaskInputs, run_stage};
@@ -106,6 +108,27 @@ fn received(partition: &Partition) -> Partition {
     Partition::new(partition.metadata().clone(), partition.buffers().to_vec())
 }
 
+async fn run_task(
+    worker: &SessionState,
+    layer: &Layer,
+    position: u32,
+    partitions: Vec<Vec<Partition>>,
+) -> Result<Vec<Partition>, QueryError> {
+    let spec = StageSpec::decode(&layer.arguments.common.0).expect("a stage");
+    let inputs = TaskInputs {
+        given: spec.given.clone(),
+        partitions,
+        batch_rows: 1_000,
+    };
+    let config = SessionConfig::from(spec::options(&spec.settings).expect("known settings"))
+        .with_extension(Arc::new(Exchange(Arc::new(inputs))));
+    let context = Arc::new(TaskContext::from(worker).with_session_config(config));
+    let stage = decode_plan(&spec.plan.0, &context).expect("a plan");
+    run_stage(&spec, stage, position as usize, context)
+        .await
+        .map_err(|error| QueryError::from_datafusion(error, &[]))
+}
+
 async fn run_plan(plan: &DistributedPlan) -> Result<Vec<RecordBatch>, QueryError> {
     let graph = plan.graph().clone().compile().expect("a valid graph");
     let worker = SessionStateBuilder::new().with_default_features().build();
@@ -113,7 +136,6 @@ async fn run_plan(plan: &DistributedPlan) -> Result<Vec<RecordBatch>, QueryError
     for task in 0..graph.task_count() {
         let (_, position) = graph.locate(task).expect("a task");
         let layer = graph.layer_of(task).expect("a layer");
-        let spec = StageSpec::decode(&layer.arguments.common.0).expect("a stage");
         let mut partitions = vec![Vec::new(); layer.inputs.len()];
         graph.for_each_input(task, |input| {
             let partition = &made[&(input.task, input.output)];
@@ -125,17 +147,11 @@ async fn run_plan(plan: &DistributedPlan) -> Result<Vec<RecordBatch>, QueryError
             };
             partitions[input.input as usize].push(partition);
         });
-        let inputs = TaskInputs {
-            given: spec.given.clone(),
-            partitions,
+        let outputs = match layer.operator.as_str() {
+            SQL_PARTITION => gpu::hash(layer, &partitions.concat()),
+            SQL_CONCAT => gpu::concat(&partitions.concat()),
+            _ => run_task(&worker, layer, position, partitions).await?,
         };
-        let config = SessionConfig::from(spec::options(&spec.settings).expect("known settings"))
-            .with_extension(Arc::new(Exchange(Arc::new(inputs))));
-        let context = Arc::new(TaskContext::from(&worker).with_session_config(config));
-        let stage = decode_plan(&spec.plan.0, &context).expect("a plan");
-        let outputs = run_stage(&spec, stage, position as usize, context)
-            .await
-            .map_err(|error| QueryError::from_datafusion(error, &[]))?;
         assert_eq!(
             outputs.len(),
             layer.outputs as usize,

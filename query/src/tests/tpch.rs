@@ -3,7 +3,7 @@
 use super::data;
 use super::oracle::{block_on, compare, planned, planner, run};
 
-fn query(number: usize) -> String {
+pub(super) fn query(number: usize) -> String {
     let path = format!("{}/tests/tpch/q{number:02}.sql", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).expect("a query")
 }
