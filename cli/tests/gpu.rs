@@ -43,6 +43,20 @@ fn where_a_gpu_is_wanted_that_is_not_there_nothing_starts_and_the_remedy_is_told
 }
 
 #[test]
+fn more_memory_than_a_gpu_has_is_refused_when_the_worker_starts() {
+    let emulator = Emulator::new().unwrap().memory_bytes(64 << 20);
+    let cluster = ByHand::new(0);
+    let arguments = ["worker", &cluster.address, "--gpu-memory", "65MiB"];
+    let mut worker = cluster.sandbox.command(&arguments);
+    worker.envs(emulator.environment());
+    let said = Background::new(worker).finish();
+    assert_eq!(said.code, 1, "{}", said.err);
+    for part in ["--gpu-memory", "67108864 B", "leave it out"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+}
+
+#[test]
 fn a_worker_without_a_gpu_says_so_and_works() {
     let cluster = ByHand::new(0);
     let mut worker = cluster.sandbox.command(&["worker", &cluster.address]);

@@ -56,6 +56,16 @@ pub enum RuntimeError {
         /// Why, in words.
         reason: String,
     },
+    /// More of a GPU's memory is wanted than it has.
+    #[error(
+        "--gpu-memory {wanted_bytes}: the GPU has {total_bytes} B; leave it out for three quarters of them"
+    )]
+    GpuTooSmall {
+        /// What was wanted.
+        wanted_bytes: u64,
+        /// What there is.
+        total_bytes: u64,
+    },
     /// After a fault nothing works on the worker's GPU in this process.
     #[error("{reason}; this worker ends, and what it held is made anew elsewhere")]
     GpuLost {

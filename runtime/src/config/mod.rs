@@ -417,12 +417,21 @@ impl WorkerConfig {
     }
 
     /// What it takes of a GPU with so much memory, and beside it.
-    pub fn gpu_budget(&self, total_bytes: u64) -> GpuBudget {
+    ///
+    /// # Errors
+    /// [`RuntimeError::GpuTooSmall`].
+    pub fn gpu_budget(&self, total_bytes: u64) -> Result<GpuBudget, RuntimeError> {
         let (device, pinned) = (self.gpu_memory_bytes, self.pinned_memory_bytes);
-        GpuBudget {
+        if let Some(wanted_bytes) = device.filter(|wanted| *wanted > total_bytes) {
+            return Err(RuntimeError::GpuTooSmall {
+                wanted_bytes,
+                total_bytes,
+            });
+        }
+        Ok(GpuBudget {
             device_bytes: device.unwrap_or(total_bytes / 4 * 3),
             pinned_bytes: pinned.unwrap_or(self.total_bytes() / 4),
-        }
+        })
     }
 
     /// The part that the machine decides by. `silence` is the time after which the scheduler gives a silent worker up; `gpu` is what

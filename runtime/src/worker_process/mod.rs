@@ -131,7 +131,10 @@ async fn work(
         reason,
     })?;
     let spill = Arc::new(make_spill_directory(&config)?);
-    let budget = gpu.as_ref().map(|gpu| config.gpu_budget(gpu.total_bytes()));
+    let budget = match &gpu {
+        Some(gpu) => Some(config.gpu_budget(gpu.total_bytes())?),
+        None => None,
+    };
     let lazy_gpu = gpu.as_ref().zip(budget).map(|(gpu, budget)| {
         let (device_bytes, pinned_bytes) = (budget.device_bytes, budget.pinned_bytes);
         let spill = Arc::clone(&spill);
