@@ -43,9 +43,13 @@ struct Setting {
 }
 
 impl Setting {
-    /// Two workers with a GPU each, and a small TPC-H.
+    /// Two workers with a GPU each, whose streams pause at random, and a small TPC-H.
     fn new() -> Self {
-        let emulator = Emulator::new().unwrap().devices(2).memory_bytes(64 << 20);
+        let emulator = Emulator::new()
+            .unwrap()
+            .devices(2)
+            .memory_bytes(64 << 20)
+            .chaos(6);
         let cluster = ByHand::new(0);
         let start = || {
             let mut worker = cluster.sandbox.command(&[

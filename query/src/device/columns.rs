@@ -4,7 +4,7 @@ use datafusion::arrow::datatypes::DataType;
 use transload_gpu::device::{
     Column, DevicePartition, Packed, Region, TieredBuffer, UncheckedStrings, Values,
 };
-use transload_gpu::{Partition, PartitionHeader, Stored};
+use transload_gpu::{PartitionHeader, Stored};
 use transload_protocol::Blob;
 use transload_runtime::OperatorError;
 
@@ -175,37 +175,6 @@ async fn regions(gpu: Gpu<'_>, stored: &Stored) -> Result<Vec<Region>, OperatorE
     let place = gpu.tiers.to_device(partition.payload()).await?;
     let region = |(start, bytes)| Ok(Region::new(&place, start, bytes)?);
     partition.buffers().map(region).collect()
-}
-
-/// The first half of a partition's batches, and the others; nothing where there are fewer than two.
-pub(super) fn halves(
-    partition: &Partition,
-    described: &Description,
-) -> Result<Option<[Partition; 2]>, PartitionError> {
-    let half = described.batches.len() / 2;
-    if half == 0 {
-        return Ok(None);
-    }
-    let Metadata {
-        schema,
-        rows,
-        nodes,
-    } = &described.metadata;
-    let (first_rows, other_rows) = rows.split_at(half);
-    let (first_nodes, other_nodes) = nodes.split_at(half * described.columns());
-    let (first, other) = partition.buffers().split_at(buffers_of(first_nodes));
-    let part = |rows: &[u64], nodes: &[Node], buffers: &[bytes::Bytes]| {
-        let metadata = Metadata {
-            schema: schema.clone(),
-            rows: rows.to_vec(),
-            nodes: nodes.to_vec(),
-        };
-        Ok::<_, PartitionError>(Partition::new(metadata.encode()?.0, buffers.to_vec()))
-    };
-    Ok(Some([
-        part(first_rows, first_nodes, first)?,
-        part(other_rows, other_nodes, other)?,
-    ]))
 }
 
 /// A partition of these rows, which have the columns of `like`.

@@ -3,16 +3,18 @@
 
 use std::num::NonZeroU32;
 
+use datafusion::arrow::array::RecordBatch;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use transload_gpu::Stored;
 use transload_gpu::device::{Column, DevicePartition, Packed};
+use transload_gpu::{Partition, Stored};
 use transload_protocol::codec;
 use transload_runtime::{DeviceOperator, DeviceTask, OperatorError};
 
-use super::columns::{Description, empty, halves, partition_of, tables};
+use super::columns::{Description, empty, partition_of, tables};
 use super::{Gpu, unreadable};
+use crate::partition::{PartitionError, decode, encode};
 
 /// Name of the operator in task graphs.
 pub(crate) const SQL_PARTITION: &str = "sql-partition";
@@ -52,8 +54,8 @@ impl DeviceOperator for SqlPartition {
     }
 }
 
-/// The rows of `stored` in parts by the hash of their keys. In halves where that is wanted and there are two batches: each half is
-/// brought to the device and hashed by itself, so that there are never all rows twice beside what is made of them.
+/// The rows of `stored` in parts by the hash of their keys. In halves where that is wanted: each is brought to the device and hashed by
+/// itself, so that there are never all rows twice beside what is made of them.
 pub(super) async fn partitioned(
     gpu: Gpu<'_>,
     stored: &Stored,
@@ -68,20 +70,14 @@ pub(super) async fn partitioned(
     if keys.is_empty() || keys.iter().any(|key| *key >= described.columns()) {
         return Err(OperatorError::new("a key of an exchange is no column"));
     }
-    let two = match stored {
-        Stored::Host(partition) if halved => halves(partition, &described).map_err(unreadable)?,
-        Stored::Host(_) | Stored::Device(_) => None,
-    };
-    let Some([first, other]) = two else {
-        let split = split(gpu, stored, &described, keys, parts).await?;
-        let made = split.into_iter();
-        return made.map(|it| partition_of(gpu, it, &described)).collect();
+    let (Stored::Host(whole), true) = (stored, halved) else {
+        let split = split(gpu, stored, keys, parts).await?.into_iter();
+        return split.map(|it| partition_of(gpu, it, &described)).collect();
     };
     let mut split_halves = Vec::new();
-    for half in [first, other] {
-        let half = Stored::Host(half);
-        let own = Description::of(&half.header()).map_err(unreadable)?;
-        split_halves.push(split(gpu, &half, &own, keys, parts).await?.into_iter());
+    for half in halves(whole).map_err(unreadable)? {
+        let split = split(gpu, &Stored::Host(half), keys, parts).await?;
+        split_halves.push(split.into_iter());
     }
     let mut made = Vec::new();
     for _ in 0..parts.get() {
@@ -93,14 +89,31 @@ pub(super) async fn partitioned(
     Ok(made)
 }
 
+/// The first half of a partition's rows, and the others; only these where there is one row.
+fn halves(partition: &Partition) -> Result<Vec<Partition>, PartitionError> {
+    let batches = decode(partition)?;
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut left = rows / 2;
+    let (mut first, mut others) = (Vec::new(), Vec::new());
+    for batch in batches.iter() {
+        let own = left.min(batch.num_rows());
+        first.push(batch.slice(0, own));
+        others.push(batch.slice(own, batch.num_rows() - own));
+        left -= own;
+    }
+    let halves = [encode(&first)?, encode(&others)?];
+    let skipped = usize::from(rows < 2);
+    Ok(halves.into_iter().skip(skipped).collect())
+}
+
 async fn split(
     gpu: Gpu<'_>,
     stored: &Stored,
-    described: &Description,
     keys: &[usize],
     parts: NonZeroU32,
 ) -> Result<Vec<Packed>, OperatorError> {
-    let tables = tables(gpu, described, stored).await?;
+    let described = Description::of(&stored.header()).map_err(unreadable)?;
+    let tables = tables(gpu, &described, stored).await?;
     let table = match <[Vec<Column>; 1]>::try_from(tables) {
         Ok([only]) => only,
         Err(several) => gpu.kernels.concat(&several).await?.columns,

@@ -12,7 +12,7 @@ use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUn
 use futures::executor::block_on;
 use transload_gpu::device::{Device, DeviceMemory, DevicePartition, Kernels, PinnedPool, Tiers};
 use transload_gpu::{Budget, HostBuffer, Partition, SpillDirectory, Stored};
-use transload_protocol::Blob;
+use transload_protocol::{Blob, TaskErrorKind};
 use transload_runtime::OperatorError;
 
 use super::columns::{Description, tables};
@@ -32,6 +32,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(32 * MIB)
+    }
+
+    /// With so much memory on the device.
+    fn of(device_bytes: u64) -> Self {
         static EMULATOR: OnceLock<Emulator> = OnceLock::new();
         EMULATOR.get_or_init(|| {
             let emulator = Emulator::new().expect("a machine").chaos(5);
@@ -41,7 +46,7 @@ impl Bench {
         let device = Device::open(0).expect("its device");
         let folder = tempfile::tempdir().expect("a folder");
         let directory = Arc::new(SpillDirectory::create(folder.path()).expect("a folder in it"));
-        let memory = DeviceMemory::take(&device, 32 * MIB).expect("memory");
+        let memory = DeviceMemory::take(&device, device_bytes).expect("memory");
         let pinned = PinnedPool::new(&device, 4 * MIB);
         Self {
             kernels: Kernels::load(&memory, &pinned).expect("kernels"),
@@ -262,6 +267,31 @@ fn columns_without_nulls_and_with_nothing_else_stay_what_they_are() {
             assert_eq!(flag, (id < 40).then_some(id % 3 == 0), "row {id}");
         }
     }
+}
+
+#[test]
+fn in_halves_what_is_too_large_for_the_device_in_one_go_fits() {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..200_000));
+    let batch = RecordBatch::try_from_iter([("id", ids)]).expect("a batch");
+    let whole = as_carried(&[batch]);
+    let bench = Bench::of(4 * MIB);
+    let error = bench.hashed(whole.clone(), &[0], false);
+    let error = error.expect_err("the rows twice, their hashes and order");
+    assert_eq!(error.kind, TaskErrorKind::OutOfMemory, "{error}");
+    let made = bench.hashed(whole, &[0], true).expect("fits");
+    let mut seen: Vec<i64> = made.iter().flat_map(|it| ids_of(&bench, it)).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..200_000).collect::<Vec<i64>>());
+    // One row has no halves.
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(7..8));
+    let one = as_carried(&[RecordBatch::try_from_iter([("id", ids)]).expect("a batch")]);
+    let made = bench.hashed(one, &[0], true).expect("fits");
+    let seen: Vec<i64> = made.iter().flat_map(|it| ids_of(&bench, it)).collect();
+    assert_eq!(seen, [7]);
+}
+
+fn ids_of(bench: &Bench, partition: &DevicePartition) -> Vec<i64> {
+    bench.read(partition).iter().flat_map(ids).collect()
 }
 
 #[test]
