@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use transload_gpu::{Partition, Stored};
 use transload_protocol::{Address, Demotion, PartitionId};
-use transload_transport::{Connection, Destination, Transport, TransportError};
+use transload_transport::{Connection, Destination, Transport, TransportError, backend};
 
 use self::demoted::Demoted;
 use crate::process;
@@ -126,7 +126,7 @@ impl Fetcher {
         destination: &Arc<dyn Destination>,
     ) -> Result<Fetched, FetchError> {
         if let Some(ours) = holder.iter().find(|address| process::is_ours(address)) {
-            return hand_over(ours, partition).await;
+            return hand_over(ours, partition, &**destination).await;
         }
         let all = self.ways(holder);
         let mut ways = self.usable(&all).into_iter().peekable();
@@ -275,16 +275,21 @@ impl fmt::Debug for Fetched {
     }
 }
 
-async fn hand_over(address: &Address, partition: PartitionId) -> Result<Fetched, FetchError> {
+/// The holder is in this process: what is in host memory is shared, and what is on a device is brought to the destination's, if it has one.
+async fn hand_over(
+    address: &Address,
+    partition: PartitionId,
+    destination: &dyn Destination,
+) -> Result<Fetched, FetchError> {
     let failed = |reason: &str, gone| FetchError::Process {
         partition,
         reason: reason.to_owned(),
         gone,
     };
     let source = process::find(address).ok_or_else(|| failed("that worker has ended", false))?;
-    match source.open(partition).await {
+    match backend::open_beside(&*source, partition, destination).await {
         Ok(Some(partition)) => Ok(Fetched {
-            partition: partition.into(),
+            partition,
             transport: process::SCHEME.to_owned(),
             demotion: None,
         }),

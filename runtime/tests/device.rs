@@ -27,8 +27,8 @@ use transload_gpu::{Partition, PartitionHeader, Stored};
 use transload_protocol::{Blob, ClusterInfo, Edges, Layer, LayerIndex, TaskGraph, Tier};
 use transload_runtime::transports::TransportChoice;
 use transload_runtime::{
-    Client, Config, DeviceOperator, DeviceTask, LocalCluster, OperatorError, OperatorFactory,
-    TaskContext,
+    Client, Config, DeviceOperator, DeviceTask, LocalCluster, LocalClusterOptions, OperatorError,
+    OperatorFactory, TaskContext, WorkerMode,
 };
 
 /// Columns of 16 B beside the key of 8 B.
@@ -366,6 +366,65 @@ async fn over_ucx_a_shuffle_goes_from_device_to_device() {
     let down = bytes(Movement::DownloadPageable) + bytes(Movement::DownloadPinned);
     assert!(up <= all_bytes && down <= all_bytes, "{report:?}");
     cluster.shutdown().await;
+}
+
+/// Set in the process that is the whole cluster.
+const IS_CLUSTER: &str = "TRANSLOAD_TEST_IS_CLUSTER";
+
+/// Not a test: workers that are threads of this process, with a device each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_threads() {
+    if std::env::var_os(IS_CLUSTER).is_none() {
+        return;
+    }
+    let spill = tempfile::tempdir().expect("a folder");
+    let mut config = Config::default();
+    config.worker.slots = Some(2);
+    config.worker.memory_bytes = Some(256 * MIB);
+    config.worker.spill_dir = Some(spill.path().to_owned());
+    config.worker.gpu_memory_bytes = Some(32 * MIB);
+    config.worker.pinned_memory_bytes = Some(32 * MIB);
+    let options = LocalClusterOptions {
+        workers: 2,
+        slots_per_worker: None,
+        memory_per_worker_bytes: None,
+        spill_dir: None,
+        mode: WorkerMode::Threads {
+            operators: operators(),
+        },
+        config,
+    };
+    let cluster = LocalCluster::start(options).await.expect("starts");
+    let client = cluster.client().await.expect("connects");
+    let (tasks, rows) = (8, 2_048);
+    let (graph, kept) = shuffle(tasks, rows, 4);
+    let outputs = common::run(&client, graph, kept).await;
+    assert_all(&outputs, u64::from(tasks) * rows);
+    until(&client, "how it moved is told", |info| {
+        let mut transfers = info.transfers.iter();
+        transfers.any(|it| it.transport == "process device")
+    })
+    .await;
+    cluster.shutdown().await;
+}
+
+#[test]
+fn workers_of_one_process_bring_partitions_from_device_to_device() {
+    let machine = Emulator::new().unwrap().devices(2).chaos(10);
+    let ended = machine
+        .command(std::env::current_exe().unwrap())
+        .args(["a_cluster_of_threads", "--exact", "--nocapture"])
+        .env(IS_CLUSTER, "yes")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    let passed = ended.status.success() && said.contains("1 passed");
+    assert!(passed, "{said}\n{errors}");
+    let report = machine.report().unwrap();
+    let bytes = |movement| report.moved(movement).bytes;
+    assert!(bytes(Movement::Peer) > 0, "{report:?}");
+    assert_eq!(bytes(Movement::UploadPinned), 0, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

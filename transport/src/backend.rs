@@ -105,6 +105,32 @@ async fn outgoing(partition: &DevicePartition) -> Result<Outgoing, String> {
     }
 }
 
+/// As [`open`], for a destination in this process: what is on a device is brought to the destination's device, if there is one with room,
+/// and is then where it belongs. Everything else is in host memory.
+///
+/// # Errors
+/// As there, and where the copy fails.
+pub async fn open_beside(
+    source: &dyn PartitionSource,
+    partition: PartitionId,
+    destination: &dyn Destination,
+) -> Result<Option<Stored>, String> {
+    if destination.device().is_some() {
+        let (header, payload) = match open_in_place(source, partition).await? {
+            None => return Ok(None),
+            Some(Outgoing::Host(partition)) => return Ok(Some(partition.into())),
+            Some(Outgoing::Device { header, payload }) => (header, payload),
+        };
+        let memory = allocate_on_device(destination, &header);
+        if let Some(OnDevice { buffer, tiers }) = memory.map_err(|error| error.to_string())? {
+            let brought = tiers.bring(header, payload, buffer).await;
+            let brought = brought.map_err(|error| error.to_string())?;
+            return Ok(Some(brought.into()));
+        }
+    }
+    Ok(open(source, partition).await?.map(Stored::Host))
+}
+
 /// A header as it crosses the wire.
 ///
 /// # Errors

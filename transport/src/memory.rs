@@ -163,7 +163,7 @@ impl MemoryConnection {
         &self,
         id: PartitionId,
         destination: Arc<dyn Destination>,
-    ) -> Result<Partition, TransportError> {
+    ) -> Result<Stored, TransportError> {
         let mut closed = self.closed.clone();
         // Of the peer only its source is kept while waiting: a fetch must not hold a dropped listener open.
         let source = match self.served.upgrade() {
@@ -171,11 +171,12 @@ impl MemoryConnection {
             None => return Err(self.closed_error()),
         };
         let opened = tokio::select! {
-            opened = source.open(id) => opened,
+            opened = backend::open_beside(&*source, id, &*destination) => opened,
             _ = closed.changed() => return Err(self.closed_error()),
         };
         let partition = match opened {
-            Ok(Some(partition)) => partition,
+            Ok(Some(Stored::Host(partition))) => partition,
+            Ok(Some(brought @ Stored::Device(_))) => return Ok(brought),
             Ok(None) => {
                 return Err(TransportError::NotFound {
                     peer: self.peer.clone(),
@@ -191,18 +192,18 @@ impl MemoryConnection {
             }
         };
         if self.handover {
-            return Ok(partition);
+            return Ok(partition.into());
         }
         let header = partition.header();
         let buffer = backend::allocate(&*destination, &header)?;
         // Where a network would be: other tasks run, and the future can be dropped, between allocation and payload.
         tokio::task::yield_now().await;
-        header
-            .assemble(copied(&partition, buffer))
-            .map_err(|error| TransportError::Protocol {
-                peer: self.peer.clone(),
-                reason: error.to_string(),
-            })
+        let assembled = header.assemble(copied(&partition, buffer));
+        let assembled = assembled.map_err(|error| TransportError::Protocol {
+            peer: self.peer.clone(),
+            reason: error.to_string(),
+        });
+        assembled.map(Stored::Host)
     }
 }
 
@@ -238,7 +239,6 @@ impl Connection for MemoryConnection {
         partition: PartitionId,
         destination: Arc<dyn Destination>,
     ) -> BoxFuture<'_, Result<Stored, TransportError>> {
-        let fetching = self.fetch(partition, destination);
-        fetching.map(|it| it.map(Stored::Host)).boxed()
+        self.fetch(partition, destination).boxed()
     }
 }

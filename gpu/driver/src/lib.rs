@@ -169,6 +169,7 @@ functions! { locate;
     cuMemcpyDtoHAsync_v2(to: u64, from: u64, bytes: usize, stream: u64);
     cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: u64);
     cuMemcpyPeer(to: u64, to_context: u64, from: u64, from_context: u64, bytes: usize);
+    cuMemcpyPeerAsync(to: u64, to_context: u64, from: u64, from_context: u64, bytes: usize, stream: u64);
     cuMemsetD8_v2(address: u64, value: u8, count: usize);
     cuMemsetD16_v2(address: u64, value: u16, count: usize);
     cuMemsetD32_v2(address: u64, value: u32, count: usize);

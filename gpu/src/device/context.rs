@@ -145,6 +145,11 @@ impl Device {
         &self.shared.traffic
     }
 
+    /// Its context, for calls that name it.
+    pub(super) fn context(&self) -> u64 {
+        self.shared.context
+    }
+
     /// What is of `other` can be used here.
     pub(super) fn check_same(&self, other: &Self) -> Result<(), DeviceError> {
         let (expected, actual) = (self.ordinal(), other.ordinal());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use transload_cuda_driver::{
-    cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemcpyHtoDAsync_v2, cuMemsetD8Async,
+    cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemcpyHtoDAsync_v2, cuMemcpyPeerAsync,
+    cuMemsetD8Async,
 };
 
 use super::context::Device;
@@ -166,6 +167,34 @@ impl Copies {
             })?;
             let traffic = self.device().traffic();
             traffic.add(Path::DeviceToDevice, from.bytes());
+            Ok(())
+        })
+    }
+
+    /// From another device of this process, or from this one. The driver takes the way that there is between them.
+    pub fn bring(
+        &self,
+        from: Arc<DeviceBuffer>,
+        to: DeviceBuffer,
+    ) -> Completion<Pair<DeviceBuffer, DeviceBuffer>> {
+        if from.device().ordinal() == to.device().ordinal() {
+            return self.copy(from, to);
+        }
+        let keep = (from, to);
+        self.within.submit(keep, |(from, to), stream| {
+            self.device().check_same(to.device())?;
+            same_size(from.bytes(), to.bytes())?;
+            if from.bytes() == 0 {
+                return Ok(());
+            }
+            let (there, here) = (from.device().context(), to.device().context());
+            let bytes = from.bytes() as usize;
+            // SAFETY: as for `copy`; the buffers hold their devices, whose contexts these are.
+            check("cuMemcpyPeerAsync", unsafe {
+                cuMemcpyPeerAsync(to.address(), here, from.address(), there, bytes, stream)
+            })?;
+            let traffic = self.device().traffic();
+            traffic.add(Path::PeerToDevice, from.bytes());
             Ok(())
         })
     }

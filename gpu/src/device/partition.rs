@@ -7,6 +7,7 @@ use bytes::Bytes;
 use transload_protocol::Tier;
 
 use super::error::DeviceError;
+use super::memory::DeviceBuffer;
 use super::pinned::PAGE_BYTES;
 use super::ranges::rounded;
 use super::tiered::{TieredBuffer, Tiers};
@@ -104,6 +105,23 @@ impl Tiers {
         // The driver may stage them on the thread that asks.
         let uploading = self.blocking(move || Ok(copies.upload_slices(from, to)));
         let (_, to) = uploading.await?.await?;
+        let assembled = DevicePartition::new(header, TieredBuffer::on_device(to), self);
+        assembled.map_err(|error| DeviceError::Unusable {
+            reason: error.to_string(),
+        })
+    }
+
+    /// Copies a payload from a device of this process, this or another, to memory of this one.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub async fn bring(
+        &self,
+        header: PartitionHeader,
+        from: Arc<DeviceBuffer>,
+        to: DeviceBuffer,
+    ) -> Result<DevicePartition, DeviceError> {
+        let (_, to) = self.copies().bring(from, to).await?;
         let assembled = DevicePartition::new(header, TieredBuffer::on_device(to), self);
         assembled.map_err(|error| DeviceError::Unusable {
             reason: error.to_string(),

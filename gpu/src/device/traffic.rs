@@ -14,9 +14,10 @@ pub enum Path {
     PageableToDevice,
     /// A device to ordinary host memory, which the driver stages.
     DeviceToPageable,
-    /// Within a device, or from another that is reached directly.
+    /// Within a device.
     DeviceToDevice,
-    /// From another process into a device, by a transport that is given the device's memory: whichever way it has.
+    /// From another device of this process, by the driver, or of another process, by a transport that is given the device's memory:
+    /// whichever way there is.
     PeerToDevice,
     /// Page-locked memory to a file, past the page cache.
     PinnedToDisk,

@@ -1,8 +1,10 @@
 //! Device partitions on their way to another process: through page-locked memory at both ends.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::executor::block_on;
-use transload_gpu::device::Landed;
+use transload_gpu::device::{Device, DeviceMemory, Landed, Path, PinnedPool, Tiers};
 use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition};
 use transload_protocol::Tier;
 
@@ -118,4 +120,29 @@ fn a_landing_that_nobody_finished_is_no_partition_and_gives_its_memory_back() {
     assert!(tiers.adopt(&partition(), &Landed::default()).is_none());
     drop(landed);
     assert_eq!(tiers.pinned().budget().used_bytes(), 0);
+}
+
+#[test]
+fn a_payload_of_another_device_comes_over_in_one_copy_and_none_through_the_host() {
+    let bench = Bench::new(4 * MIB, 4 * MIB);
+    if Device::count().unwrap() < 2 {
+        return println!("skipped: there is one device");
+    }
+    let other = Device::open(1).unwrap();
+    let memory = DeviceMemory::take(&other, 4 * MIB).unwrap();
+    let pinned = PinnedPool::new(&other, 4 * MIB);
+    let there = Tiers::new(memory, pinned, Arc::clone(&bench.directory)).unwrap();
+    block_on(async {
+        let held = bench.tiers.upload(&partition()).await.unwrap();
+        let before = bench.counts();
+        let (header, place) = (held.header().clone(), held.payload().device_place());
+        let to = there.memory().try_allocate(header.payload_bytes()).unwrap();
+        let brought = there.bring(header, place.unwrap(), to).await.unwrap();
+        assert_eq!(bench.counts(), before);
+        let bytes = brought.header().payload_bytes();
+        let ours = other.traffic().over(Path::PeerToDevice);
+        assert_eq!(ours, (1, bytes));
+        assert_eq!(there.viewed(&brought).await.unwrap(), partition());
+        assert_eq!(held.tier(), Tier::Device);
+    });
 }
