@@ -53,9 +53,12 @@ pub async fn open(
     source: &dyn PartitionSource,
     partition: PartitionId,
 ) -> Result<Option<Partition>, String> {
-    let opened = AssertUnwindSafe(async { source.open(partition).await });
-    let panicked = |_| Err("opening it panicked; see the log there".to_owned());
-    opened.catch_unwind().await.unwrap_or_else(panicked)
+    asked(async { source.open(partition).await }).await
+}
+
+async fn asked<T>(opening: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let opened = AssertUnwindSafe(opening).catch_unwind().await;
+    opened.unwrap_or_else(|_| Err("opening it panicked; see the log there".to_owned()))
 }
 
 /// What a source gives to be sent by a backend that can send from device memory.
@@ -79,9 +82,7 @@ pub async fn open_in_place(
     source: &dyn PartitionSource,
     partition: PartitionId,
 ) -> Result<Option<Outgoing>, String> {
-    let opened = AssertUnwindSafe(async { source.open_in_place(partition).await });
-    let panicked = |_| Err("opening it panicked; see the log there".to_owned());
-    match opened.catch_unwind().await.unwrap_or_else(panicked)? {
+    match asked(async { source.open_in_place(partition).await }).await? {
         None => Ok(None),
         Some(Stored::Host(partition)) => Ok(Some(Outgoing::Host(partition))),
         Some(Stored::Device(partition)) => outgoing(&partition).await.map(Some),
@@ -161,14 +162,19 @@ pub fn allocate(
     header: &PartitionHeader,
 ) -> Result<HostBuffer, TransportError> {
     let buffer = destination.allocate(header)?;
-    let (expected_bytes, actual_bytes) = (header.payload_bytes(), buffer.as_slice().len() as u64);
-    if expected_bytes != actual_bytes {
-        return Err(TransportError::WrongBuffer {
-            expected_bytes,
-            actual_bytes,
-        });
-    }
+    check_size(header, buffer.as_slice().len() as u64)?;
     Ok(buffer)
+}
+
+fn check_size(header: &PartitionHeader, actual_bytes: u64) -> Result<(), TransportError> {
+    let expected_bytes = header.payload_bytes();
+    if expected_bytes == actual_bytes {
+        return Ok(());
+    }
+    Err(TransportError::WrongBuffer {
+        expected_bytes,
+        actual_bytes,
+    })
 }
 
 /// Memory of a device for that payload, where the destination has some.
@@ -179,17 +185,11 @@ pub fn allocate_on_device(
     destination: &dyn Destination,
     header: &PartitionHeader,
 ) -> Result<Option<OnDevice>, TransportError> {
-    let Some(memory) = destination.allocate_on_device(header) else {
-        return Ok(None);
-    };
-    let (expected_bytes, actual_bytes) = (header.payload_bytes(), memory.buffer.bytes());
-    if expected_bytes != actual_bytes {
-        return Err(TransportError::WrongBuffer {
-            expected_bytes,
-            actual_bytes,
-        });
+    let memory = destination.allocate_on_device(header);
+    if let Some(memory) = &memory {
+        check_size(header, memory.buffer.bytes())?;
     }
-    Ok(Some(memory))
+    Ok(memory)
 }
 
 /// The partition whose payload was received into such memory.

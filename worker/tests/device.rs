@@ -17,8 +17,10 @@ use transload_protocol::{
 };
 use transload_worker::{Action, Config, GpuConfig, Input};
 
-/// Whose tasks work in device memory; layer 0 does not, and reads what they make.
+/// Whose tasks work in device memory.
 const DEVICE: u32 = 3;
+/// Whose tasks work in host memory, on what devices made.
+const READER: u32 = 4;
 
 /// A device of 100 B, page-locked memory of so many.
 fn config(pinned_bytes: u64) -> Config {
@@ -38,25 +40,34 @@ fn bench(pinned_bytes: u64) -> Bench {
 
 fn bench_of(config: Config) -> Bench {
     let mut bench = Bench::new(config);
+    announce(&mut bench, DEVICE, Memory::Device);
+    bench
+}
+
+/// A layer that works in that memory and reads what devices made.
+fn announce(bench: &mut Bench, layer: u32, memory: Memory) {
+    let slot = Resources::slots(1);
     let spec = LayerSpec {
-        name: "device".to_owned(),
+        name: format!("{memory:?}"),
         operator: "op".to_owned(),
         arguments: Arguments::default(),
         first_task: 0,
         outputs: 1,
         inputs: vec![InputSpec::Listed],
-        resources: Resources::slots(1).with(Resources::GPU, 1),
+        resources: match memory {
+            Memory::Device => slot.with(Resources::GPU, 1),
+            Memory::Host => slot,
+        },
         fused: None,
         gang: false,
-        memory: Memory::Device,
+        memory,
         input_memory: vec![Memory::Device],
     };
     bench.send(SchedulerToWorker::Layer {
         graph: GRAPH,
-        layer: LayerIndex(DEVICE),
+        layer: LayerIndex(layer),
         spec: spec.into(),
     });
-    bench
 }
 
 fn make(bench: &mut Bench, index: u32, bytes: u64) -> Vec<Action> {
@@ -158,25 +169,8 @@ fn what_a_task_reads_comes_back_tier_by_tier() {
 fn a_task_in_host_memory_finds_what_it_reads_on_the_device() {
     let mut bench = bench(100);
     make(&mut bench, 1, 60);
-    let spec = LayerSpec {
-        name: "host".to_owned(),
-        operator: "op".to_owned(),
-        arguments: Arguments::default(),
-        first_task: 0,
-        outputs: 1,
-        inputs: vec![InputSpec::Listed],
-        resources: Resources::slots(1),
-        fused: None,
-        gang: false,
-        memory: Memory::Host,
-        input_memory: vec![Memory::Device],
-    };
-    bench.send(SchedulerToWorker::Layer {
-        graph: GRAPH,
-        layer: LayerIndex(4),
-        spec: spec.into(),
-    });
-    let started = bench.assign_as(2, FIRST, 4, &[from(common::SELF, part(1), 60)]);
+    announce(&mut bench, READER, Memory::Host);
+    let started = bench.assign_as(2, FIRST, READER, &[from(common::SELF, part(1), 60)]);
     assert!(starts(&started, 2));
     bench.done(2, &[30]);
     assert_eq!(
@@ -212,25 +206,8 @@ fn what_is_fetched_stays_where_there_was_room_for_it() {
 #[test]
 fn a_worker_without_a_gpu_reads_what_devices_made_in_host_memory() {
     let mut bench = Bench::new(small());
-    let spec = LayerSpec {
-        name: "host".to_owned(),
-        operator: "op".to_owned(),
-        arguments: Arguments::default(),
-        first_task: 0,
-        outputs: 1,
-        inputs: vec![InputSpec::Listed],
-        resources: Resources::slots(1),
-        fused: None,
-        gang: false,
-        memory: Memory::Host,
-        input_memory: vec![Memory::Device],
-    };
-    bench.send(SchedulerToWorker::Layer {
-        graph: GRAPH,
-        layer: LayerIndex(4),
-        spec: spec.into(),
-    });
-    let wanted = bench.assign_as(1, FIRST, 4, &[from(PEER, part(50), 10)]);
+    announce(&mut bench, READER, Memory::Host);
+    let wanted = bench.assign_as(1, FIRST, READER, &[from(PEER, part(50), 10)]);
     let to_host = |action: &Action| {
         matches!(
             action,

@@ -100,7 +100,7 @@ impl Kernels {
         let submit = move || unsafe { kernels.submit(keep, &operators, learn) };
         let submitted = self.shared.submits.run(submit).await?;
         let (keep, _, learnt, _) = submitted.await?;
-        Ok((keep, learnt.map_or_else(Vec::new, |it| bytes_of(&it))))
+        Ok((keep, learnt.map_or_else(Vec::new, |it| it.to_vec())))
     }
 
     /// Not on a thread that runs tasks: there may be thousands of steps, and memory to be locked.
@@ -198,12 +198,6 @@ impl Kernels {
         }
         Ok(())
     }
-}
-
-fn bytes_of(learnt: &PinnedBuffer) -> Vec<u8> {
-    let mut bytes = learnt.page_slices().concat();
-    bytes.truncate(learnt.bytes() as usize);
-    bytes
 }
 
 impl fmt::Debug for Kernels {

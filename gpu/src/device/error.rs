@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use transload_cuda_driver::Code;
 
-use crate::{Budget, OutOfBudget, Reservation};
+use crate::{Budget, HeaderError, OutOfBudget, Reservation};
 
 /// A GPU could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +180,14 @@ const LOST: [u32; 14] = [
     999, // UNKNOWN
 ];
 const OUT_OF_MEMORY: u32 = 2;
+
+impl From<HeaderError> for DeviceError {
+    fn from(error: HeaderError) -> Self {
+        Self::Unusable {
+            reason: error.to_string(),
+        }
+    }
+}
 
 impl DeviceError {
     /// Whether it may succeed once somebody, here or in another program, has given memory free.

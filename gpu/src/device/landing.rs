@@ -64,33 +64,12 @@ impl Tiers {
     /// [`DeviceError`], also where there is no page-locked memory for it now.
     pub async fn viewed(&self, partition: &DevicePartition) -> Result<Partition, DeviceError> {
         let whole = self.in_pinned(partition.payload()).await?;
-        let header = partition.header().clone();
-        if whole.as_one_slice().is_some() {
-            let assembled = header.assemble(share(whole));
-            return assembled.map_err(|error| DeviceError::Unusable {
-                reason: error.to_string(),
-            });
-        }
-        // In several pieces, which is rare: there was no room in one.
-        let slices = whole.page_slices();
-        let buffers = partition.buffers().map(|(start, bytes)| {
-            let (mut at, mut left) = (start as usize, bytes as usize);
-            let mut put_together = Vec::with_capacity(left);
-            for slice in &slices {
-                if at >= slice.len() {
-                    at -= slice.len();
-                    continue;
-                }
-                let now = left.min(slice.len() - at);
-                put_together.extend_from_slice(&slice[at..at + now]);
-                left -= now;
-                at = 0;
-                if left == 0 {
-                    break;
-                }
-            }
-            Bytes::from(put_together)
-        });
-        Ok(Partition::new(header.metadata.0.clone(), buffers.collect()))
+        let payload = if whole.as_one_slice().is_some() {
+            share(whole)
+        } else {
+            // In several pieces, which is rare: there was no room in one.
+            whole.to_vec().into()
+        };
+        Ok(partition.header().clone().assemble(payload)?)
     }
 }

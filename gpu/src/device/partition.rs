@@ -105,10 +105,11 @@ impl Tiers {
         // The driver may stage them on the thread that asks.
         let uploading = self.blocking(move || Ok(copies.upload_slices(from, to)));
         let (_, to) = uploading.await?.await?;
-        let assembled = DevicePartition::new(header, TieredBuffer::on_device(to), self);
-        assembled.map_err(|error| DeviceError::Unusable {
-            reason: error.to_string(),
-        })
+        Ok(DevicePartition::new(
+            header,
+            TieredBuffer::on_device(to),
+            self,
+        )?)
     }
 
     /// Copies a payload from a device of this process, this or another, to memory of this one.
@@ -122,10 +123,11 @@ impl Tiers {
         to: DeviceBuffer,
     ) -> Result<DevicePartition, DeviceError> {
         let (_, to) = self.copies().bring(from, to).await?;
-        let assembled = DevicePartition::new(header, TieredBuffer::on_device(to), self);
-        assembled.map_err(|error| DeviceError::Unusable {
-            reason: error.to_string(),
-        })
+        Ok(DevicePartition::new(
+            header,
+            TieredBuffer::on_device(to),
+            self,
+        )?)
     }
 
     /// Copies a partition, wherever it is, into host memory that `to` is, of [`PartitionHeader::payload_bytes`]. It stays where it was.
@@ -147,9 +149,6 @@ impl Tiers {
             self.blocking(move || from.copy_to(to)).await?
         };
         let header = PartitionHeader::clone(partition.header());
-        let assembled = header.assemble(filled.freeze());
-        assembled.map_err(|error| DeviceError::Unusable {
-            reason: error.to_string(),
-        })
+        Ok(header.assemble(filled.freeze())?)
     }
 }

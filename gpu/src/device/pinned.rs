@@ -223,6 +223,13 @@ impl PinnedBuffer {
         }
     }
 
+    /// A copy of its bytes. As for [`PinnedBuffer::page_slices`].
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = self.page_slices().concat();
+        bytes.truncate(self.bytes as usize);
+        bytes
+    }
+
     /// Copies its bytes to ordinary memory of the same size.
     pub(super) fn copy_to(&self, mut to: HostBuffer) -> Result<HostBuffer, DeviceError> {
         let mut left = to.as_mut_slice();

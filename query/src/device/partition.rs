@@ -71,12 +71,15 @@ pub(super) async fn partitioned(
         return Err(OperatorError::new("a key of an exchange is no column"));
     }
     let (Stored::Host(whole), true) = (stored, halved) else {
-        let split = split(gpu, stored, keys, parts).await?.into_iter();
+        let split = split(gpu, &described, stored, keys, parts).await?;
+        let split = split.into_iter();
         return split.map(|it| partition_of(gpu, it, &described)).collect();
     };
     let mut split_halves = Vec::new();
     for half in halves(whole).map_err(unreadable)? {
-        let split = split(gpu, &Stored::Host(half), keys, parts).await?;
+        let half = Stored::Host(half);
+        let described = Description::of(&half.header()).map_err(unreadable)?;
+        let split = split(gpu, &described, &half, keys, parts).await?;
         split_halves.push(split.into_iter());
     }
     let mut made = Vec::new();
@@ -108,12 +111,12 @@ fn halves(partition: &Partition) -> Result<Vec<Partition>, PartitionError> {
 
 async fn split(
     gpu: Gpu<'_>,
+    described: &Description,
     stored: &Stored,
     keys: &[usize],
     parts: NonZeroU32,
 ) -> Result<Vec<Packed>, OperatorError> {
-    let described = Description::of(&stored.header()).map_err(unreadable)?;
-    let tables = tables(gpu, &described, stored).await?;
+    let tables = tables(gpu, described, stored).await?;
     let table = match <[Vec<Column>; 1]>::try_from(tables) {
         Ok([only]) => only,
         Err(several) => gpu.kernels.concat(&several).await?.columns,

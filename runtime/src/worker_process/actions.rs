@@ -9,7 +9,7 @@ use transload_protocol::{
 use transload_transport::Destination;
 use transload_worker::{Action, Given, Input};
 
-use super::completions::{Arrived, Completion};
+use super::completions::Completion;
 use super::disk;
 use super::driver::{Driver, InFlight};
 use super::executor::Inputs;
@@ -102,14 +102,11 @@ impl Driver {
         let task = self.parts.data_runtime.spawn(async move {
             let start = Instant::now();
             let result = match to_device(gpu, &destination, bytes).await {
-                None => {
-                    let fetched = fetcher.fetch(&addresses, id, &destination).await;
-                    fetched.map(Arrived::on_host)
-                }
+                None => fetcher.fetch(&addresses, id, &destination).await,
                 Some(to_device) => {
                     let destination = Arc::clone(&to_device) as Arc<dyn Destination>;
                     let fetched = fetcher.fetch(&addresses, id, &destination).await;
-                    fetched.map(|fetched| Arrived::by(fetched, |it| to_device.adopt(it)))
+                    fetched.map(|fetched| to_device.adopted(fetched))
                 }
             };
             let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -210,7 +207,7 @@ impl Driver {
         if let Some(partition) = self.parts.store.of_device(id) {
             let gpu = self.parts.gpu.clone();
             self.on_device(async move {
-                let result = disk::sink(partition, to, gpu).await;
+                let result = disk::shift(partition, to, gpu).await;
                 Completion::Sunk { id, result }
             });
             return;
@@ -223,7 +220,7 @@ impl Driver {
         if let Some(partition) = self.parts.store.of_device(id) {
             let gpu = self.parts.gpu.clone();
             self.on_device(async move {
-                let result = disk::rise(partition, to, gpu).await;
+                let result = disk::shift(partition, to, gpu).await;
                 Completion::Risen { id, result }
             });
             return;
@@ -247,9 +244,10 @@ impl Driver {
     }
 
     pub(super) fn discard(&mut self, id: PartitionId) {
-        if let Some(held @ (Held::Disk(_) | Held::Device(_))) = self.parts.store.remove(id) {
+        // A device's files are removed by the thread that writes them.
+        if let Some(Held::Disk(spilled)) = self.parts.store.remove(id) {
             // Removing a large file takes its time.
-            tokio::task::spawn_blocking(move || drop(held));
+            tokio::task::spawn_blocking(move || drop(spilled));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use transload_gpu::device::DeviceError;
 use transload_gpu::{Partition, SpilledPartition, Stored};
-use transload_protocol::{Attempt, Demotion, PartitionId, TaskId, WorkerId};
+use transload_protocol::{Attempt, PartitionId, TaskId, WorkerId};
 use transload_worker::Input;
 
 use super::driver::Driver;
@@ -34,7 +34,7 @@ pub(super) enum Completion {
         number: u64,
         from: WorkerId,
         micros: u64,
-        result: Result<Arrived, FetchError>,
+        result: Result<Fetched, FetchError>,
     },
     /// A partition was written, or could not be.
     Spill {
@@ -54,44 +54,8 @@ pub(super) enum Completion {
     /// A device partition has moved up, or could not.
     Risen {
         id: PartitionId,
-        result: Result<(), DeviceFailure>,
+        result: Result<u64, DeviceFailure>,
     },
-}
-
-/// What a fetch has brought.
-pub(super) struct Arrived {
-    partition: Stored,
-    /// What carried it.
-    transport: String,
-    demotion: Option<Demotion>,
-}
-
-impl Arrived {
-    /// Into host memory.
-    pub(super) fn on_host(fetched: Fetched) -> Self {
-        Self {
-            partition: fetched.partition,
-            transport: fetched.transport,
-            demotion: fetched.demotion,
-        }
-    }
-
-    /// As `adopt` says. Where it is for the device, the way that it took there is part of what carried it.
-    pub(super) fn by(fetched: Fetched, adopt: impl FnOnce(Partition) -> Stored) -> Self {
-        let (partition, way) = match fetched.partition {
-            Stored::Host(partition) => (adopt(partition), "page-locked"),
-            on_device @ Stored::Device(_) => (on_device, "device"),
-        };
-        let transport = match &partition {
-            Stored::Device(_) => format!("{} {way}", fetched.transport),
-            Stored::Host(_) => fetched.transport,
-        };
-        Self {
-            partition,
-            transport,
-            demotion: fetched.demotion,
-        }
-    }
 }
 
 /// Why a device partition was not moved.
@@ -225,9 +189,9 @@ impl Driver {
         }
     }
 
-    fn risen(&mut self, id: PartitionId, result: Result<(), DeviceFailure>) -> Input {
+    fn risen(&mut self, id: PartitionId, result: Result<u64, DeviceFailure>) -> Input {
         match result {
-            Ok(()) => Input::Loaded { partition: id },
+            Ok(_) => Input::Loaded { partition: id },
             Err(failure) => {
                 self.hear_of_gpu(failure.lost_gpu);
                 Input::LoadFailed {
@@ -256,7 +220,7 @@ impl Driver {
     }
 
     /// Whether or not anybody still wants what has come.
-    fn hear_of_link(&mut self, from: WorkerId, result: &Result<Arrived, FetchError>) {
+    fn hear_of_link(&mut self, from: WorkerId, result: &Result<Fetched, FetchError>) {
         let Ok(fetched) = result else { return };
         if let Some(demotion) = fetched.demotion.clone() {
             let used = fetched.transport.clone();
@@ -273,7 +237,7 @@ impl Driver {
         id: PartitionId,
         number: u64,
         micros: u64,
-        result: Result<Arrived, FetchError>,
+        result: Result<Fetched, FetchError>,
     ) -> Option<Input> {
         // A fetch that was cancelled meanwhile: what it brought is dropped here.
         self.fetches

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use transload_gpu::device::{DeviceError, DevicePartition};
+use transload_gpu::device::DevicePartition;
 use transload_gpu::{Partition, SpillDirectory, SpilledPartition};
 use transload_protocol::{PartitionId, Tier};
 
@@ -37,44 +37,25 @@ pub(super) fn load(store: &PartitionStore, id: PartitionId) -> Completion {
     Completion::Load { id, result }
 }
 
-/// Moves a device partition one tier down.
-pub(super) async fn sink(
+/// Moves a device partition to the next tier, and says how many bytes it takes there.
+pub(super) async fn shift(
     partition: DevicePartition,
     to: Tier,
     gpu: Option<Arc<LazyGpu>>,
 ) -> Result<u64, DeviceFailure> {
     let (tiers, payload) = (partition.tiers(), partition.payload());
-    let moved = match to {
-        Tier::PinnedHost => tiers.to_pinned(payload).await.map(drop),
-        Tier::Device | Tier::Host | Tier::Disk => tiers.to_disk(payload).await,
-    };
-    let moved = moved.map(|()| partition.occupied_bytes());
-    moved.map_err(|error| failure(error, gpu))
-}
-
-/// Moves a device partition one tier up.
-pub(super) async fn rise(
-    partition: DevicePartition,
-    to: Tier,
-    gpu: Option<Arc<LazyGpu>>,
-) -> Result<(), DeviceFailure> {
-    let (tiers, payload) = (partition.tiers(), partition.payload());
+    let was_on_disk = payload.tier() == Tier::Disk;
     let moved = match to {
         Tier::Device => tiers.to_device(payload).await.map(drop),
-        Tier::PinnedHost | Tier::Host | Tier::Disk => tiers.to_pinned(payload).await.map(drop),
+        Tier::PinnedHost => tiers.to_pinned(payload).await.map(drop),
+        Tier::Host | Tier::Disk => tiers.to_disk(payload).await,
     };
     moved.map_err(|error| DeviceFailure {
-        is_unreadable: to == Tier::PinnedHost && !error.is_about_memory(),
-        ..failure(error, gpu)
-    })
-}
-
-fn failure(error: DeviceError, gpu: Option<Arc<LazyGpu>>) -> DeviceFailure {
-    DeviceFailure {
-        is_unreadable: false,
+        is_unreadable: was_on_disk && !error.is_about_memory(),
         lost_gpu: gpu.and_then(|gpu| gpu.opened()?.is_lost()),
         error,
-    }
+    })?;
+    Ok(partition.occupied_bytes())
 }
 
 fn read(store: &PartitionStore, spilled: &SpilledPartition) -> Result<Partition, String> {

@@ -278,7 +278,7 @@ fn occupy(slots: Arc<Slots<Job>>, mut job: Job) -> BoxFuture<'static, ()> {
     .boxed()
 }
 
-pub(super) fn stopped() -> OperatorError {
+fn stopped() -> OperatorError {
     OperatorError::new("the task was stopped")
 }
 
@@ -316,29 +316,38 @@ async fn call(
     operator: Arc<dyn Operator>,
     context: TaskContext,
 ) -> Result<Vec<Partition>, OperatorError> {
-    let cancelled = context.cancelled.clone();
-    let outputs = context.layer.outputs as usize;
+    let (cancelled, outputs) = (context.cancelled.clone(), context.layer.outputs);
+    guarded(
+        cancelled,
+        outputs,
+        async move { operator.run(context).await },
+    )
+    .await
+}
+
+/// Runs an operator until the task is stopped. A panic is its error, and so is another number of partitions than the layer has outputs.
+pub(super) async fn guarded<T>(
+    cancelled: CancellationToken,
+    outputs: u32,
+    operator: impl Future<Output = Result<Vec<T>, OperatorError>>,
+) -> Result<Vec<T>, OperatorError> {
     let running = async move {
         tokio::select! {
             biased;
             () = cancelled.cancelled() => Err(stopped()),
-            result = async { operator.run(context).await } => result,
+            result = operator => result,
         }
     };
     match AssertUnwindSafe(running).catch_unwind().await {
-        Ok(Ok(made)) if made.len() != outputs => Err(OperatorError::new(format!(
+        Ok(Ok(made)) if made.len() != outputs as usize => Err(OperatorError::new(format!(
             "the operator made {} partitions; its layer has {outputs} outputs",
             made.len()
         ))),
         Ok(result) => result,
-        Err(panic) => Err(panicked(panic.as_ref())),
-    }
-}
-
-pub(super) fn panicked(panic: &(dyn Any + Send)) -> OperatorError {
-    OperatorError {
-        kind: TaskErrorKind::Panic,
-        message: format!("the operator panicked: {}", panic_message(panic)),
+        Err(panic) => Err(OperatorError {
+            kind: TaskErrorKind::Panic,
+            message: format!("the operator panicked: {}", panic_message(panic.as_ref())),
+        }),
     }
 }
 

@@ -1,15 +1,13 @@
 //! Tasks that have to do with the worker's GPU: those whose operators work on it, and those on the host that read what such made. Part of
 //! the executor; knows neither queues nor slots.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::FutureExt;
 use transload_gpu::device::DevicePartition;
 use transload_gpu::{HostBuffer, Partition, Stored};
 use transload_protocol::{Memory, TaskErrorKind};
 
-use super::executor::{panicked, stopped};
+use super::executor::guarded;
 use super::fused::{Failure, PreparedLayer};
 use crate::gpu::{LazyGpu, WorkerGpu};
 use crate::operator::DeviceTask;
@@ -75,29 +73,14 @@ impl DeviceJob {
             });
         };
         let gpu = open(self.gpu.as_deref())?;
-        let cancelled = context.cancelled.clone();
-        let outputs = context.layer.outputs as usize;
+        let (cancelled, outputs) = (context.cancelled.clone(), context.layer.outputs);
         let task = DeviceTask {
             context,
             inputs: self.inputs,
             gpu,
             halved: self.halved,
         };
-        let running = async move {
-            tokio::select! {
-                biased;
-                () = cancelled.cancelled() => Err(stopped()),
-                result = async { operator.run(task).await } => result,
-            }
-        };
-        match AssertUnwindSafe(running).catch_unwind().await {
-            Ok(Ok(made)) if made.len() != outputs => Err(OperatorError::new(format!(
-                "the operator made {} partitions; its layer has {outputs} outputs",
-                made.len()
-            ))),
-            Ok(result) => result,
-            Err(panic) => Err(panicked(panic.as_ref())),
-        }
+        guarded(cancelled, outputs, async move { operator.run(task).await }).await
     }
 }
 

@@ -18,6 +18,7 @@ use transload_protocol::{PartitionId, Tier};
 use transload_transport::{Destination, OnDevice, PartitionSource};
 
 use super::quick::IdMap;
+use crate::fetcher::Fetched;
 
 /// So long what is on disk waits for page-locked memory, and looks for it so often.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -194,13 +195,21 @@ impl ToDevice {
         }
     }
 
-    /// What arrived, as a partition of the device if that is where it landed.
-    pub(super) fn adopt(&self, partition: Partition) -> Stored {
-        let landed = self.landed().take();
-        match landed.and_then(|landed| self.tiers.adopt(&partition, &landed)) {
-            Some(adopted) => adopted.into(),
-            None => partition.into(),
-        }
+    /// What arrived, as a partition of the device if that is where it landed: the way that it took there is then part of what carried it.
+    pub(super) fn adopted(&self, mut fetched: Fetched) -> Fetched {
+        let way = match &fetched.partition {
+            Stored::Device(_) => "device",
+            Stored::Host(partition) => {
+                let landed = self.landed().take();
+                match landed.and_then(|landed| self.tiers.adopt(partition, &landed)) {
+                    Some(adopted) => fetched.partition = adopted.into(),
+                    None => return fetched,
+                }
+                "page-locked"
+            }
+        };
+        fetched.transport = format!("{} {way}", fetched.transport);
+        fetched
     }
 
     fn landed(&self) -> MutexGuard<'_, Option<Landed>> {
