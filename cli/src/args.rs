@@ -44,7 +44,7 @@ pub(crate) struct Cli {
 }
 
 /// What `--version` prints after the name: the release, and the protocol that all processes of a cluster must share.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 9)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 10)");
 
 /// The commands.
 #[derive(Debug, Subcommand)]

@@ -497,10 +497,23 @@ async fn a_worker_killed_in_the_middle_takes_its_device_with_it_and_costs_no_row
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_of_the_gpu_ends_its_worker_and_the_work_goes_on_elsewhere() {
+    a_gpu_is_lost_by("launch@20=CUDA_ERROR_ILLEGAL_ADDRESS").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_is_lost_while_others_read_from_it_ends_its_worker_too() {
+    // Copies down are for other workers and for what is spilled.
+    a_gpu_is_lost_by("cuMemcpyDtoHAsync_v2@9=CUDA_ERROR_ECC_UNCORRECTABLE").await;
+}
+
+/// One of two workers, to whose driver this happens.
+async fn a_gpu_is_lost_by(plan: &str) {
     let spill = tempfile::tempdir().expect("a folder");
     let machine = Emulator::new().unwrap().devices(2);
-    let fault = "[ \"$TRANSLOAD_WORKER_NAME\" = local-0 ] && export CUDA_EMULATOR_FAULTS=launch@20=CUDA_ERROR_ILLEGAL_ADDRESS; exec \"$@\"";
-    let words = ["sh", "-c", fault, "sh"].map(str::to_owned).into_iter();
+    let fault = format!(
+        "[ \"$TRANSLOAD_WORKER_NAME\" = local-0 ] && export CUDA_EMULATOR_FAULTS={plan}; exec \"$@\""
+    );
+    let words = ["sh", "-c", &fault, "sh"].map(str::to_owned).into_iter();
     let cluster = two_workers(words.chain(on(&machine)).collect(), spill.path()).await;
     let client = cluster.client().await.expect("connects");
     let (graph, kept) = shuffle(16, 2_000, 8);
@@ -511,6 +524,5 @@ async fn a_fault_of_the_gpu_ends_its_worker_and_the_work_goes_on_elsewhere() {
         names.eq(["local-1"])
     })
     .await;
-    assert_eq!(machine.report().unwrap().faults, 1);
     cluster.shutdown().await;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use transload_gpu::device::{DeviceBuffer, DevicePartition, TieredBuffer};
+use transload_gpu::device::{Arriving, DeviceBuffer, DevicePartition, TieredBuffer, Tiers};
 use transload_gpu::{HeaderError, HostBuffer, Partition, PartitionHeader, Stored};
 use transload_protocol::{Address, PartitionId, codec};
 
@@ -65,11 +65,12 @@ async fn asked<T>(opening: impl Future<Output = Result<T, String>>) -> Result<T,
 pub enum Outgoing {
     /// From host memory.
     Host(Partition),
-    /// From a device, where it stays while this is held, also when the partition moves elsewhere.
+    /// From a device.
     Device {
-        /// Its header.
-        header: PartitionHeader,
-        /// Its payload, of [`PartitionHeader::payload_bytes`].
+        /// The partition.
+        partition: DevicePartition,
+        /// Its payload, of [`PartitionHeader::payload_bytes`], which stays there while this is held, also when the partition moves
+        /// elsewhere.
         payload: Arc<DeviceBuffer>,
     },
 }
@@ -85,20 +86,17 @@ pub async fn open_in_place(
     match asked(async { source.open_in_place(partition).await }).await? {
         None => Ok(None),
         Some(Stored::Host(partition)) => Ok(Some(Outgoing::Host(partition))),
-        Some(Stored::Device(partition)) => outgoing(&partition).await.map(Some),
+        Some(Stored::Device(partition)) => outgoing(partition).await.map(Some),
     }
 }
 
-async fn outgoing(partition: &DevicePartition) -> Result<Outgoing, String> {
+async fn outgoing(partition: DevicePartition) -> Result<Outgoing, String> {
     let place = partition.payload().device_place();
     match place.filter(|payload| payload.bytes() > 0) {
-        Some(payload) => Ok(Outgoing::Device {
-            header: partition.header().clone(),
-            payload,
-        }),
+        Some(payload) => Ok(Outgoing::Device { partition, payload }),
         // It has moved in this moment, or there is nothing to send.
         None => {
-            let viewed = partition.tiers().viewed(partition).await;
+            let viewed = partition.tiers().viewed(&partition).await;
             viewed
                 .map(Outgoing::Host)
                 .map_err(|error| error.to_string())
@@ -120,7 +118,7 @@ pub async fn open_beside(
         let (header, payload) = match open_in_place(source, partition).await? {
             None => return Ok(None),
             Some(Outgoing::Host(partition)) => return Ok(Some(partition.into())),
-            Some(Outgoing::Device { header, payload }) => (header, payload),
+            Some(Outgoing::Device { partition, payload }) => (partition.header().clone(), payload),
         };
         let memory = allocate_on_device(destination, &header);
         if let Some(OnDevice { buffer, tiers }) = memory.map_err(|error| error.to_string())? {
@@ -190,6 +188,25 @@ pub fn allocate_on_device(
         check_size(header, memory.buffer.bytes())?;
     }
     Ok(memory)
+}
+
+/// What receives that payload into memory of a device by way of page-locked memory, and the tiers it will be of, where the destination has
+/// both.
+///
+/// # Errors
+/// As there.
+pub fn allocate_staged(
+    destination: &dyn Destination,
+    header: &PartitionHeader,
+) -> Result<Option<(Arriving, Tiers)>, TransportError> {
+    let Some(staging) = destination.staging() else {
+        return Ok(None);
+    };
+    let memory = allocate_on_device(destination, header)?;
+    Ok(memory.map(|OnDevice { buffer, tiers }| {
+        let arriving = Arriving::new(buffer, &tiers, staging);
+        (arriving, tiers)
+    }))
 }
 
 /// The partition whose payload was received into such memory.

@@ -1,5 +1,6 @@
 //! What every backend and every wrapper must do, as tests that they run. A backend's tests name a function that makes a
-//! [`Backend`] and call [`crate::conformance_suite!`]; each case fails by panicking.
+//! [`Backend`] and call [`crate::conformance_suite!`], and [`crate::device_conformance_suite!`] for what devices hold; each case fails by
+//! panicking.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,10 +10,12 @@
 )]
 
 mod cases;
+mod devices;
 mod fixture;
 mod pressure;
 
 pub use cases::*;
+pub use devices::*;
 pub use fixture::{Backend, Count, Gate, Store, partition_id, random_partition};
 pub use pressure::*;
 

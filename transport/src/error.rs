@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use transload_gpu::OutOfBudget;
+use transload_gpu::device::DeviceError;
 use transload_protocol::{Address, PartitionId, VersionMismatch};
 
 /// Why a fetch, a connection or a listener failed. Cheap to clone: one broken connection fails many fetches.
@@ -106,6 +107,9 @@ pub enum TransportError {
     /// There is no memory here to receive into.
     #[error(transparent)]
     NoMemory(#[from] OutOfBudget),
+    /// The GPU here did not take what was received.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The destination did not give what it was asked for: a bug in this process, not the peer's.
     #[error(
         "a destination gave {actual_bytes} B for a payload of {expected_bytes} B; please report this bug"
@@ -135,7 +139,8 @@ impl TransportError {
             | Self::TimedOut { .. }
             | Self::Source { .. }
             | Self::Refused { .. }
-            | Self::NoMemory(_) => true,
+            | Self::NoMemory(_)
+            | Self::Device(_) => true,
             Self::Address { .. }
             | Self::Listen { .. }
             | Self::Version { .. }
@@ -161,6 +166,7 @@ impl TransportError {
             | Self::NotFound { .. }
             | Self::Source { .. }
             | Self::NoMemory(_)
+            | Self::Device(_)
             | Self::WrongBuffer { .. } => false,
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use transload_gpu::device::{Device, DeviceBuffer, Tiers};
+use transload_gpu::device::{Device, DeviceBuffer, Staging, Tiers};
 use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, Stored};
 use transload_protocol::{Address, PartitionId};
 
@@ -88,8 +88,7 @@ pub trait Connection: Send + Sync {
     fn is_closed(&self) -> bool;
 
     /// Fetches one partition: its header comes first, then memory is taken from `destination`, then the payload is received
-    /// straight into it: into memory of a device only where the destination is for one, the partition is on one, and the backend can move
-    /// it from one to the other. Many fetches may be in flight; they share the connection fairly. Dropping the future cancels the
+    /// straight into it, or piece by piece through page-locked memory: into memory of a device only where the destination is for one. Many fetches may be in flight; they share the connection fairly. Dropping the future cancels the
     /// fetch, gives the memory back and leaves the connection usable.
     ///
     /// # Errors
@@ -111,8 +110,8 @@ pub trait PartitionSource: Send + Sync {
     /// Why a partition that is here cannot be read, in words for the peer.
     fn open(&self, partition: PartitionId) -> BoxFuture<'_, Result<Option<Partition>, String>>;
 
-    /// The same for a peer that device memory can be sent to from where it is: a partition that is on a device is given as it is, and
-    /// stays there. By default as [`PartitionSource::open`].
+    /// The same for a backend that sends from device memory, or fetches what it sends from there piece by piece: a partition that is on a
+    /// device is given as it is, and stays there. By default as [`PartitionSource::open`].
     ///
     /// # Errors
     /// As there.
@@ -141,6 +140,12 @@ pub trait Destination: Send + Sync {
     /// Memory of a device, of exactly `header.payload_bytes()`. Asked first, by backends that can receive into it; where there is none, as
     /// by default, [`Destination::allocate`] is asked. It must not block, either.
     fn allocate_on_device(&self, _header: &PartitionHeader) -> Option<OnDevice> {
+        None
+    }
+
+    /// Page-locked memory by way of which a payload reaches the memory of that device, for backends that receive into memory of the host
+    /// alone. They ask for it before they ask [`Destination::allocate_on_device`]. It must not block, either.
+    fn staging(&self) -> Option<Staging> {
         None
     }
 }

@@ -58,13 +58,13 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "transport",
-        to: &["gpu", "protocol"],
-        reason: "transport moves what gpu holds and knows no backend",
+        to: &["gpu", "protocol", "cuda-emulator"],
+        reason: "transport moves what gpu holds and knows no backend; its tests alone run on the emulator",
     },
     Arrows {
         from: "transport-tcp",
-        to: &["transport", "gpu", "protocol"],
-        reason: "a backend knows the trait it implements and no other backend",
+        to: &["transport", "gpu", "protocol", "cuda-emulator"],
+        reason: "a backend knows the trait it implements and no other backend; its tests alone run on the emulator",
     },
     Arrows {
         from: "transport-ucx",

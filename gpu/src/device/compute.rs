@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use transload_cuda_driver::{cuMemcpyDtoDAsync_v2, cuMemcpyDtoHAsync_v2, cuMemsetD8Async};
 
-use super::copies::used_pieces;
+use super::copies::first_pieces;
 use super::error::{DeviceError, check};
 use super::jobs::Jobs;
 use super::memory::{DeviceBuffer, DeviceMemory};
@@ -188,7 +188,7 @@ impl Kernels {
         to: &PinnedBuffer,
         stream: u64,
     ) -> Result<(), DeviceError> {
-        for (host, at, bytes) in used_pieces(to, learn.bytes)? {
+        for (host, at, bytes) in first_pieces(to, learn.bytes)? {
             // SAFETY: the caller's, and the piece is ours.
             check("cuMemcpyDtoHAsync", unsafe {
                 cuMemcpyDtoHAsync_v2(host, learn.from.0 + at, bytes as usize, stream)

@@ -53,15 +53,9 @@ impl Copies {
     ) -> Completion<Pair<PinnedBuffer, DeviceBuffer>> {
         let keep = (from, to);
         self.to_device.submit(keep, |(from, to), stream| {
-            self.device().check_same(to.device())?;
-            for (host, at, bytes) in used_pieces(from, to.bytes())? {
-                // SAFETY: `keep` has both until it has ended, nobody writes a shared source, and the piece lies in both.
-                check("cuMemcpyHtoDAsync", unsafe {
-                    cuMemcpyHtoDAsync_v2(to.address() + at, host, bytes as usize, stream)
-                })?;
-                self.device().traffic().add(Path::PinnedToDevice, bytes);
-            }
-            Ok(())
+            same_size(from.bytes(), to.bytes())?;
+            // SAFETY: `keep` has both until it has ended, nobody writes a shared source, and nobody else has the destination.
+            unsafe { self.up(from, from.bytes(), (to, 0), stream) }
         })
     }
 
@@ -73,16 +67,89 @@ impl Copies {
     ) -> Completion<Pair<DeviceBuffer, PinnedBuffer>> {
         let keep = (from, to);
         self.from_device.submit(keep, |(from, to), stream| {
-            self.device().check_same(from.device())?;
-            for (host, at, bytes) in used_pieces(to, from.bytes())? {
-                // SAFETY: as for `upload`; nobody else has the destination.
-                check("cuMemcpyDtoHAsync", unsafe {
-                    cuMemcpyDtoHAsync_v2(host, from.address() + at, bytes as usize, stream)
-                })?;
-                self.device().traffic().add(Path::DeviceToPinned, bytes);
-            }
-            Ok(())
+            same_size(from.bytes(), to.bytes())?;
+            // SAFETY: `keep` has both until it has ended, and nobody else has the destination.
+            unsafe { self.down((from, 0), to, to.bytes(), stream) }
         })
+    }
+
+    /// The first `bytes` of page-locked memory to the device, to `at` within the destination.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes that part of the destination until this has ended.
+    pub(super) unsafe fn upload_piece(
+        &self,
+        from: PinnedBuffer,
+        bytes: u64,
+        to: Arc<DeviceBuffer>,
+        at: u64,
+    ) -> Completion<(PinnedBuffer, Arc<DeviceBuffer>)> {
+        let keep = (from, to);
+        self.to_device.submit(keep, |(from, to), stream| {
+            // SAFETY: `keep` has both until it has ended, nobody else has the source, and the caller keeps others from the destination.
+            unsafe { self.up(from, bytes, (to, at), stream) }
+        })
+    }
+
+    /// `bytes` of the device from `at` on to the beginning of page-locked memory.
+    pub(super) fn download_piece(
+        &self,
+        from: Arc<DeviceBuffer>,
+        at: u64,
+        bytes: u64,
+        to: PinnedBuffer,
+    ) -> Completion<Pair<DeviceBuffer, PinnedBuffer>> {
+        let keep = (from, to);
+        self.from_device.submit(keep, |(from, to), stream| {
+            // SAFETY: `keep` has both until it has ended, and nobody else has the destination.
+            unsafe { self.down((from, at), to, bytes, stream) }
+        })
+    }
+
+    /// Enqueues the copies of page-locked memory to a place in device memory.
+    ///
+    /// # Safety
+    /// Both live until the stream has got so far, and nobody writes the one or touches that part of the other.
+    unsafe fn up(
+        &self,
+        from: &PinnedBuffer,
+        bytes: u64,
+        (to, at): (&DeviceBuffer, u64),
+        stream: u64,
+    ) -> Result<(), DeviceError> {
+        self.device().check_same(to.device())?;
+        fits(at, bytes, to.bytes())?;
+        for (host, offset, bytes) in first_pieces(from, bytes)? {
+            // SAFETY: the piece lies in both, as was checked; the rest is the caller's.
+            check("cuMemcpyHtoDAsync", unsafe {
+                cuMemcpyHtoDAsync_v2(to.address() + at + offset, host, bytes as usize, stream)
+            })?;
+            self.device().traffic().add(Path::PinnedToDevice, bytes);
+        }
+        Ok(())
+    }
+
+    /// The same the other way.
+    ///
+    /// # Safety
+    /// As for `up`.
+    unsafe fn down(
+        &self,
+        (from, at): (&DeviceBuffer, u64),
+        to: &PinnedBuffer,
+        bytes: u64,
+        stream: u64,
+    ) -> Result<(), DeviceError> {
+        self.device().check_same(from.device())?;
+        fits(at, bytes, from.bytes())?;
+        for (host, offset, bytes) in first_pieces(to, bytes)? {
+            // SAFETY: as for `up`.
+            check("cuMemcpyDtoHAsync", unsafe {
+                cuMemcpyDtoHAsync_v2(host, from.address() + at + offset, bytes as usize, stream)
+            })?;
+            self.device().traffic().add(Path::DeviceToPinned, bytes);
+        }
+        Ok(())
     }
 
     /// Ordinary memory to the device, as slices that follow each other there, each at a multiple of [`crate::ALIGNMENT_BYTES`]. The driver
@@ -200,15 +267,15 @@ impl Copies {
     }
 }
 
-/// What is used of each piece: its address, its place in the whole, and its length.
-pub(super) fn used_pieces(
+/// What is used of each piece for the first `used_bytes` of them all: its address, its place in the whole, and its length.
+pub(super) fn first_pieces(
     pinned: &PinnedBuffer,
-    device_bytes: u64,
+    used_bytes: u64,
 ) -> Result<Vec<(u64, u64, u64)>, DeviceError> {
-    same_size(pinned.bytes(), device_bytes)?;
+    fits(0, used_bytes, pinned.bytes())?;
     let mut at = 0;
     let piece = |(address, bytes): (u64, u64)| {
-        let used = bytes.min(device_bytes - at);
+        let used = bytes.min(used_bytes - at);
         let piece = (address, at, used);
         at += used;
         piece
@@ -226,6 +293,17 @@ fn same_size(from_bytes: u64, to_bytes: u64) -> Result<(), DeviceError> {
         from_bytes,
         to_bytes,
     })
+}
+
+/// So many bytes from `at` on are part of what there is, or nothing is copied.
+fn fits(at: u64, bytes: u64, of_bytes: u64) -> Result<(), DeviceError> {
+    match at.checked_add(bytes) {
+        Some(end) if end <= of_bytes => Ok(()),
+        end => Err(DeviceError::Sizes {
+            from_bytes: end.unwrap_or(u64::MAX),
+            to_bytes: of_bytes,
+        }),
+    }
 }
 
 fn address<T>(pointer: *const T) -> u64 {

@@ -1,5 +1,5 @@
-//! How device partitions travel between processes: from page-locked memory and into it, so that the host copies nothing. Called by stores,
-//! which serve partitions and receive them; transports see memory of the host.
+//! How device partitions travel between processes as a whole: from page-locked memory and into it, so that the host copies nothing. Called by
+//! stores, which serve partitions and receive them; transports see memory of the host.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,12 +8,25 @@ use bytes::Bytes;
 use super::error::DeviceError;
 use super::partition::DevicePartition;
 use super::pinned::{Locked, PinnedBuffer};
+use super::staging::Staging;
 use super::tiered::{TieredBuffer, Tiers};
 use crate::{HostBuffer, Partition};
 
 /// What was received into page-locked memory of [`Tiers::landing`], once it has arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Landed(pub(crate) Arc<OnceLock<Arc<PinnedBuffer>>>);
+
+/// A payload that is received goes to the device in pieces of this size, most often that of the sender's.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// Page-locked memory for a payload that is about to come.
+#[derive(Debug)]
+pub enum Prepared {
+    /// For its pieces on their way to the device.
+    Pieces(Staging),
+    /// For all of it: the device has no room now.
+    Whole(PinnedBuffer),
+}
 
 /// Bytes of a buffer in one piece, as the owner of `Bytes`.
 struct Whole(Arc<PinnedBuffer>);
@@ -30,12 +43,16 @@ pub(crate) fn share(buffer: Arc<PinnedBuffer>) -> Bytes {
 }
 
 impl Tiers {
-    /// Locks memory so that a landing of so many bytes will have some.
+    /// Takes page-locked memory, and locks some where need be, for a payload of about so many bytes. What is for all of it has to be dropped
+    /// right before [`Tiers::landing`], which takes exactly what is needed.
     ///
     /// # Errors
     /// [`DeviceError`], where there is no room or the system locks no more.
-    pub async fn prepare_landing(&self, bytes: u64) -> Result<(), DeviceError> {
-        self.allocate_pinned(bytes).await.map(drop)
+    pub async fn prepare(&self, bytes: u64) -> Result<Prepared, DeviceError> {
+        if self.memory().budget().free_bytes() < bytes {
+            return self.allocate_pinned(bytes).await.map(Prepared::Whole);
+        }
+        self.stage(bytes, PIECE_BYTES).await.map(Prepared::Pieces)
     }
 
     /// Memory for a payload to be received into, page-locked and in one piece; `None` where there is none ready. Takes no time.

@@ -54,7 +54,7 @@ fn a_device_partition_is_sent_and_received_with_one_copy_down_and_one_up() {
             assert_eq!(sent, partition());
             assert_eq!(held.tier(), tier, "who reads it does not move it");
             let bytes = held.header().payload_bytes();
-            tiers.prepare_landing(bytes).await.unwrap();
+            drop(tiers.pinned().try_allocate(bytes).unwrap());
             let (to, landed) = tiers.landing(bytes).unwrap();
             let arrived = received(&sent, to);
             drop(sent);
@@ -106,7 +106,7 @@ fn what_is_in_several_pieces_is_put_together() {
 fn a_landing_that_nobody_finished_is_no_partition_and_gives_its_memory_back() {
     let bench = Bench::new(MIB, MIB);
     let tiers = &bench.tiers;
-    block_on(tiers.prepare_landing(MIB)).unwrap();
+    drop(tiers.pinned().try_allocate(MIB).unwrap());
     assert!(tiers.landing(MIB + 1).is_none());
     let (to, landed) = tiers.landing(100).unwrap();
     drop(to);

@@ -269,12 +269,8 @@ async fn to_device(
             )
             .ok()?,
     };
-    // Without, what arrives goes to host memory.
-    if let Err(error) = opened.tiers().prepare_landing(bytes).await {
-        tracing::debug!(%error, bytes, "no page-locked memory for a partition");
-    }
     let (tiers, otherwise) = (opened.tiers().clone(), Arc::clone(otherwise));
-    Some(Arc::new(ToDevice::new(tiers, otherwise)))
+    Some(Arc::new(ToDevice::new(tiers, otherwise, bytes).await))
 }
 
 /// What a task is given, input by input; `None` where something is not as the machine believes.

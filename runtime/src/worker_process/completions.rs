@@ -56,6 +56,8 @@ pub(super) enum Completion {
         id: PartitionId,
         result: Result<u64, DeviceFailure>,
     },
+    /// Nothing works on the GPU any more, for this reason.
+    LostGpu { reason: String },
 }
 
 /// Why a device partition was not moved.
@@ -103,6 +105,7 @@ impl Driver {
             Completion::Load { id, result } => self.load_ended(id, result),
             Completion::Sunk { id, result } => self.sunk(id, result),
             Completion::Risen { id, result } => self.risen(id, result),
+            Completion::LostGpu { reason } => return self.hear_of_gpu(Some(reason)),
         };
         self.take_in(input);
     }
@@ -171,6 +174,20 @@ impl Driver {
         if lost.is_some() && self.lost_gpu.is_none() {
             self.lost_gpu = lost;
         }
+    }
+
+    /// Whether it still works, also where nobody but other workers reads what is on it.
+    pub(super) fn look_at_gpu(&self) {
+        let Some(opened) = self.parts.gpu.as_ref().and_then(|gpu| gpu.opened()) else {
+            return;
+        };
+        let completions = Arc::clone(&self.completions);
+        // The driver may be busy.
+        self.parts.data_runtime.spawn_blocking(move || {
+            if let Some(reason) = opened.is_lost() {
+                completions.push(Completion::LostGpu { reason });
+            }
+        });
     }
 
     fn sunk(&mut self, id: PartitionId, result: Result<u64, DeviceFailure>) -> Input {

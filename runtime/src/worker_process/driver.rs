@@ -181,9 +181,12 @@ impl Driver {
                         LinkEvent::Back(Err(error)) => break Err(error),
                     }
                 }
-                _ = measure.tick() => self.pending.push_back(Input::Measured {
-                    resident_bytes: resident_bytes(),
-                }),
+                _ = measure.tick() => {
+                    self.look_at_gpu();
+                    self.pending.push_back(Input::Measured {
+                        resident_bytes: resident_bytes(),
+                    });
+                }
                 () = sleep_until(wake), if deadline.is_some() => {}
                 () = sleep_until(look), if looks_soon => {}
             }

@@ -3,6 +3,7 @@
 //! Filled and emptied by the driver as the machine says; read by the servers of partitions at the same time. A partition is
 //! immutable and shared, so that serving one and spilling it do not disturb each other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use transload_gpu::device::{Device, DevicePartition, Landed, Tiers};
+use transload_gpu::device::{Device, DevicePartition, Landed, Prepared, Staging, Tiers};
 use transload_gpu::{
     Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader, SpilledPartition, Stored,
 };
@@ -178,19 +179,29 @@ fn buffer(
     Ok(HostBuffer::uncleared(bytes, reservation))
 }
 
-/// A fetch of a partition that is to come to the device: straight to it, where it comes from one by a transport that can; else into
-/// page-locked memory, from where it is moved on, and into host memory where there is none for it.
+/// A fetch of a partition that is to come to the device: straight to it where the transport can do that, else through page-locked memory;
+/// into page-locked memory as a whole where the device has no room, from where it is moved on; and into host memory where there is none of
+/// that, either.
 pub(super) struct ToDevice {
     tiers: Tiers,
     otherwise: Arc<dyn Destination>,
+    prepared: Mutex<Option<Prepared>>,
+    /// Page-locked memory is on the way that was chosen.
+    is_staged: AtomicBool,
     landed: Mutex<Option<Landed>>,
 }
 
 impl ToDevice {
-    pub(super) fn new(tiers: Tiers, otherwise: Arc<dyn Destination>) -> Self {
+    /// Takes page-locked memory for a partition of about so many bytes, and does without where there is none.
+    pub(super) async fn new(tiers: Tiers, otherwise: Arc<dyn Destination>, bytes: u64) -> Self {
+        let prepared = tiers.prepare(bytes).await.inspect_err(
+            |error| tracing::debug!(%error, bytes, "no page-locked memory for a partition"),
+        );
         Self {
             tiers,
             otherwise,
+            prepared: Mutex::new(prepared.ok()),
+            is_staged: AtomicBool::new(false),
             landed: Mutex::default(),
         }
     }
@@ -198,6 +209,7 @@ impl ToDevice {
     /// What arrived, as a partition of the device if that is where it landed: the way that it took there is then part of what carried it.
     pub(super) fn adopted(&self, mut fetched: Fetched) -> Fetched {
         let way = match &fetched.partition {
+            Stored::Device(_) if self.is_staged.load(Ordering::Relaxed) => "page-locked",
             Stored::Device(_) => "device",
             Stored::Host(partition) => {
                 let landed = self.landed().take();
@@ -212,6 +224,11 @@ impl ToDevice {
         fetched
     }
 
+    fn prepared(&self) -> Option<Prepared> {
+        let prepared = self.prepared.lock();
+        prepared.unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn landed(&self) -> MutexGuard<'_, Option<Landed>> {
         self.landed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,6 +236,7 @@ impl ToDevice {
 
 impl Destination for ToDevice {
     fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        drop(self.prepared());
         match self.tiers.landing(header.payload_bytes()) {
             Some((buffer, landed)) => {
                 *self.landed() = Some(landed);
@@ -238,6 +256,16 @@ impl Destination for ToDevice {
             buffer: buffer.ok()?,
             tiers: self.tiers.clone(),
         })
+    }
+
+    fn staging(&self) -> Option<Staging> {
+        match self.prepared()? {
+            Prepared::Pieces(staging) => {
+                self.is_staged.store(true, Ordering::Relaxed);
+                Some(staging)
+            }
+            Prepared::Whole(_) => None,
+        }
     }
 }
 

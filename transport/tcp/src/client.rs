@@ -20,7 +20,7 @@ use transload_gpu::Stored;
 use transload_protocol::{Address, PartitionId};
 use transload_transport::{Connection, Destination, TransportError, backend};
 
-use crate::pending::{Pending, Waiting};
+use crate::pending::{Pending, Received, Staged, Waiting};
 use crate::socket::{Broken, Receiver, prepare};
 use crate::wire::{GREETING_BYTES, Greeting, GreetingError, REQUEST_BYTES, Request};
 use crate::{SCHEME, TcpOptions};
@@ -281,7 +281,13 @@ impl Connection for TcpConnection {
             let answer = answer.await;
             wanted.request = None;
             let answer = answer.unwrap_or_else(|_| Err(shared.closed_error()));
-            answer.map(Stored::Host)
+            match answer? {
+                Received::Host(partition) => Ok(partition.into()),
+                Received::Device(header, staged) => {
+                    let Staged { arriving, tiers } = *staged;
+                    Ok(arriving.finish(header, &tiers).await?.into())
+                }
+            }
         }
         .boxed()
     }

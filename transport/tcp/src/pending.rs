@@ -9,11 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
+use transload_gpu::device::{Arriving, Tiers};
 use transload_gpu::{HostBuffer, Partition, PartitionHeader};
 use transload_protocol::PartitionId;
 use transload_transport::{Destination, TransportError};
 
-pub(crate) type Reply = oneshot::Sender<Result<Partition, TransportError>>;
+pub(crate) type Reply = oneshot::Sender<Result<Received, TransportError>>;
+
+/// A partition all of whose bytes have been read.
+pub(crate) enum Received {
+    Host(Partition),
+    /// The last of its pieces may still be on their way to the device.
+    Device(PartitionHeader, Box<Staged>),
+}
 
 /// How far one request is.
 pub(crate) enum State {
@@ -35,9 +43,32 @@ pub(crate) struct Waiting {
 
 pub(crate) struct Receiving {
     pub(crate) header: PartitionHeader,
-    pub(crate) buffer: HostBuffer,
-    pub(crate) filled: usize,
+    pub(crate) room: Room,
+    pub(crate) filled: u64,
+    pub(crate) partition: PartitionId,
     pub(crate) reply: Reply,
+}
+
+/// Where a payload is received.
+pub(crate) enum Room {
+    Host(HostBuffer),
+    Device(Box<Staged>),
+}
+
+/// Memory of a device that is filled by way of page-locked memory, and the tiers it is of.
+pub(crate) struct Staged {
+    pub(crate) arriving: Arriving,
+    pub(crate) tiers: Tiers,
+}
+
+impl Room {
+    /// Bytes of the payload.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Host(buffer) => buffer.as_slice().len() as u64,
+            Self::Device(staged) => staged.arriving.payload_bytes(),
+        }
+    }
 }
 
 struct Entry {

@@ -3,6 +3,7 @@
 //! A connection is one task that reads requests and writes answers at the same time, and one task per request that opens the
 //! partition. All of them end with the listener.
 
+mod departure;
 mod writer;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,14 +21,18 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use transload_gpu::Partition;
+use transload_gpu::device::Departing;
 use transload_protocol::{Address, PartitionId};
+use transload_transport::backend::Outgoing;
 use transload_transport::{Listener, PartitionSource, TransportError, backend};
 
 use crate::socket::{Broken, Receiver, prepare};
-use crate::wire::{GREETING_BYTES, Greeting, GreetingError, Nonsense, REQUEST_BYTES, Request};
+use crate::wire::{
+    GREETING_BYTES, Greeting, GreetingError, Kind, Nonsense, REQUEST_BYTES, Request,
+};
 use crate::{SCHEME, TcpOptions};
 
-use writer::{Answer, Body, Sending};
+use writer::{Answer, Body, Places, Sending};
 
 /// Pause after a failed accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -254,35 +260,81 @@ async fn read_requests(
     }
 }
 
-/// Gives exactly one answer to the writer, which ends the request.
+/// Gives the writer all of the answer, which ends the request.
 async fn answer(
     peer: Arc<Peer>,
     request: u32,
     partition: PartitionId,
     cancelled: CancellationToken,
 ) {
-    let body = tokio::select! {
+    let opened = tokio::select! {
         biased;
-        () = cancelled.cancelled() => Body::Ended,
-        body = open(&peer, partition) => body,
+        () = cancelled.cancelled() => Opened::Whole(Body::ended()),
+        opened = open(&peer, partition) => opened,
     };
-    // A connection without a writer has ended.
-    let _ = peer.answers.send(Answer {
+    let to = Recipient {
+        peer: &peer,
         request,
         cancelled,
-        body,
-    });
+    };
+    match opened {
+        Opened::Whole(body) => to.give(body),
+        Opened::Departing(departing, places) => departure::send(&to, departing, places).await,
+    }
 }
 
-async fn open(peer: &Arc<Peer>, partition: PartitionId) -> Body {
-    let Ok(place) = Arc::clone(&peer.places).acquire_owned().await else {
-        return Body::Ended;
-    };
-    match backend::open(&*peer.source, partition).await {
-        Ok(Some(partition)) => sending(peer, partition, place).await,
-        Ok(None) => Body::NotFound,
-        Err(reason) => Body::failed(reason),
+/// Whose answer it is.
+struct Recipient<'a> {
+    peer: &'a Peer,
+    request: u32,
+    cancelled: CancellationToken,
+}
+
+impl Recipient<'_> {
+    fn give(&self, body: Body) {
+        // A connection without a writer has ended.
+        let _ = self.peer.answers.send(Answer {
+            request: self.request,
+            cancelled: self.cancelled.clone(),
+            body,
+        });
     }
+}
+
+/// An answer, or where it will come from.
+enum Opened {
+    Whole(Body),
+    /// A partition on a device, through page-locked memory.
+    Departing(Departing, Places),
+}
+
+async fn open(peer: &Arc<Peer>, id: PartitionId) -> Opened {
+    let Ok(place) = Arc::clone(&peer.places).acquire_owned().await else {
+        return Opened::Whole(Body::ended());
+    };
+    let opened = match backend::open_in_place(&*peer.source, id).await {
+        Ok(Some(Outgoing::Device { partition, payload })) => {
+            // It may leave the device while it waits for its turn.
+            drop(payload);
+            let payload_bytes = partition.payload().bytes();
+            let flight = flight(peer, payload_bytes).await;
+            match departure::stage(partition, peer.chunk_bytes).await {
+                Some(departing) => return Opened::Departing(departing, (place, flight)),
+                None => {
+                    drop(flight);
+                    backend::open(&*peer.source, id).await
+                }
+            }
+        }
+        Ok(Some(Outgoing::Host(partition))) => Ok(Some(partition)),
+        Ok(None) => Ok(None),
+        Err(reason) => Err(reason),
+    };
+    Opened::Whole(match opened {
+        Ok(Some(partition)) => sending(peer, partition, place).await,
+        Ok(None) => Body::whole(Kind::NotFound, Bytes::new()),
+        Err(reason) => Body::failed(reason),
+    })
 }
 
 async fn sending(peer: &Peer, partition: Partition, place: OwnedSemaphorePermit) -> Body {
@@ -292,21 +344,19 @@ async fn sending(peer: &Peer, partition: Partition, place: OwnedSemaphorePermit)
         Ok(header) => header,
         Err(reason) => return Body::failed(reason),
     };
-    let flight = if payload_bytes <= peer.chunk_bytes {
-        None
-    } else {
-        let wanted = units(payload_bytes).min(peer.flight_units);
-        Arc::clone(&peer.flight)
-            .acquire_many_owned(wanted)
-            .await
-            .ok()
-    };
-    Body::Partition(Box::new(Sending::new(
-        header,
-        partition,
-        payload_bytes,
-        (place, flight),
-    )))
+    let places = (place, flight(peer, payload_bytes).await);
+    let sending = Sending::new(header, partition, payload_bytes, places);
+    Body::Partition(Box::new(sending))
+}
+
+/// Leave to have so many bytes of payload in flight, where that is more than a chunk.
+async fn flight(peer: &Peer, payload_bytes: u64) -> Option<OwnedSemaphorePermit> {
+    if payload_bytes <= peer.chunk_bytes {
+        return None;
+    }
+    let wanted = units(payload_bytes).min(peer.flight_units);
+    let flight = Arc::clone(&peer.flight);
+    flight.acquire_many_owned(wanted).await.ok()
 }
 
 fn units(bytes: u64) -> u32 {

@@ -223,7 +223,7 @@ async fn fetcher() {
     let mut all = Vec::new();
     for number in 0..COUNT {
         let payload_bytes = partition(number).header().payload_bytes();
-        bench.tiers.prepare_landing(payload_bytes).await.unwrap();
+        drop(bench.tiers.pinned().try_allocate(payload_bytes).unwrap());
         let to = Arc::new(ToDevice::new(&bench.tiers, role == "device"));
         let fetched = connection
             .fetch(partition_id(number), Arc::clone(&to) as _)
@@ -335,8 +335,12 @@ fn end(end: &str, role: &str, tls: &str, wheel: &Path, machine: Option<&Emulator
     if let Some(machine) = machine {
         command = machine.command(&program);
     }
+    // A name of a test, or of a module of some.
+    if end != "conformance" {
+        command.arg("--exact");
+    }
     command
-        .args([end, "--exact", "--nocapture"])
+        .args([end, "--nocapture"])
         .env("LD_LIBRARY_PATH", path)
         .env("UCX_MODULE_DIR", wheel.join("lib/ucx"))
         .env("UCX_TLS", tls)
@@ -548,4 +552,37 @@ fn a_ucx_that_leaves_devices_alone_is_given_page_locked_memory() {
         fetched.report.moved(Movement::DownloadPinned).calls,
         u64::from(COUNT)
     );
+}
+
+/// Tests that do something only in a process that was started for them, which has the device and the libraries that they want.
+mod conformance {
+    use transload_transport::conformance::{Backend, DeviceBackend};
+
+    fn backend() -> Option<DeviceBackend> {
+        super::role("conformance")?;
+        let transport = super::start(super::options())?;
+        Some(DeviceBackend::new(Backend::new(transport, "127.0.0.1:0")))
+    }
+
+    transload_transport::device_conformance_suite!(backend);
+}
+
+#[test]
+fn with_devices_ucx_keeps_to_what_every_backend_must_do() {
+    let Ok(wheel) = wheel().map_err(|why| println!("{why}")) else {
+        return;
+    };
+    for tls in [CUDA_IPC, "tcp,cuda_copy"] {
+        let machine = Emulator::new().unwrap().chaos(13);
+        let mut command = end("conformance", "", tls, &wheel, Some(&machine));
+        let ended = command.output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{tls}: {said}\n{errors}");
+        assert!(
+            said.contains("every_size_arrives_on_the_device ... ok"),
+            "{said}"
+        );
+        assert!(!said.contains("skipped"), "{said}");
+    }
 }

@@ -26,18 +26,42 @@ pub(super) struct Answer {
 }
 
 pub(super) enum Body {
+    /// All that is left of it.
     Partition(Box<Sending>),
-    NotFound,
-    Failed(Bytes),
-    Ended,
+    /// A part of an answer that is small.
+    Part(Part),
+}
+
+/// What one head precedes.
+pub(super) struct Part {
+    pub(super) kind: Kind,
+    pub(super) last: bool,
+    /// The bytes that follow the head, in order.
+    pub(super) slices: Vec<Bytes>,
 }
 
 impl Body {
+    /// The whole answer.
+    pub(super) fn whole(kind: Kind, body: Bytes) -> Self {
+        Self::Part(Part {
+            kind,
+            last: true,
+            slices: vec![body],
+        })
+    }
+
     /// The reason is cut to the length that a peer accepts.
     pub(super) fn failed(reason: String) -> Self {
-        Self::Failed(backend::shortened(reason))
+        Self::whole(Kind::Failed, backend::shortened(reason))
+    }
+
+    pub(super) fn ended() -> Self {
+        Self::whole(Kind::Ended, Bytes::new())
     }
 }
+
+/// What a partition occupies of its connection.
+pub(super) type Places = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// A partition on its way, and the places it occupies until its last byte is handed to the socket.
 pub(super) struct Sending {
@@ -49,7 +73,7 @@ pub(super) struct Sending {
     /// The buffer to go on with, and where in it; the position may lie in its padding.
     buffer: usize,
     position: usize,
-    _places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _places: Places,
 }
 
 /// Writes until the connection breaks.
@@ -102,28 +126,30 @@ fn write_some(
     peer: &Peer,
     unfinished: &mut VecDeque<Answer>,
 ) {
-    if answer.cancelled.is_cancelled() {
-        answer.body = Body::Ended;
+    // Who gives an answer part by part ends it likewise.
+    if answer.cancelled.is_cancelled() && matches!(answer.body, Body::Partition(_)) {
+        answer.body = Body::ended();
     }
     let request = answer.request;
-    let whole = |kind, body: Bytes, batch: &mut Batch| {
-        let bytes = body.len() as u32;
-        push_head(batch, request, kind, true, bytes);
-        batch.push(body);
-    };
-    match &mut answer.body {
+    let is_over = match &mut answer.body {
         Body::Partition(sending) => {
             sending.push_next(request, batch, chunk_bytes);
-            if sending.left > 0 {
-                unfinished.push_back(answer);
-                return;
-            }
+            sending.left == 0
         }
-        Body::NotFound => whole(Kind::NotFound, Bytes::new(), batch),
-        Body::Failed(reason) => whole(Kind::Failed, reason.clone(), batch),
-        Body::Ended => whole(Kind::Ended, Bytes::new(), batch),
+        Body::Part(part) => {
+            let bytes: usize = part.slices.iter().map(Bytes::len).sum();
+            push_head(batch, request, part.kind, part.last, bytes as u32);
+            for slice in part.slices.drain(..) {
+                batch.push(slice);
+            }
+            part.last
+        }
+    };
+    match answer.body {
+        _ if is_over => drop(peer.requests().remove(&request)),
+        Body::Partition(_) => unfinished.push_back(answer),
+        Body::Part(_) => {}
     }
-    peer.requests().remove(&request);
 }
 
 fn push_head(batch: &mut Batch, request: u32, kind: Kind, last: bool, bytes: u32) {
@@ -140,7 +166,7 @@ impl Answer {
     fn is_larger_than(&self, chunk_bytes: usize) -> bool {
         match &self.body {
             Body::Partition(sending) => sending.left > chunk_bytes as u64,
-            Body::NotFound | Body::Failed(_) | Body::Ended => false,
+            Body::Part(_) => false,
         }
     }
 }
@@ -150,7 +176,7 @@ impl Sending {
         header: Vec<u8>,
         partition: Partition,
         payload_bytes: u64,
-        places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+        places: Places,
     ) -> Self {
         Self {
             header: Some(header),
@@ -158,6 +184,31 @@ impl Sending {
             left: payload_bytes,
             buffer: 0,
             position: 0,
+            _places: places,
+        }
+    }
+
+    /// The rest of a partition whose header and first `sent_bytes` have been sent.
+    pub(super) fn rest(partition: Partition, sent_bytes: u64, places: Places) -> Self {
+        let mut left = sent_bytes;
+        let (mut buffer, mut position) = (0, 0);
+        while left > 0
+            && let Some(next) = partition.buffers().get(buffer)
+        {
+            let padded = next.len().next_multiple_of(ALIGNMENT_BYTES) as u64;
+            if left < padded {
+                position = left as usize;
+                break;
+            }
+            left -= padded;
+            buffer += 1;
+        }
+        Self {
+            header: None,
+            left: partition.header().payload_bytes() - sent_bytes,
+            partition,
+            buffer,
+            position,
             _places: places,
         }
     }

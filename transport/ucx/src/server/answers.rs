@@ -393,8 +393,9 @@ fn prepare(outgoing: Outgoing) -> Result<(Bytes, Pieces), String> {
             let pieces = HostPieces::new(partition, header.payload_bytes());
             (header, Pieces::Host(pieces))
         }
-        Outgoing::Device { header, payload } => {
-            (header, Pieces::Device(DevicePieces::new(payload)))
+        Outgoing::Device { partition, payload } => {
+            let pieces = DevicePieces::new(payload);
+            (partition.header().clone(), Pieces::Device(pieces))
         }
     };
     Ok((backend::encode_header(&header)?.into(), pieces))
