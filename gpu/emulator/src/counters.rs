@@ -31,13 +31,15 @@ pub enum Movement {
     HostToHost,
     /// A memset of device memory.
     Memset,
-    /// Between a file and device memory, by cuFile.
-    File,
+    /// From a file to device memory, by cuFile, without memory of the host in between.
+    FileToDevice,
+    /// From device memory to a file, likewise.
+    DeviceToFile,
 }
 
 impl Movement {
     /// All of them, in the order in which they are stored.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UploadPinned,
         Self::UploadPageable,
         Self::DownloadPinned,
@@ -47,7 +49,8 @@ impl Movement {
         Self::Ipc,
         Self::HostToHost,
         Self::Memset,
-        Self::File,
+        Self::FileToDevice,
+        Self::DeviceToFile,
     ];
 }
 

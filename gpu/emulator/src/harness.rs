@@ -110,6 +110,12 @@ impl Emulator {
         self.with(settings::POISON, "off")
     }
 
+    /// With GPUDirect Storage, for programs that find `libcufile.so.0` among [`Emulator::libraries`].
+    #[must_use]
+    pub fn direct_storage(self) -> Self {
+        self.with(settings::STORAGE, "direct")
+    }
+
     /// With any other variable of the emulator's.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {

@@ -106,10 +106,13 @@ impl Plan {
                 return Err(bad(part, "does not say when"));
             };
             let name = name.trim().to_owned();
-            if !matches!(name.as_str(), "launch" | "copy") && !crate::symbols::exists(&name) {
+            let is_known = matches!(name.as_str(), "launch" | "copy")
+                || crate::symbols::exists(&name)
+                || crate::cufile::FUNCTIONS.contains(&name.as_str());
+            if !is_known {
                 return Err(bad(
                     part,
-                    "names no function of the driver, nor launch or copy",
+                    "names no function of the driver or of cuFile, nor launch or copy",
                 ));
             }
             entries.push(Mutex::new(Entry {

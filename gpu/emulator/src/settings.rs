@@ -25,6 +25,8 @@ pub(crate) const UNINITIALISED: &str = "CUDA_EMULATOR_UNINITIALISED";
 pub(crate) const MOST_INSTRUCTIONS: &str = "CUDA_EMULATOR_MOST_INSTRUCTIONS";
 /// `off`: no device may read another's memory.
 pub(crate) const PEERS: &str = "CUDA_EMULATOR_PEERS";
+/// `direct`: the machine has GPUDirect Storage; `compatible`: cuFile is there and goes through the host.
+pub(crate) const STORAGE: &str = "CUDA_EMULATOR_STORAGE";
 /// `on`: every call is told on standard error.
 pub(crate) const TRACE: &str = "CUDA_EMULATOR_TRACE";
 
@@ -49,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) most_instructions: Option<u64>,
     /// Whether devices may be peers.
     pub(crate) peers: bool,
+    /// Whether disks read and write device memory.
+    pub(crate) has_direct_storage: bool,
 }
 
 impl Settings {
@@ -104,6 +108,13 @@ impl Settings {
             tracks_writes: switch(UNINITIALISED, false)?,
             most_instructions: number(MOST_INSTRUCTIONS)?,
             peers: switch(PEERS, true)?,
+            has_direct_storage: match value(STORAGE).as_deref() {
+                None | Some("compatible") => false,
+                Some("direct") => true,
+                Some(text) => {
+                    return Err(format!("{STORAGE} is {text:?}: give direct or compatible"));
+                }
+            },
         })
     }
 }
@@ -191,6 +202,11 @@ mod tests {
             read(&[(POISON, "red")])
                 .expect_err("a word")
                 .contains("give a byte")
+        );
+        assert!(
+            read(&[(STORAGE, "fast")])
+                .expect_err("a word")
+                .contains("direct or compatible")
         );
     }
 }

@@ -339,21 +339,38 @@ fn rectangles_are_copied_row_by_row_and_counted_once() {
 
 #[test]
 fn cu_file_moves_bytes_between_files_and_device_memory_without_the_host() {
+    let machine = machine().direct_storage();
+    write_and_read_a_file(&machine, "strictly");
+    let report = machine.report().expect("a report");
+    let moved = |movement| (report.moved(movement).calls, report.moved(movement).bytes);
+    assert_eq!(moved(Movement::DeviceToFile), (1, MIB));
+    // More than there was in the file was asked for.
+    assert_eq!(moved(Movement::FileToDevice), (1, MIB));
+    assert_eq!(moved(Movement::UploadPageable), (0, 0));
+    // The memory that was read into was not registered.
+    assert_eq!(moved(Movement::DeviceToDevice), (1, MIB));
+}
+
+#[test]
+fn without_direct_storage_cu_file_goes_through_the_host_or_not_at_all() {
     let machine = machine();
-    let output = run(&machine, "write_and_read_a_file");
+    write_and_read_a_file(&machine, "compatibly");
+    let report = machine.report().expect("a report");
+    let moved = |movement| (report.moved(movement).calls, report.moved(movement).bytes);
+    assert_eq!(moved(Movement::DeviceToFile), (0, 0));
+    assert_eq!(moved(Movement::DownloadPageable), (1, MIB));
+    assert_eq!(moved(Movement::UploadPageable), (1, MIB));
+    let output = run(&machine, "open_cu_file_strictly");
+    assert!(said(&output).contains("5001"), "{}", complained(&output));
+}
+
+fn write_and_read_a_file(machine: &Emulator, how: &str) {
+    let output = run(machine, &format!("write_and_read_a_file_{how}"));
     assert!(
         said(&output).contains("right"),
         "{} {}",
         said(&output),
         complained(&output)
-    );
-    let report = machine.report().expect("a report");
-    assert_eq!(
-        report.moved(Movement::File),
-        Moved {
-            calls: 2,
-            bytes: 2 * MIB
-        }
     );
 }
 

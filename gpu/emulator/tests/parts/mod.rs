@@ -2,8 +2,8 @@
 
 #![allow(non_snake_case, reason = "the functions carry the driver's names")]
 
-use std::io::{Read, Seek};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 use transload_cuda_driver::*;
 
@@ -49,7 +49,9 @@ pub(crate) fn run(name: &str) {
             start(0);
             println!("{}", launch(c"endless", 0));
         }
-        "write_and_read_a_file" => write_and_read_a_file(),
+        "write_and_read_a_file_strictly" => write_and_read_a_file(true),
+        "write_and_read_a_file_compatibly" => write_and_read_a_file(false),
+        "open_cu_file_strictly" => open_cu_file_strictly(),
         "export_and_wait" => export_and_wait(),
         "open" => open(),
         "record_behind_an_endless_kernel" => record_behind_an_endless_kernel(),
@@ -254,32 +256,66 @@ fn cufile(symbol: &str) -> *mut std::ffi::c_void {
     }
 }
 
-fn write_and_read_a_file() {
+/// Opens cuFile, with compatibility mode or without.
+fn open_cufile(allows_compatibility: bool) -> i32 {
+    type Set = unsafe extern "C" fn(i32, bool) -> Answer;
+    type Open = unsafe extern "C" fn() -> Answer;
+    let (set, open) = (
+        cufile("cuFileSetParameterBool\0"),
+        cufile("cuFileDriverOpen\0"),
+    );
+    unsafe {
+        let set = std::mem::transmute::<*mut std::ffi::c_void, Set>(set);
+        let open = std::mem::transmute::<*mut std::ffi::c_void, Open>(open);
+        assert_eq!(set(1, allows_compatibility).own, 0);
+        open().own
+    }
+}
+
+fn open_cu_file_strictly() {
+    start(0);
+    println!("{}", open_cufile(false));
+}
+
+fn write_and_read_a_file(is_strict: bool) {
     type Register = unsafe extern "C" fn(&mut u64, &[u64; 3]) -> Answer;
+    type RegisterMemory = unsafe extern "C" fn(u64, usize, i32) -> Answer;
     type Transfer = unsafe extern "C" fn(u64, u64, usize, i64, i64) -> isize;
     start(0);
+    assert_eq!(open_cufile(!is_strict), 0);
     let (from, to, mut handle) = (device(MIB), device(2 * MIB), 0);
-    let mut file = tempfile::tempfile().expect("a file");
+    // Beside the program, as folders for temporary files are often in memory.
+    let program = std::env::current_exe().expect("a path");
+    let folder = tempfile::tempdir_in(program.parent().expect("a folder")).expect("a folder");
+    let path = folder.path().join("file");
+    let flags = if is_strict { libc::O_DIRECT } else { 0 };
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.create(true).truncate(true).read(true).write(true);
+    let file = options.custom_flags(flags).open(&path).expect("a file");
     unsafe {
         cuMemsetD8_v2(from, 5, MIB);
         cuCtxSynchronize();
         let register = std::mem::transmute::<*mut std::ffi::c_void, Register>(cufile(
             "cuFileHandleRegister\0",
         ));
+        let register_memory = std::mem::transmute::<*mut std::ffi::c_void, RegisterMemory>(cufile(
+            "cuFileBufRegister\0",
+        ));
         let write = std::mem::transmute::<*mut std::ffi::c_void, Transfer>(cufile("cuFileWrite\0"));
         let read = std::mem::transmute::<*mut std::ffi::c_void, Transfer>(cufile("cuFileRead\0"));
         let answer = register(&mut handle, &[1, file.as_raw_fd() as u64, 0]);
         assert_eq!((answer.own, answer.driver), (0, 0));
+        assert_eq!(register_memory(from, MIB, 0).own, 0);
+        assert_eq!(register_memory(from, MIB, 0).own, 5023);
         assert_eq!(write(handle, from, MIB, 4096, 0), MIB as isize);
         // More than the file has: what there is comes.
         assert_eq!(read(handle, to, 2 * MIB, 4096, 0), MIB as isize);
+        assert_eq!(read(handle + 77, to, MIB, 4096, 0), -5027);
         let host = pinned(MIB);
         cuMemcpyDtoH_v2(host, to, MIB);
         assert_eq!(byte_at(host + MIB as u64 - 1), 5);
     }
-    let mut bytes = Vec::new();
-    file.rewind().expect("rewound");
-    file.read_to_end(&mut bytes).expect("read");
+    let bytes = std::fs::read(&path).expect("read");
     assert!(
         bytes.iter().take(4096).all(|byte| *byte == 0)
             && bytes.iter().skip(4096).all(|byte| *byte == 5)
