@@ -18,6 +18,8 @@ use crate::kernels::{Address, Grid, Launch, Operator, Step, modules};
 
 /// Blocks of a launch whose threads go through rows in strides: some for each multiprocessor of the largest devices.
 const MOST_BLOCKS: u32 = 1_024;
+/// Page-locked memory for numbers that the host is to learn: a page for each.
+const NUMBERS_BYTES: u64 = 64 << 10;
 
 /// The kernels of all operators, compiled for a device, and the stream on which they run. Clones share them.
 #[derive(Clone)]
@@ -38,7 +40,7 @@ struct Shared {
 pub(super) type Operators = Vec<Box<dyn Operator + Send + Sync>>;
 
 /// What is kept until operators have ended: also scratch, what is learnt, and the modules, which kernels that wait in the stream need.
-type Kept<K> = (K, DeviceBuffer, Option<PinnedBuffer>, Kernels);
+type Kept<K> = (K, Option<DeviceBuffer>, Option<PinnedBuffer>, Kernels);
 
 /// Numbers that the host is to learn: from where, and how many bytes.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +72,21 @@ impl Kernels {
                 stream: Stream::new(memory.device(), "compute")?,
                 submits: Jobs::start("submit")?,
                 functions,
+            }),
+        })
+    }
+
+    /// The same kernels, on another stream, for what does not wait behind operators, and learns no more than a few numbers. Its page-locked
+    /// memory is its own, so that it goes on where there is no other.
+    pub(super) fn on_a_stream_of_its_own(&self, name: &'static str) -> Result<Self, DeviceError> {
+        let memory = self.memory();
+        Ok(Self {
+            shared: Arc::new(Shared {
+                memory: memory.clone(),
+                pinned: PinnedPool::new(memory.device(), NUMBERS_BYTES),
+                stream: Stream::new(memory.device(), name)?,
+                submits: Jobs::start(name)?,
+                functions: self.shared.functions.clone(),
             }),
         })
     }
@@ -115,12 +132,15 @@ impl Kernels {
     ) -> Result<Completion<Kept<K>>, DeviceError> {
         // One after the other, so they can share it.
         let scratch_bytes = operators.iter().map(|it| it.scratch_bytes()).max();
-        let scratch = self.memory().try_allocate(scratch_bytes.unwrap_or(0))?;
+        let scratch = match scratch_bytes {
+            None | Some(0) => None,
+            Some(bytes) => Some(self.memory().try_allocate(bytes)?),
+        };
         let learnt = match &learn {
             Some(learn) => Some(self.shared.pinned.try_allocate(learn.bytes)?),
             None => None,
         };
-        let at = Address(scratch.address());
+        let at = Address(scratch.as_ref().map_or(0, DeviceBuffer::address));
         let grid = Grid {
             most_blocks: MOST_BLOCKS,
         };

@@ -14,8 +14,9 @@ use super::error::{DeviceError, check, check_memory, check_reservation};
 use super::ranges::{Range, Ranges, rounded};
 use crate::{Budget, OutOfBudget, Reservation};
 
-/// What a piece is aligned to, and a multiple of: as the driver's own allocations.
-pub(super) const GRANULE_BYTES: u64 = 512;
+/// What a piece is aligned to, and a multiple of: what disks read and write directly. The driver's own allocations are aligned to it, too, from
+/// [`SLAB_STEP_BYTES`] on.
+pub(super) const GRANULE_BYTES: u64 = 4 << 10;
 /// Smaller slabs are not worth having.
 const LEAST_SLAB_BYTES: u64 = 2 << 20;
 /// The driver rounds allocations up to so much.

@@ -10,6 +10,8 @@ mod columns;
 mod compute;
 mod context;
 mod copies;
+mod cufile;
+mod direct;
 mod disk;
 mod error;
 mod jobs;

@@ -202,6 +202,20 @@ impl PinnedBuffer {
         self.pieces.iter().map(slice).collect()
     }
 
+    /// Its bytes without what is behind them in the last page. As for [`PinnedBuffer::page_slices`].
+    pub(super) fn used_slices(&self) -> Vec<&[u8]> {
+        let mut left = self.bytes as usize;
+        let used = |slice: &'_ [u8]| {
+            let used = slice.len().min(left);
+            left -= used;
+            used
+        };
+        let slices = self.page_slices();
+        let lengths: Vec<usize> = slices.iter().copied().map(used).collect();
+        let cut = slices.into_iter().zip(lengths);
+        cut.map(|(slice, used)| &slice[..used]).collect()
+    }
+
     /// Its bytes, where they are one piece. As for [`PinnedBuffer::page_slices`].
     pub(crate) fn as_one_slice(&self) -> Option<&[u8]> {
         let slices = self.page_slices();

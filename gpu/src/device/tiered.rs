@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::lock::Mutex as AsyncMutex;
 use transload_protocol::Tier;
 
+use super::compute::Kernels;
 use super::copies::Copies;
+use super::direct::DirectStorage;
 use super::disk::DiskBuffer;
 use super::error::DeviceError;
 use super::jobs::Jobs;
@@ -41,6 +43,8 @@ pub struct Tiers {
     pinned: PinnedPool,
     copies: Copies,
     directory: Arc<SpillDirectory>,
+    /// Where the machine has it and somebody asked for it.
+    direct: Option<Arc<DirectStorage>>,
     threads: Threads,
 }
 
@@ -134,6 +138,7 @@ impl Tiers {
             memory,
             pinned,
             directory,
+            direct: None,
             threads: Threads {
                 writes: Jobs::start("disk-write")?,
                 reads: Jobs::start("disk-read")?,
@@ -141,6 +146,30 @@ impl Tiers {
                 locks: Jobs::start("lock")?,
             },
         })
+    }
+
+    /// The same, where device memory goes to disk and comes back without memory of the host in between, if this machine has GPUDirect Storage
+    /// and the directory is on a disk that it can be used for. Why not is told to the log. Takes a moment, and blocks.
+    #[must_use]
+    pub fn with_direct_storage(mut self, kernels: &Kernels) -> Self {
+        match DirectStorage::open(&self.memory, kernels, &self.directory) {
+            Ok(storage) => {
+                tracing::info!(?storage, "device memory goes to disk directly");
+                self.direct = Some(Arc::new(storage));
+            }
+            Err(reason) => {
+                tracing::info!(
+                    reason,
+                    "device memory goes to disk through page-locked memory: no GPUDirect Storage"
+                );
+            }
+        }
+        self
+    }
+
+    /// Whether device memory goes to disk without memory of the host in between.
+    pub fn has_direct_storage(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// Its device memory.
@@ -178,10 +207,14 @@ impl Tiers {
         if let Some(there) = self.own_place(buffer)? {
             return Ok(there);
         }
-        let from = self.moved_to_pinned(buffer).await?;
-        let to = self.memory.try_allocate(buffer.bytes)?;
-        let (_, to) = self.copies.upload(from, to).await?;
-        let to = Arc::new(to);
+        let to = match self.read_directly(buffer).await? {
+            Some(to) => to,
+            None => {
+                let from = self.moved_to_pinned(buffer).await?;
+                let to = self.memory.try_allocate(buffer.bytes)?;
+                Arc::new(self.copies.upload(from, to).await?.1)
+            }
+        };
         buffer.arrive(Place::Device(Arc::clone(&to)));
         Ok(to)
     }
@@ -198,7 +231,7 @@ impl Tiers {
         self.moved_to_pinned(buffer).await
     }
 
-    /// Brings the buffer to disk, if it is not there, through page-locked memory.
+    /// Brings the buffer to disk, if it is not there: directly where that can be done, else through page-locked memory.
     ///
     /// # Errors
     /// [`DeviceError`]; the buffer is where it was, or as far as it came.
@@ -207,13 +240,56 @@ impl Tiers {
         if buffer.tier() == Tier::Disk {
             return Ok(());
         }
-        let from = self.moved_to_pinned(buffer).await?;
-        let (device, removals) = (self.memory.device().clone(), self.threads.writes.clone());
-        let file = self.directory.new_file("device");
-        let write = move || DiskBuffer::write(&from, file, device.traffic(), removals);
-        let to = self.threads.writes.run(write).await?;
+        let to = match self.written_directly(buffer).await? {
+            Some(to) => to,
+            None => {
+                let from = self.moved_to_pinned(buffer).await?;
+                let (device, removals) =
+                    (self.memory.device().clone(), self.threads.writes.clone());
+                let file = self.directory.new_file("device");
+                let write = move || DiskBuffer::write(&from, file, device.traffic(), removals);
+                self.threads.writes.run(write).await?
+            }
+        };
         buffer.arrive(Place::Disk(Arc::new(to)));
         Ok(())
+    }
+
+    /// The buffer in a file, written past the host, if it is on the device and that can be done.
+    async fn written_directly(
+        &self,
+        buffer: &TieredBuffer,
+    ) -> Result<Option<DiskBuffer>, DeviceError> {
+        let (Some(storage), Some(from)) = (self.direct.clone(), self.own_place(buffer)?) else {
+            return Ok(None);
+        };
+        let checksum = storage.checksum(Arc::clone(&from)).await?;
+        let (file, removals) = (
+            self.directory.new_file("device"),
+            self.threads.writes.clone(),
+        );
+        let write = move || DiskBuffer::write_directly((&from, checksum), file, &storage, removals);
+        self.threads.writes.run(write).await
+    }
+
+    /// The buffer's bytes on the device, read past the host, if they are on disk and that can be done.
+    async fn read_directly(
+        &self,
+        buffer: &TieredBuffer,
+    ) -> Result<Option<Arc<DeviceBuffer>>, DeviceError> {
+        let place = buffer.place().clone();
+        let (Some(storage), Place::Disk(from)) = (self.direct.clone(), place) else {
+            return Ok(None);
+        };
+        let to = self.memory.try_allocate(buffer.bytes)?;
+        let (file, by_thread) = (Arc::clone(&from), Arc::clone(&storage));
+        let read = move || file.read_directly(to, &by_thread);
+        let Some(to) = self.threads.reads.run(read).await? else {
+            return Ok(None);
+        };
+        let to = Arc::new(to);
+        from.check(storage.checksum(Arc::clone(&to)).await?)?;
+        Ok(Some(to))
     }
 
     /// The buffer's place on this device, if it is there.

@@ -27,11 +27,15 @@ pub enum Path {
     PinnedToDiskCached,
     /// A file to page-locked memory through the page cache.
     DiskToPinnedCached,
+    /// A device to a file, without memory of the host in between.
+    DeviceToDisk,
+    /// A file to a device, without memory of the host in between.
+    DiskToDevice,
 }
 
 impl Path {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::PinnedToDevice,
         Self::DeviceToPinned,
         Self::PageableToDevice,
@@ -42,6 +46,8 @@ impl Path {
         Self::DiskToPinned,
         Self::PinnedToDiskCached,
         Self::DiskToPinnedCached,
+        Self::DeviceToDisk,
+        Self::DiskToDevice,
     ];
 }
 

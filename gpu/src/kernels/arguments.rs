@@ -214,6 +214,12 @@ arguments! {
         at: u64,
         output: Address,
     }
+    /// gpu/kernels/checksum.cu
+    SumWords for ["checksum"] {
+        words: Address,
+        bytes: u64,
+        total: Address,
+    }
     /// gpu/kernels/hash.cu
     HashValues for [
         "hash_bits", "hash_1", "hash_2", "hash_4", "hash_8", "hash_16", "hash_f16", "hash_f32", "hash_f64"

@@ -74,10 +74,11 @@ pub enum SignatureError {
     },
 }
 
-const TEXTS: [(&str, &str); 7] = [
+const TEXTS: [(&str, &str); 8] = [
     ("append", include_str!("../../kernels/append.ptx")),
     ("bits", include_str!("../../kernels/bits.ptx")),
     ("check", include_str!("../../kernels/check.ptx")),
+    ("checksum", include_str!("../../kernels/checksum.ptx")),
     ("gather", include_str!("../../kernels/gather.ptx")),
     ("hash", include_str!("../../kernels/hash.ptx")),
     ("partition", include_str!("../../kernels/partition.ptx")),

@@ -8,6 +8,7 @@
 mod append;
 mod arguments;
 mod check;
+mod checksum;
 mod gather;
 mod hash;
 mod launch;
@@ -21,6 +22,7 @@ mod select;
 pub use append::{ConcatBits, ConcatFixed, ConcatKeys, ConcatOffsets, OffsetsPart};
 pub use arguments::{Address, Parameters};
 pub use check::{KernelModule, SignatureError, modules};
+pub use checksum::{Checksum, checksum_of};
 pub use gather::{GatherBits, GatherFixed, GatherOffsets, GatherStrings};
 pub use hash::{
     NULL_HASH, canonical_f16, canonical_f32, canonical_f64, combined, hash_of, hash_of_bytes,

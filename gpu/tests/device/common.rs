@@ -8,7 +8,7 @@ use std::time::Duration;
 use cuda_emulator::{Emulator, Movement};
 use futures::executor::block_on;
 use transload_gpu::device::{
-    Device, DeviceError, DeviceMemory, Path, PinnedPool, TieredBuffer, Tiers,
+    Device, DeviceError, DeviceMemory, Kernels, Path, PinnedPool, TieredBuffer, Tiers,
 };
 use transload_gpu::{Budget, HostBuffer, SpillDirectory};
 
@@ -33,6 +33,10 @@ fn emulator() -> Option<&'static Emulator> {
                 Ok(plan) => emulator.faults(&plan),
                 Err(_) => emulator,
             };
+            let emulator = match std::env::var(STORAGE).as_deref() {
+                Ok("direct") => emulator.direct_storage(),
+                Ok(_) | Err(_) => emulator,
+            };
             emulator.load().unwrap();
             emulator
         })
@@ -42,8 +46,20 @@ fn emulator() -> Option<&'static Emulator> {
 /// The plan of faults of a process that was started for one.
 const PLAN: &str = "TRANSLOAD_TEST_FAULTS";
 
+/// What the machine of such a process has of cuFile: nothing where this is not set.
+const STORAGE: &str = "TRANSLOAD_TEST_STORAGE";
+
 /// Runs this test's body in a process of its own, whose driver fails as planned; the body fails the test.
 pub(crate) fn in_a_process_of_its_own(plan: &str, body: impl FnOnce()) {
+    run_again(plan, None, body);
+}
+
+/// The same, where cuFile is `direct`, `compatible`, which goes through the host, or `absent`.
+pub(crate) fn in_a_process_with_cufile(storage: &str, plan: &str, body: impl FnOnce()) {
+    run_again(plan, Some(storage), body);
+}
+
+fn run_again(plan: &str, storage: Option<&str>, body: impl FnOnce()) {
     if std::env::var_os(PLAN).is_some() {
         return body();
     }
@@ -53,11 +69,22 @@ pub(crate) fn in_a_process_of_its_own(plan: &str, body: impl FnOnce()) {
     let thread = thread::current();
     let test = thread.name().unwrap();
     let program = std::env::current_exe().unwrap();
-    let ended = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args([test, "--exact", "--nocapture"])
-        .env(PLAN, plan)
-        .output()
-        .unwrap();
+        .env(PLAN, plan);
+    // Only a process that starts with them finds libraries by their names.
+    let libraries = Emulator::new().unwrap();
+    if storage == Some("absent") {
+        let cufile = libraries.libraries().join("libcufile.so.0");
+        std::fs::remove_file(&cufile).unwrap();
+        // No library, behind which nobody looks for one of the machine's own.
+        std::fs::write(&cufile, "").unwrap();
+    }
+    if let Some(storage) = storage {
+        command.envs(libraries.environment()).env(STORAGE, storage);
+    }
+    let ended = command.output().unwrap();
     let said = String::from_utf8_lossy(&ended.stdout);
     let err = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "under {plan}: {said}\n{err}");
@@ -84,6 +111,9 @@ pub(crate) struct Counts {
     /// Page-locked memory to a file, by whichever way the file system has.
     pub(crate) to_disk: u64,
     pub(crate) from_disk: u64,
+    /// The device to a file, past the host.
+    pub(crate) directly_to_disk: u64,
+    pub(crate) directly_from_disk: u64,
 }
 
 impl Counts {
@@ -96,6 +126,8 @@ impl Counts {
             within: self.within - before.within,
             to_disk: self.to_disk - before.to_disk,
             from_disk: self.from_disk - before.from_disk,
+            directly_to_disk: self.directly_to_disk - before.directly_to_disk,
+            directly_from_disk: self.directly_from_disk - before.directly_from_disk,
         }
     }
 
@@ -118,6 +150,18 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(device_bytes: u64, pinned_bytes: u64) -> Self {
+        Self::with(device_bytes, pinned_bytes, |tiers| tiers)
+    }
+
+    /// With direct storage, where the machine has some.
+    pub(crate) fn direct(device_bytes: u64, pinned_bytes: u64) -> Self {
+        Self::with(device_bytes, pinned_bytes, |tiers| {
+            let kernels = Kernels::load(tiers.memory(), tiers.pinned()).unwrap();
+            tiers.with_direct_storage(&kernels)
+        })
+    }
+
+    fn with(device_bytes: u64, pinned_bytes: u64, change: impl FnOnce(Tiers) -> Tiers) -> Self {
         let (device, alone) = device();
         // Beside the program, as folders for temporary files are often in memory, where nothing goes past the page cache.
         let program = std::env::current_exe().unwrap();
@@ -125,7 +169,7 @@ impl Bench {
         let directory = Arc::new(SpillDirectory::create(folder.path()).unwrap());
         let memory = DeviceMemory::take(&device, device_bytes).unwrap();
         let pinned = PinnedPool::new(&device, pinned_bytes);
-        let tiers = Tiers::new(memory, pinned, Arc::clone(&directory)).unwrap();
+        let tiers = change(Tiers::new(memory, pinned, Arc::clone(&directory)).unwrap());
         let start = MOVEMENTS.iter().map(|(_, it)| moved(*it)).collect();
         Self {
             device,
@@ -157,6 +201,8 @@ impl Bench {
             within: copies[4],
             to_disk: files(Path::PinnedToDisk, Path::PinnedToDiskCached),
             from_disk: files(Path::DiskToPinned, Path::DiskToPinnedCached),
+            directly_to_disk: copies[5],
+            directly_from_disk: copies[6],
         }
     }
 
@@ -217,12 +263,14 @@ impl Bench {
     }
 }
 
-const MOVEMENTS: [(Path, Movement); 5] = [
+const MOVEMENTS: [(Path, Movement); 7] = [
     (Path::DeviceToPinned, Movement::DownloadPinned),
     (Path::PinnedToDevice, Movement::UploadPinned),
     (Path::DeviceToPageable, Movement::DownloadPageable),
     (Path::PageableToDevice, Movement::UploadPageable),
     (Path::DeviceToDevice, Movement::DeviceToDevice),
+    (Path::DeviceToDisk, Movement::DeviceToFile),
+    (Path::DiskToDevice, Movement::FileToDevice),
 ];
 
 /// Copies and bytes, by the driver's count.

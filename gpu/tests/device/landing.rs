@@ -71,6 +71,8 @@ fn a_device_partition_is_sent_and_received_with_one_copy_down_and_one_up() {
                 within: 0,
                 to_disk: 0,
                 from_disk: reads,
+                directly_to_disk: 0,
+                directly_from_disk: 0,
             };
             assert_eq!(copies, expected, "from {tier}");
             assert_eq!(tiers.viewed(&here).await.unwrap(), partition());

@@ -9,6 +9,7 @@
 mod columns;
 mod common;
 mod dictionaries;
+mod direct;
 mod faults;
 mod landing;
 mod strings;

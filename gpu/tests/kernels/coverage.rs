@@ -1,7 +1,7 @@
 //! Which branches of the kernels the cases run: all.
 
 use crate::machine::Machine;
-use crate::{append, check, gather, hash, partition, scan, select};
+use crate::{append, check, checksum, gather, hash, partition, scan, select};
 
 /// Outcomes that cannot happen, each as the kernel, the text of the line, and the reason.
 const EXCUSED: &[(&str, &str, &str)] = &[
@@ -22,6 +22,7 @@ fn every_branch_of_every_kernel_is_run_both_ways() {
     for cases in [
         append::cases,
         check::cases,
+        checksum::cases,
         gather::cases,
         hash::cases,
         partition::cases,

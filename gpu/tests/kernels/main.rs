@@ -6,6 +6,7 @@ mod append;
 mod arena;
 mod chance;
 mod check;
+mod checksum;
 mod coverage;
 mod gather;
 mod hash;
@@ -50,6 +51,11 @@ fn offsets_that_cannot_be_followed_are_found() {
 }
 
 #[test]
+fn checksums_on_the_device_are_those_of_the_host() {
+    in_several_orders(checksum::cases);
+}
+
+#[test]
 fn hashes_on_the_device_are_those_of_the_host() {
     in_several_orders(hash::cases);
 }
@@ -85,5 +91,6 @@ proptest! {
     ) {
         append::case(&mut Machine::new(Some(order), most_blocks), &rows, seed);
         check::case(&mut Machine::new(Some(order), most_blocks), rows.len() * 40, seed);
+        checksum::case(&mut Machine::new(Some(order), most_blocks), rows.iter().sum(), seed);
     }
 }
