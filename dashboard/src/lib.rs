@@ -1,0 +1,4 @@
+//! Shows a cluster.
+#![forbid(unsafe_code)]
+
+pub mod view;
