@@ -30,12 +30,12 @@ fn injected_into(world: &World, plan: Option<&GraphPlan>, task: TaskId) -> Injec
 }
 
 /// Whether the inputs of a task may not fit into device memory, whatever else is done. What others wait for without their slots
-/// stays there, and what page-locked memory is too small for, too.
+/// stays there, and what page-locked memory is too small for, too, unless it can go straight to disk.
 fn may_run_out_of_device_memory(scenario: &Scenario, plan: &GraphPlan, task: u32) -> bool {
     let read = plan.device_bytes_read(task);
     let may_be_in_the_way = scenario.task_waits_per_mille > 0
         || scenario.gang_per_mille > 0
-        || scenario.pinned_bytes < scenario.partition_bytes
+        || scenario.pinned_bytes < scenario.partition_bytes && !scenario.direct_storage
         || scenario.disk_bytes < u64::MAX;
     read > scenario.device_bytes || read > 0 && may_be_in_the_way
 }

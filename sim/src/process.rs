@@ -150,6 +150,7 @@ pub(crate) struct Process {
     /// Partitions asked for while memory was short.
     overcommitted: BTreeSet<PartitionId>,
     moves: BTreeMap<u64, Move>,
+    disks_reach_devices: bool,
     /// Its connection broke, and it was not welcomed over another one yet.
     pub(crate) is_away: bool,
     tick: Option<(Time, u64)>,
@@ -223,6 +224,7 @@ impl Process {
             assigned: BTreeMap::new(),
             overcommitted: BTreeSet::new(),
             moves: BTreeMap::new(),
+            disks_reach_devices: world.scenario.direct_storage,
             is_away: false,
             tick: None,
         }
@@ -243,6 +245,11 @@ impl Process {
             shared: BTreeSet::from([Resources::GPU.to_owned()]),
             gpu: None,
         }
+    }
+
+    /// Whether device memory goes to disk without memory of the host in between.
+    pub(crate) fn has_direct_storage(&self) -> bool {
+        self.config.gpu.is_some() && self.disks_reach_devices
     }
 
     /// Its newest connection to the scheduler.

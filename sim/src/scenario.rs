@@ -21,6 +21,8 @@ pub struct Scenario {
     pub device_bytes: u64,
     /// Page-locked memory beside it, in bytes.
     pub pinned_bytes: u64,
+    /// Whether disks reach devices without memory of the host in between.
+    pub direct_storage: bool,
     /// `worker::Config::copies_in_flight`.
     pub copies_in_flight: u32,
     /// Memory of each worker for partitions, in bytes.
@@ -183,6 +185,7 @@ impl Scenario {
             device_per_mille: 0,
             device_bytes: 1 << 40,
             pinned_bytes: 1 << 40,
+            direct_storage: false,
             copies_in_flight: 4,
             memory_bytes: 1 << 40,
             disk_bytes: u64::MAX,
@@ -355,6 +358,7 @@ impl Scenario {
         self.copy_fails_per_mille = random.pick(&[0, 0, 50, 300], 0);
         self.fetch_strays_per_mille = random.pick(&[0, 100, 500], 0);
         self.task_hungry_per_mille = random.pick(&[0, 100, 400], 0);
+        self.direct_storage = random.chance(500);
     }
 
     fn vary_network(&mut self, random: &mut Random) {

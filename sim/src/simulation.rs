@@ -376,11 +376,16 @@ impl Simulation {
             if process.connection != connection.number {
                 return Ok(());
             }
-            if let WorkerInput::Connected { worker } = &input {
-                process.id = Some(*worker);
-                process.is_away = false;
+            let WorkerInput::Connected { worker } = &input else {
+                return process.handle(world, input);
+            };
+            process.id = Some(*worker);
+            process.is_away = false;
+            process.handle(world, input)?;
+            if process.has_direct_storage() {
+                process.handle(world, WorkerInput::HasDirectStorage)?;
             }
-            process.handle(world, input)
+            Ok(())
         })
     }
 }

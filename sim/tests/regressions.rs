@@ -141,6 +141,10 @@ const SEEDS: &[(u64, &str)] = &[
         321_765,
         "what a task needed went back to disk each time that it came to page-locked memory, for what was too much on the device",
     ),
+    (
+        1_728,
+        "a device counted as emptied for a task while a partition was on its way there straight from disk",
+    ),
 ];
 
 #[test]

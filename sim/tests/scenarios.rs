@@ -169,6 +169,25 @@ fn a_device_for_the_inputs_of_one_task_is_enough_for_any_graph() {
 }
 
 #[test]
+fn with_direct_storage_a_device_needs_no_page_locked_memory() {
+    let outcome = run(|scenario| {
+        on_devices(scenario);
+        scenario.direct_storage = true;
+        scenario.pinned_bytes = 0;
+        scenario.layers = 8;
+        scenario.layer_kept_per_mille = 1_000;
+        scenario.hold_micros = 2_000_000;
+    });
+    let moved = outcome.of("moves between devices and disk");
+    assert!(moved > SEEDS, "{:?}", outcome.0);
+    assert_eq!(outcome.of("copies from devices"), 0, "{:?}", outcome.0);
+    assert_eq!(
+        outcome.of("graphs finished"),
+        outcome.of("graphs submitted")
+    );
+}
+
+#[test]
 fn workers_without_a_gpu_work_beside_those_that_have_one_and_read_what_these_make() {
     let outcome = run(|scenario| {
         on_devices(scenario);

@@ -81,6 +81,7 @@ fn two_thousand_seeds_end_right() {
         "graphs within tasks cut short",
         "loads",
         "missing inputs",
+        "moves between devices and disk",
         "outputs lost",
         "outputs read",
         "outputs unreachable",

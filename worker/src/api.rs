@@ -159,6 +159,9 @@ pub enum Input {
         /// Which attempt.
         attempt: Attempt,
     },
+    /// The GPU was opened, and device memory goes to disk and comes back without memory of the host in between: from now on partitions
+    /// may be moved so.
+    HasDirectStorage,
     /// Resident memory of the process was measured, for the heartbeat.
     Measured {
         /// Bytes.
@@ -243,18 +246,18 @@ pub enum Action {
         /// Which attempt.
         attempt: Attempt,
     },
-    /// Move a partition one tier down; answer with `Spilled` or `SpillFailed`.
+    /// Move a partition down; answer with `Spilled` or `SpillFailed`.
     Spill {
         /// Which partition.
         partition: PartitionId,
-        /// Where to: from a device to page-locked memory, from there and from host memory to disk.
+        /// Where to: from a device to page-locked memory or, with direct storage, to disk; from elsewhere to disk.
         to: Tier,
     },
-    /// Move a partition one tier up; answer with `Loaded` or `LoadFailed`.
+    /// Move a partition up; answer with `Loaded` or `LoadFailed`.
     Load {
         /// Which partition.
         partition: PartitionId,
-        /// Where to: from disk to host or page-locked memory, from there to the device.
+        /// Where to: from disk to host or page-locked memory or, with direct storage, to the device; from page-locked memory to the device.
         to: Tier,
     },
     /// Forget a partition, wherever it is. Never said while a fetch, spill or load of it is in flight, nor while a running

@@ -166,7 +166,7 @@ impl Worker {
                 State::Absent { .. } | State::Paused { .. } => false,
                 State::Fetching { .. }
                 | State::Ready { .. }
-                | State::Spilling
+                | State::Spilling { .. }
                 | State::Pinned
                 | State::Sinking
                 | State::Disk { .. }

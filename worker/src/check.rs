@@ -155,7 +155,9 @@ impl Worker {
             State::Pinned | State::Disk { .. } => {
                 ensure(self.has_use(record), || "useless".to_owned())
             }
-            State::Spilling | State::Sinking | State::Loading { .. } | State::Rising => Ok(()),
+            State::Spilling { .. } | State::Sinking | State::Loading { .. } | State::Rising => {
+                Ok(())
+            }
         }?;
         ensure(
             record.memory == Memory::Host || self.limits.device_memory == Memory::Device,

@@ -36,7 +36,8 @@ impl Worker {
                 let Some(record) = self.store.get(partition) else {
                     break;
                 };
-                let (bytes, tiers) = (record.bytes, source.leads_through(record));
+                let tiers = source.leads_through(record, self.has_direct_storage);
+                let bytes = record.bytes;
                 for tier in tiers.into_iter().flatten() {
                     if tier == Tier::Device && self.is_device_given_up() {
                         return calm;
@@ -126,9 +127,9 @@ impl Worker {
         let is_disk_free = self.store.usage().disk_operations < self.limits.disk_operations;
         match (source, record.state) {
             (Source::Disk, State::Disk { file_bytes }) if is_disk_free => {
-                let to = record.above_disk();
+                let to = record.above_disk(self.has_direct_storage);
                 self.store
-                    .set_state(partition, State::Loading { file_bytes });
+                    .set_state(partition, State::Loading { file_bytes, to });
                 turn.out.push(Action::Load { partition, to });
             }
             (Source::Pinned, State::Pinned) if self.may_rise() => {
@@ -170,7 +171,7 @@ impl Worker {
             Some(
                 State::Fetching { .. }
                 | State::Ready { .. }
-                | State::Spilling
+                | State::Spilling { .. }
                 | State::Pinned
                 | State::Sinking
                 | State::Disk { .. }
@@ -262,7 +263,7 @@ impl Worker {
                 State::Absent { .. } | State::Paused { .. } => true,
                 State::Fetching { from, .. } => from == peer,
                 State::Ready { .. }
-                | State::Spilling
+                | State::Spilling { .. }
                 | State::Pinned
                 | State::Sinking
                 | State::Disk { .. }

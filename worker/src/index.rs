@@ -19,13 +19,18 @@ pub(crate) enum Source {
 
 impl Source {
     /// The tiers that must have room before a partition is asked for from there. What is on disk comes to page-locked memory only when
-    /// the device has room for it, because what makes room there needs page-locked memory, too.
-    pub(crate) fn leads_through(self, record: &Record) -> [Option<Tier>; 2] {
+    /// the device has room for it, because what makes room there needs page-locked memory, too; with direct storage it comes straight to
+    /// the device.
+    pub(crate) fn leads_through(
+        self,
+        record: &Record,
+        has_direct_storage: bool,
+    ) -> [Option<Tier>; 2] {
         let read_in = record.memory.tier();
         match self {
             Self::Pinned | Self::Peer(_) => [Some(read_in), None],
             Self::Disk => {
-                let above = record.above_disk();
+                let above = record.above_disk(has_direct_storage);
                 [Some(read_in), (above != read_in).then_some(above)]
             }
         }

@@ -61,6 +61,8 @@ pub struct Worker {
     pub(crate) lock_obstacle: Option<Obstacle>,
     /// Moves to page-locked memory that failed since the last that did not.
     pub(crate) lock_refusals: u32,
+    /// Partitions may go from the device straight to disk, and back.
+    pub(crate) has_direct_storage: bool,
     /// How moves to the device go.
     pub(crate) rise: Rise,
     /// Not told yet.
@@ -120,6 +122,7 @@ impl Worker {
             obstacle: None,
             lock_obstacle: None,
             lock_refusals: 0,
+            has_direct_storage: false,
             rise: Rise::default(),
             events: Vec::new(),
             resident_bytes: 0,
@@ -208,6 +211,7 @@ impl Worker {
             } => self.on_load_failed(partition, is_lost, reason, turn),
             Input::Secede { task, attempt } => self.on_secede(task, attempt, turn),
             Input::Rejoin { task, attempt } => self.on_rejoin(task, attempt, turn),
+            Input::HasDirectStorage => self.has_direct_storage = true,
             Input::Measured { resident_bytes } => self.resident_bytes = resident_bytes,
             Input::Tick => {}
             Input::Disconnected => self.on_disconnected(turn),

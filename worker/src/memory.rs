@@ -35,6 +35,8 @@ pub(crate) struct Usage {
     pub(crate) disk_operations: u32,
     /// Moves between device and page-locked memory.
     pub(crate) copies: u32,
+    /// Moves to the device, from wherever.
+    pub(crate) rising: u32,
 }
 
 /// What may be occupied of one tier.
@@ -121,6 +123,7 @@ impl Usage {
             Some(Operation::Copy) => self.copies += 1,
             None => {}
         }
+        self.rising += u32::from(record.is_rising());
         if let State::Fetching { from, .. } = record.state {
             self.fetches_in_flight += 1;
             *self.fetches.entry(from).or_insert(0) += 1;
@@ -138,6 +141,7 @@ impl Usage {
             Some(Operation::Copy) => self.copies -= 1,
             None => {}
         }
+        self.rising -= u32::from(record.is_rising());
         if let State::Fetching { from, .. } = record.state {
             self.fetches_in_flight -= 1;
             if let Some(fetches) = self.fetches.get_mut(&from) {

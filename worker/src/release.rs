@@ -100,7 +100,7 @@ impl Worker {
             }
             // Its answer decides.
             State::Fetching { .. }
-            | State::Spilling
+            | State::Spilling { .. }
             | State::Sinking
             | State::Loading { .. }
             | State::Rising => {}

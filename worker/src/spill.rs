@@ -1,6 +1,7 @@
 //! Which partitions leave a tier when it gets short, and what the answers of those who move them mean. Part of `machine`.
 //!
-//! From host memory partitions go to disk; from a device to page-locked memory, and from there to disk. The order of eviction: copies
+//! From host memory partitions go to disk; from a device to page-locked memory, and from there to disk; with direct storage straight to disk,
+//! where page-locked memory has no room for them. The order of eviction: copies
 //! that no queued task here reads, which are dropped for free; outputs that no queued task here reads; then what the task furthest back
 //! in the queue reads, up to but excluding the head of the queue. A copy that can be fetched again is dropped, everything else is moved.
 //! Nothing that runs or moves is touched.
@@ -149,11 +150,12 @@ impl Worker {
                 continue;
             };
             if self.is_dispensable(record) {
-                chosen = Some((victim.partition, true));
+                chosen = Some((victim.partition, None));
                 break;
             }
-            if self.may_take(below(tier), record.bytes) {
-                chosen = Some((victim.partition, false));
+            let way = self.way_down(tier, record.bytes);
+            if way.is_some() {
+                chosen = Some((victim.partition, way));
                 break;
             }
             // A copy further on may still be dropped.
@@ -166,12 +168,12 @@ impl Worker {
                 }
                 Eviction::None(shortage)
             }
-            Some((partition, true)) => {
+            Some((partition, None)) => {
                 self.drop_stored(partition, turn);
                 Eviction::Done
             }
-            Some((partition, false)) => {
-                match self.move_down(partition, (tier, purpose), head, turn) {
+            Some((partition, Some(to))) => {
+                match self.move_down(partition, (tier, to, purpose), head, turn) {
                     Eviction::None(shortage) => self.drop_one(tier, head, shortage, turn),
                     moved @ (Eviction::Done | Eviction::Wait) => moved,
                 }
@@ -218,11 +220,10 @@ impl Worker {
     fn move_down(
         &mut self,
         partition: PartitionId,
-        (from, purpose): (Tier, Purpose),
+        (from, to, purpose): (Tier, Tier, Purpose),
         head: Option<Place>,
         turn: &mut Turn<'_>,
     ) -> Eviction {
-        let to = below(from);
         let usage = self.store.usage();
         let is_busy = match to {
             Tier::PinnedHost => usage.copies >= self.limits.copies,
@@ -251,7 +252,7 @@ impl Worker {
         match from {
             Tier::PinnedHost => self.store.set_state(partition, State::Sinking),
             Tier::Device | Tier::Host | Tier::Disk => {
-                self.store.set_state(partition, State::Spilling);
+                self.store.set_state(partition, State::Spilling { to });
             }
         }
         *self.obstacle_to(to) = None;
@@ -269,7 +270,7 @@ impl Worker {
             }
         }
         let usage = self.store.usage();
-        usage.tiers[Tier::Device].leaving_bytes == 0 && usage.copies == 0
+        usage.tiers[Tier::Device].leaving_bytes == 0 && usage.rising == 0
     }
 
     /// A copy that every task that needs it can fetch again.
@@ -281,6 +282,21 @@ impl Worker {
                 needs.all(|need| self.peers.contains(&need.from))
             }
         }
+    }
+
+    /// Where so many bytes go that leave a tier, if they can go anywhere. From a device to page-locked memory, from where they come back
+    /// soonest; where that has no room now and disks reach the device, to disk, which is one move instead of two.
+    fn way_down(&self, from: Tier, bytes: u64) -> Option<Tier> {
+        let down = below(from);
+        if self.has_direct_storage && down == Tier::PinnedHost {
+            let used = self.store.usage().tiers[down].bytes;
+            let is_full = used.saturating_add(bytes) > self.limits.tiers[down].bytes;
+            let is_closed = is_full || !self.may_take(down, bytes);
+            if is_closed && self.may_take(Tier::Disk, bytes) {
+                return Some(Tier::Disk);
+            }
+        }
+        self.may_take(down, bytes).then_some(down)
     }
 
     /// Whether a tier takes so many bytes more. Of page-locked memory, whether it can: there may have to be made room.
@@ -421,7 +437,7 @@ impl Worker {
         turn: &mut Turn<'_>,
     ) {
         let (back, to) = match (self.state_of(partition), self.move_of(partition)) {
-            (Some(State::Spilling), Some((_, to))) => (State::Ready { pins: 0 }, to),
+            (Some(State::Spilling { .. }), Some((_, to))) => (State::Ready { pins: 0 }, to),
             (Some(State::Sinking), Some((_, to))) => (State::Pinned, to),
             _ => return,
         };
@@ -447,15 +463,17 @@ impl Worker {
             return;
         };
         let bytes = record.bytes;
-        let next = match (record.state, record.memory) {
-            (State::Loading { .. }, Memory::Device) => State::Pinned,
-            (State::Loading { .. }, Memory::Host) => State::Ready { pins: 0 },
-            (State::Rising, _) => {
-                self.rise = Rise::default();
-                State::Ready { pins: 0 }
-            }
+        let next = match record.state {
+            State::Loading {
+                to: Tier::PinnedHost,
+                ..
+            } => State::Pinned,
+            State::Loading { .. } | State::Rising => State::Ready { pins: 0 },
             _ => return,
         };
+        if moved.1 == Tier::Device {
+            self.rise = Rise::default();
+        }
         self.store.set_state(partition, next);
         self.note_move(partition, moved, bytes, turn);
         self.settle(partition, turn);
@@ -475,7 +493,7 @@ impl Worker {
         };
         match record.state {
             State::Loading { .. } if is_lost => {}
-            State::Loading { file_bytes } => {
+            State::Loading { file_bytes, .. } => {
                 return self.on_rise_failed(partition, State::Disk { file_bytes }, reason, turn);
             }
             State::Rising => return self.on_rise_failed(partition, State::Pinned, reason, turn),

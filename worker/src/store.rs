@@ -68,8 +68,11 @@ pub(crate) enum State {
         /// Running tasks that read it.
         pins: u32,
     },
-    /// In that memory, on its way to the tier below: to disk or, from a device, to page-locked memory; the driver will answer.
-    Spilling,
+    /// In that memory, on its way down: to disk or, from a device, to page-locked memory or straight to disk; the driver will answer.
+    Spilling {
+        /// Where to.
+        to: Tier,
+    },
     /// In page-locked memory. Only what is read on a device.
     Pinned,
     /// In page-locked memory, on its way to disk; the driver will answer.
@@ -79,10 +82,12 @@ pub(crate) enum State {
         /// Size of its file.
         file_bytes: u64,
     },
-    /// On disk, on its way to host memory or, if it is read on a device, to page-locked memory; the driver will answer.
+    /// On disk, on its way to host memory or, if it is read on a device, to page-locked memory or straight there; the driver will answer.
     Loading {
         /// Size of its file.
         file_bytes: u64,
+        /// Where to.
+        to: Tier,
     },
     /// In page-locked memory, on its way to the device; the driver will answer.
     Rising,
@@ -144,10 +149,12 @@ impl State {
             // `Absent`: dropped, but needed later.
             Self::Ready { pins } => match next {
                 Self::Ready { .. } => true,
-                Self::Spilling | Self::Absent { .. } => *pins == 0,
+                Self::Spilling { .. } | Self::Absent { .. } => *pins == 0,
                 _ => false,
             },
-            Self::Spilling => matches!(next, Self::Disk { .. } | Self::Pinned | Self::Ready { .. }),
+            Self::Spilling { .. } => {
+                matches!(next, Self::Disk { .. } | Self::Pinned | Self::Ready { .. })
+            }
             Self::Pinned => matches!(next, Self::Sinking | Self::Rising | Self::Absent { .. }),
             Self::Sinking => matches!(next, Self::Disk { .. } | Self::Pinned),
             Self::Disk { .. } => matches!(next, Self::Loading { .. } | Self::Absent { .. }),
@@ -172,7 +179,7 @@ impl Record {
     pub(crate) fn tier(&self) -> Option<Tier> {
         match self.state {
             State::Absent { .. } | State::Paused { .. } | State::Fetching { .. } => None,
-            State::Ready { .. } | State::Spilling => Some(self.memory.tier()),
+            State::Ready { .. } | State::Spilling { .. } => Some(self.memory.tier()),
             State::Pinned | State::Sinking | State::Rising => Some(Tier::PinnedHost),
             State::Disk { .. } | State::Loading { .. } => Some(Tier::Disk),
         }
@@ -191,17 +198,16 @@ impl Record {
         match self.state {
             State::Absent { .. } | State::Paused { .. } => [None, None],
             State::Fetching { .. } | State::Ready { .. } => [at(read_in, bytes, false), None],
-            State::Spilling => [at(read_in, bytes, true), at(below(read_in), bytes, false)],
+            State::Spilling { to } => [at(read_in, bytes, true), at(to, bytes, false)],
             State::Pinned => [at(Tier::PinnedHost, bytes, false), None],
             State::Sinking => [
                 at(Tier::PinnedHost, bytes, true),
                 at(Tier::Disk, bytes, false),
             ],
             State::Disk { file_bytes } => [at(Tier::Disk, file_bytes, false), None],
-            State::Loading { file_bytes } => [
-                at(Tier::Disk, file_bytes, true),
-                at(self.above_disk(), bytes, false),
-            ],
+            State::Loading { file_bytes, to } => {
+                [at(Tier::Disk, file_bytes, true), at(to, bytes, false)]
+            }
             State::Rising => [
                 at(Tier::PinnedHost, bytes, true),
                 at(Tier::Device, bytes, false),
@@ -211,27 +217,37 @@ impl Record {
 
     /// The move that it is in.
     pub(crate) fn operation(&self) -> Option<Operation> {
-        match (self.state, self.memory) {
-            (State::Spilling, Memory::Device) | (State::Rising, _) => Some(Operation::Copy),
-            (State::Spilling, Memory::Host) | (State::Sinking | State::Loading { .. }, _) => {
+        match self.state {
+            State::Spilling {
+                to: Tier::PinnedHost,
+            }
+            | State::Rising => Some(Operation::Copy),
+            State::Spilling { .. } | State::Sinking | State::Loading { .. } => {
                 Some(Operation::Disk)
             }
-            (
-                State::Absent { .. }
-                | State::Paused { .. }
-                | State::Fetching { .. }
-                | State::Ready { .. }
-                | State::Pinned
-                | State::Disk { .. },
-                _,
-            ) => None,
+            State::Absent { .. }
+            | State::Paused { .. }
+            | State::Fetching { .. }
+            | State::Ready { .. }
+            | State::Pinned
+            | State::Disk { .. } => None,
         }
     }
 
-    /// Where it is read to from disk.
-    pub(crate) fn above_disk(&self) -> Tier {
+    /// It is on its way to the device.
+    pub(crate) fn is_rising(&self) -> bool {
+        match self.state {
+            State::Rising => true,
+            State::Loading { to, .. } => to == Tier::Device,
+            _ => false,
+        }
+    }
+
+    /// Where it is read to from disk, by what can be done on this machine.
+    pub(crate) fn above_disk(&self, has_direct_storage: bool) -> Tier {
         match self.memory {
             Memory::Host => Tier::Host,
+            Memory::Device if has_direct_storage => Tier::Device,
             Memory::Device => Tier::PinnedHost,
         }
     }
@@ -247,7 +263,7 @@ impl Record {
             | State::Paused { .. }
             | State::Fetching { .. }
             | State::Ready { .. }
-            | State::Spilling
+            | State::Spilling { .. }
             | State::Sinking
             | State::Loading { .. }
             | State::Rising => None,
@@ -263,7 +279,7 @@ impl Record {
             | State::Absent { .. }
             | State::Paused { .. }
             | State::Fetching { .. }
-            | State::Spilling
+            | State::Spilling { .. }
             | State::Sinking
             | State::Disk { .. }
             | State::Loading { .. }

@@ -166,6 +166,53 @@ fn what_a_task_reads_comes_back_tier_by_tier() {
 }
 
 #[test]
+fn with_direct_storage_what_page_locked_memory_has_no_room_for_goes_straight_to_disk_and_back() {
+    let mut bench = bench(100);
+    bench.input(Input::HasDirectStorage);
+    make(&mut bench, 1, 60);
+    let over = make(&mut bench, 2, 50);
+    assert_eq!(moves(&over), [(part(1), Tier::PinnedHost)], "there is room");
+    bench.spilled(part(1), 60);
+    let over = make(&mut bench, 3, 40);
+    assert_eq!(moves(&over), [(part(2), Tier::Disk)], "there is none");
+    let there = bench.spilled(part(2), 50);
+    assert_eq!(
+        (used(&bench, Tier::Device), used(&bench, Tier::PinnedHost)),
+        (40, 60)
+    );
+    let wanted = bench.assign_as(5, FIRST, DEVICE, &[from(common::SELF, part(2), 50)]);
+    assert_eq!(moves(&wanted), [(part(2), Tier::Device)], "in one go");
+    let last = bench.loaded(part(2));
+    assert!(starts(&last, 5));
+    let told = [over, there, wanted, last].concat();
+    let told = events(&told);
+    let moved = |event: &Event| match event {
+        Event::PartitionMoved { from, to, .. } => Some((*from, *to)),
+        _ => None,
+    };
+    let told: Vec<_> = told.iter().filter_map(moved).collect();
+    let straight = [(Tier::Device, Tier::Disk), (Tier::Disk, Tier::Device)];
+    assert!(told.ends_with(&straight), "{told:?}");
+}
+
+#[test]
+fn with_direct_storage_a_device_does_without_page_locked_memory() {
+    let mut bench = bench(0);
+    make(&mut bench, 1, 60);
+    let over = make(&mut bench, 2, 50);
+    assert_eq!(moves(&over), [], "it can go nowhere");
+    let over = bench.input(Input::HasDirectStorage);
+    assert_eq!(moves(&over), [(part(1), Tier::Disk)]);
+    // What the disk refuses stays, and is tried again later.
+    let refused = bench.input(Input::SpillFailed {
+        partition: part(1),
+        reason: "full".to_owned(),
+    });
+    assert_eq!(moves(&refused), []);
+    assert_eq!(bench.tier(part(1)), Some(Tier::Device));
+}
+
+#[test]
 fn a_task_in_host_memory_finds_what_it_reads_on_the_device() {
     let mut bench = bench(100);
     make(&mut bench, 1, 60);
@@ -364,8 +411,12 @@ fn inputs_that_no_device_can_hold_together_are_an_error_that_says_what_to_do() {
 
 #[test]
 fn partitions_change_places_where_neither_memory_has_room_for_one_more() {
-    for pinned_bytes in [45, 60, 90, 100] {
+    let settings = [45, 60, 90, 100].map(|bytes| [(bytes, false), (bytes, true)]);
+    for (pinned_bytes, has_direct_storage) in settings.into_iter().flatten().chain([(0, true)]) {
         let mut bench = bench(pinned_bytes);
+        if has_direct_storage {
+            bench.input(Input::HasDirectStorage);
+        }
         three(&mut bench);
         for round in 0..4 {
             for index in 1..=3 {

@@ -59,6 +59,7 @@ struct World {
     worker: Worker,
     now: Time,
     has_gpu: bool,
+    has_direct_storage: bool,
     /// Partitions in the driver's store.
     stored: BTreeMap<PartitionId, Tier>,
     /// Of these, those that came to host memory instead of to the device, and stay there.
@@ -87,9 +88,10 @@ struct World {
 type Step = (u8, u16, u16);
 
 impl World {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, has_direct_storage: bool) -> Self {
         let mut world = Self {
             has_gpu: config.gpu.is_some(),
+            has_direct_storage: has_direct_storage && config.gpu.is_some(),
             worker: Worker::new(config),
             now: Time::default(),
             stored: BTreeMap::new(),
@@ -109,6 +111,9 @@ impl World {
             has_left: false,
         };
         world.input(Input::Connected { worker: SELF });
+        if world.has_direct_storage {
+            world.input(Input::HasDirectStorage);
+        }
         for _ in 0..3 {
             world.add_peer();
         }
@@ -252,22 +257,27 @@ impl World {
             }
             Action::Stop { task, attempt } => assert_eq!(self.running[&task].0, attempt),
             Action::Spill { partition, to } => {
-                let from = match to {
-                    Tier::Disk if self.stored.get(&partition) == Some(&Tier::PinnedHost) => {
-                        Tier::PinnedHost
-                    }
-                    Tier::Disk => Tier::Host,
-                    _ => Tier::Device,
+                let from = self.stored[&partition];
+                let is_way = match (from, to) {
+                    (Tier::Device, Tier::PinnedHost) => true,
+                    (Tier::PinnedHost | Tier::Host, Tier::Disk) => true,
+                    (Tier::Device, Tier::Disk) => self.has_direct_storage,
+                    _ => false,
                 };
+                assert!(is_way, "{partition} from {from} to {to}");
                 self.begin(partition, Operation::Spill(to), from);
                 let mut readers = self.running.values();
                 assert!(readers.all(|(_, inputs)| !inputs.contains(&partition)));
             }
             Action::Load { partition, to } => {
-                let from = match to {
-                    Tier::Device => Tier::PinnedHost,
-                    _ => Tier::Disk,
+                let from = self.stored[&partition];
+                let is_way = match (from, to) {
+                    (Tier::PinnedHost, Tier::Device) | (Tier::Disk, Tier::Host) => true,
+                    (Tier::Disk, Tier::PinnedHost) => !self.has_direct_storage,
+                    (Tier::Disk, Tier::Device) => self.has_direct_storage,
+                    _ => false,
                 };
+                assert!(is_way, "{partition} from {from} to {to}");
                 self.begin(partition, Operation::Load(to), from);
             }
             Action::Drop { partition } => {
@@ -650,8 +660,9 @@ proptest! {
         config in any_config(),
         steps in proptest::collection::vec(any::<Step>(), 0..250),
         how in 0_u16..5,
+        has_direct_storage: bool,
     ) {
-        let mut world = World::new(config);
+        let mut world = World::new(config, has_direct_storage);
         for step in steps {
             world.step(step);
         }

@@ -78,22 +78,24 @@ impl Move {
 }
 
 impl Stored {
-    /// Where a spill of it has to go.
-    fn below(&self) -> Option<Tier> {
-        match self.tier {
-            Tier::Device => Some(Tier::PinnedHost),
-            Tier::PinnedHost | Tier::Host => Some(Tier::Disk),
-            Tier::Disk => None,
+    /// Whether a spill of it may go there.
+    fn may_sink(&self, to: Tier, has_direct_storage: bool) -> bool {
+        match (self.tier, to) {
+            (Tier::Device, Tier::PinnedHost) => true,
+            (Tier::PinnedHost | Tier::Host, Tier::Disk) => true,
+            (Tier::Device, Tier::Disk) => has_direct_storage,
+            _ => false,
         }
     }
 
-    /// Where a load of it has to go.
-    fn above(&self) -> Option<Tier> {
-        match (self.tier, self.read_in) {
-            (Tier::Disk, Tier::Device) => Some(Tier::PinnedHost),
-            (Tier::Disk, _) => Some(Tier::Host),
-            (Tier::PinnedHost, _) => Some(Tier::Device),
-            (Tier::Device | Tier::Host, _) => None,
+    /// Whether a load of it may go there.
+    fn may_rise(&self, to: Tier, has_direct_storage: bool) -> bool {
+        match (self.tier, self.read_in, to) {
+            (Tier::Disk, Tier::Device, Tier::Device) => has_direct_storage,
+            (Tier::Disk, Tier::Device, Tier::PinnedHost) => !has_direct_storage,
+            (Tier::Disk, Tier::Host, Tier::Host) => true,
+            (Tier::PinnedHost, _, Tier::Device) => true,
+            _ => false,
         }
     }
 }
@@ -115,12 +117,13 @@ impl Process {
                 "{verb} {partition} while an earlier move of it is under way"
             ));
         }
-        let next = if spills {
-            stored.below()
+        let has_direct_storage = self.has_direct_storage();
+        let is_way = if spills {
+            stored.may_sink(to, has_direct_storage)
         } else {
-            stored.above()
+            stored.may_rise(to, has_direct_storage)
         };
-        if next != Some(to) {
+        if !is_way {
             return Err(format!(
                 "{verb} {partition} to {to} from {}, and it is read in {}",
                 stored.tier, stored.read_in
@@ -138,6 +141,9 @@ impl Process {
             end: End::There,
         };
         moved.end = self.draw_end(world, &moved, bytes);
+        if !moved.is_copy() && (moved.from == Tier::Device || moved.to == Tier::Device) {
+            world.count("moves between devices and disk");
+        }
         world.count(match (moved.is_copy(), spills) {
             (false, true) => "spills",
             (false, false) => "loads",
@@ -183,7 +189,7 @@ impl Process {
         }
         if world.mishap(load_fails) {
             End::Corrupt
-        } else if moved.to == Tier::PinnedHost && world.mishap(copy_fails) {
+        } else if moved.to != Tier::Host && world.mishap(copy_fails) {
             End::Refused
         } else {
             End::There
