@@ -457,6 +457,60 @@ async fn a_shuffle_of_twice_what_all_devices_hold_has_the_right_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_direct_storage_a_shuffle_of_more_than_memory_holds_goes_to_disk_past_the_host() {
+    // Beside the program, as folders for temporary files are often in memory, where nothing goes past the page cache.
+    let program = std::env::current_exe().unwrap();
+    let spill = tempfile::tempdir_in(program.parent().unwrap()).expect("a folder");
+    let machine = Emulator::new()
+        .unwrap()
+        .devices(2)
+        .chaos(7)
+        .direct_storage();
+    let cluster = two_workers(on(&machine), spill.path()).await;
+    let client = cluster.client().await.expect("connects");
+    let (tasks, rows) = (16, MIB / ROW_BYTES);
+    let all_bytes = u64::from(tasks) * rows * ROW_BYTES;
+    assert!(all_bytes > 2 * (DEVICE_BYTES + 2 * MIB));
+    let (graph, kept) = shuffle(tasks, rows, 16);
+    let outputs = common::run(&client, graph, kept).await;
+    assert_all(&outputs, u64::from(tasks) * rows);
+    let report = machine.report().unwrap();
+    for way in [Movement::DeviceToFile, Movement::FileToDevice] {
+        // Each worker tries it out with a page.
+        assert!(report.moved(way).bytes > MIB, "{way:?} of {report:?}");
+    }
+    assert_tiers_are_empty(&client).await;
+    cluster.shutdown().await;
+    assert_eq!(left_in(spill.path()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_storage_that_fails_now_and_then_costs_time_and_no_row() {
+    let program = std::env::current_exe().unwrap();
+    let spill = tempfile::tempdir_in(program.parent().unwrap()).expect("a folder");
+    // A read that the operating system refuses is tried by the host; so is what cuFile refuses.
+    let plan = "cuFileWrite%20=CUDA_ERROR_INVALID_VALUE, cuFileRead%20=CUDA_ERROR_OPERATING_SYSTEM, \
+        cuFileHandleRegister%5=CUDA_ERROR_NOT_SUPPORTED, cuLaunchKernel%1=CUDA_ERROR_OUT_OF_MEMORY, seed=3";
+    let machine = Emulator::new().unwrap().devices(2).chaos(8);
+    let machine = machine.direct_storage().faults(plan);
+    let cluster = two_workers(on(&machine), spill.path()).await;
+    let client = cluster.client().await.expect("connects");
+    let (tasks, rows) = (16, MIB / ROW_BYTES);
+    let (graph, kept) = shuffle(tasks, rows, 16);
+    let outputs = common::run(&client, graph, kept).await;
+    assert_all(&outputs, u64::from(tasks) * rows);
+    assert!(
+        machine
+            .report()
+            .unwrap()
+            .moved(Movement::FileToDevice)
+            .bytes
+            > MIB
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn memory_that_is_refused_now_and_then_costs_time_and_no_row() {
     let spill = tempfile::tempdir().expect("a folder");
     let plan = "cuLaunchKernel%2=CUDA_ERROR_OUT_OF_MEMORY, cuMemHostAlloc%20=CUDA_ERROR_OUT_OF_MEMORY, seed=3";

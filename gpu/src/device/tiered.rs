@@ -198,7 +198,7 @@ impl Tiers {
     /// Brings the buffer to the device, if it is not there, and gives its place, which stays as long as it is held.
     ///
     /// # Errors
-    /// [`DeviceError`]; the buffer is where it was, or as far as it came.
+    /// [`DeviceError`]; the buffer is where it was.
     pub async fn to_device(&self, buffer: &TieredBuffer) -> Result<Arc<DeviceBuffer>, DeviceError> {
         if let Some(there) = self.own_place(buffer)? {
             return Ok(there);
@@ -210,7 +210,7 @@ impl Tiers {
         let to = match self.read_directly(buffer).await? {
             Some(to) => to,
             None => {
-                let from = self.moved_to_pinned(buffer).await?;
+                let from = self.in_pinned(buffer).await?;
                 let to = self.memory.try_allocate(buffer.bytes)?;
                 Arc::new(self.copies.upload(from, to).await?.1)
             }
@@ -228,13 +228,15 @@ impl Tiers {
             return Ok(there);
         }
         let _moving = buffer.moving.lock().await;
-        self.moved_to_pinned(buffer).await
+        let there = self.in_pinned(buffer).await?;
+        buffer.arrive(Place::Pinned(Arc::clone(&there)));
+        Ok(there)
     }
 
     /// Brings the buffer to disk, if it is not there: directly where that can be done, else through page-locked memory.
     ///
     /// # Errors
-    /// [`DeviceError`]; the buffer is where it was, or as far as it came.
+    /// [`DeviceError`]; the buffer is where it was.
     pub async fn to_disk(&self, buffer: &TieredBuffer) -> Result<(), DeviceError> {
         let _moving = buffer.moving.lock().await;
         if buffer.tier() == Tier::Disk {
@@ -243,7 +245,7 @@ impl Tiers {
         let to = match self.written_directly(buffer).await? {
             Some(to) => to,
             None => {
-                let from = self.moved_to_pinned(buffer).await?;
+                let from = self.in_pinned(buffer).await?;
                 let (device, removals) =
                     (self.memory.device().clone(), self.threads.writes.clone());
                 let file = self.directory.new_file("device");
@@ -299,16 +301,6 @@ impl Tiers {
             self.memory.device().check_same(there.device())?;
         }
         Ok(place)
-    }
-
-    /// [`Tiers::to_pinned`] for the one that moves the buffer.
-    async fn moved_to_pinned(
-        &self,
-        buffer: &TieredBuffer,
-    ) -> Result<Arc<PinnedBuffer>, DeviceError> {
-        let there = self.in_pinned(buffer).await?;
-        buffer.arrive(Place::Pinned(Arc::clone(&there)));
-        Ok(there)
     }
 
     /// The buffer's bytes in page-locked memory: its own place, if it is there, else a copy, and the buffer stays where it is.

@@ -159,14 +159,15 @@ fn a_move_that_finds_no_room_leaves_the_buffer_where_it_is() {
 }
 
 #[test]
-fn a_disk_that_fails_leaves_the_buffer_in_memory() {
+fn a_disk_that_fails_leaves_the_buffer_where_it_is() {
     let bench = Bench::new(4 * MIB, 4 * MIB);
     let buffer = bench.filled(MIB, 5);
     fs::remove_dir_all(bench.directory.path()).unwrap();
     let error = block_on(bench.tiers.to_disk(&buffer)).unwrap_err();
     assert!(matches!(error, DeviceError::Disk { .. }), "{error}");
     assert!(error.to_string().contains("spill directory"), "{error}");
-    assert_eq!(buffer.tier(), Tier::PinnedHost);
+    assert_eq!(buffer.tier(), Tier::Device);
+    assert_eq!(bench.tiers.pinned().budget().used_bytes(), 0);
     assert_eq!(bench.contents(&buffer), common::pattern(MIB, 5));
 }
 

@@ -72,9 +72,11 @@ impl LazyGpu {
         let device = Device::open(self.ordinal)?;
         let memory = DeviceMemory::take(&device, self.device_bytes)?;
         let pinned = PinnedPool::new(&device, self.pinned_bytes);
+        let kernels = Kernels::load(&memory, &pinned)?;
+        let tiers = Tiers::new(memory, pinned, Arc::clone(&self.directory))?;
         let gpu = Arc::new(WorkerGpu {
-            kernels: Kernels::load(&memory, &pinned)?,
-            tiers: Tiers::new(memory, pinned, Arc::clone(&self.directory))?,
+            tiers: tiers.with_direct_storage(&kernels),
+            kernels,
         });
         tracing::info!(
             device = device.name(),

@@ -107,7 +107,22 @@ impl Driver {
             Completion::Risen { id, result } => self.risen(id, result),
             Completion::LostGpu { reason } => return self.hear_of_gpu(Some(reason)),
         };
+        self.get_to_know_gpu();
         self.take_in(input);
+    }
+
+    /// Tells the machine what the GPU can do, once it is open: before that nothing is there to be moved.
+    fn get_to_know_gpu(&mut self) {
+        if self.knows_gpu {
+            return;
+        }
+        let Some(opened) = self.parts.gpu.as_ref().and_then(|gpu| gpu.opened()) else {
+            return;
+        };
+        self.knows_gpu = true;
+        if opened.tiers().has_direct_storage() {
+            self.take_in(Input::HasDirectStorage);
+        }
     }
 
     fn task_ended(

@@ -89,6 +89,8 @@ pub(super) struct Driver {
     pub(super) exiting: bool,
     /// Why nothing works on the GPU any more.
     pub(super) lost_gpu: Option<String>,
+    /// The GPU has been opened, and the machine knows what it can do.
+    pub(super) knows_gpu: bool,
 }
 
 impl Driver {
@@ -112,6 +114,7 @@ impl Driver {
             empty: Partition::new(Bytes::new(), Vec::new()),
             exiting: false,
             lost_gpu: None,
+            knows_gpu: false,
         }
     }
 
