@@ -14,7 +14,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use transload_gpu::Stored;
 use transload_protocol::{Address, PartitionId};
@@ -33,8 +32,6 @@ pub(crate) struct UcxConnection {
     key: u64,
     link: String,
     next_request: AtomicU64,
-    /// Watches the connection over which the first words went.
-    watch: AbortHandle,
 }
 
 /// What the connection and its end on the progress thread share.
@@ -67,14 +64,14 @@ pub(crate) async fn connect(
         closed: Mutex::default(),
     });
     // From here on dropping it closes what there is.
-    let watch = tokio::spawn(watch(Arc::clone(engine), key, stream)).abort_handle();
+    let (ended, end) = oneshot::channel();
+    tokio::spawn(hello::attend(stream, Arc::clone(engine), key, end));
     let mut connection = UcxConnection {
         engine: Arc::clone(engine),
         shared: Arc::clone(&shared),
         key,
         link: String::new(),
         next_request: AtomicU64::new(0),
-        watch,
     };
     let (proven, proof) = oneshot::channel();
     let client = NewClient {
@@ -88,6 +85,7 @@ pub(crate) async fn connect(
         peer: theirs,
         side: Side::Client(client),
         done,
+        ended,
     })));
     let attached = patience.for_(attached, "an endpoint").await?;
     let chosen = attached
@@ -162,12 +160,6 @@ fn hello_error(peer: &Address, error: HelloError) -> TransportError {
             reason: error.to_string(),
         },
     }
-}
-
-/// A peer that dies closes its connections, whatever UCX goes over.
-async fn watch(engine: Arc<Engine>, link: u64, mut stream: TcpStream) {
-    let reason = hello::until_closed(&mut stream).await;
-    engine.commands().send(Command::Close { link, reason });
 }
 
 fn worth_it(peer: &Address, transports: &str, options: &UcxOptions) -> Result<(), TransportError> {
@@ -282,6 +274,5 @@ impl Drop for UcxConnection {
     fn drop(&mut self) {
         let (link, reason) = (self.key, "it was closed at this end".to_owned());
         self.engine.commands().send(Command::Close { link, reason });
-        self.watch.abort();
     }
 }

@@ -2,7 +2,9 @@
 //! arrived to the connection that it is for. The protocol itself runs here, so that only finished partitions cross to other threads.
 
 use std::collections::HashMap;
+use std::mem;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -19,7 +21,7 @@ use crate::client::requests::{ClientLink, NewClient, Wanted};
 use crate::hello::Hello;
 use crate::server::answers::ServerLink;
 use crate::ucp::{
-    Body, Endpoint, Event, Message, Parcel, Protocol, Signal, Tag, Worker, goes_over_tcp,
+    Body, Endpoint, Event, Message, Parcel, Protocol, Remains, Signal, Tag, Worker, goes_over_tcp,
 };
 use crate::wire::{Header, Kind, Nonsense};
 
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     },
     /// A connection ends, for this reason.
     Close { link: u64, reason: String },
+    /// The peer has closed its end of one that has ended here, or is gone: it uses none of our memory any more.
+    PeerEnded { link: u64 },
     /// The thread ends.
     Stop,
 }
@@ -86,6 +90,8 @@ pub(crate) struct Attach {
     pub(crate) side: Side,
     /// Told what UCX chose to go over, when it has an endpoint: see [`Endpoint::transports`].
     pub(crate) done: oneshot::Sender<Result<String, String>>,
+    /// Told, or dropped, when it has ended here: nothing of this process uses memory of the peer's any more.
+    pub(crate) ended: oneshot::Sender<()>,
 }
 
 /// Which end of it is ours.
@@ -162,6 +168,7 @@ impl Engine {
                     sleeping,
                     moves_device_memory,
                     links: HashMap::new(),
+                    closing: HashMap::new(),
                     spin,
                     stall,
                     looked: Instant::now(),
@@ -286,6 +293,30 @@ struct Link {
     role: Role,
     /// When something last moved, or began to be awaited.
     moved: Instant,
+    /// See [`Attach::ended`].
+    ended: oneshot::Sender<()>,
+}
+
+/// A connection that was closed at this end.
+struct Closing {
+    remains: Rc<Remains>,
+    /// Until it is told.
+    ended: Option<oneshot::Sender<()>>,
+    peer_ended: bool,
+}
+
+impl Closing {
+    /// Tells that it is over at this end, when it is. False while something is to come.
+    fn is_settled(&mut self) -> bool {
+        if !self.remains.is_over() {
+            return false;
+        }
+        if let Some(ended) = self.ended.take() {
+            // Who attends to it may be gone with its runtime.
+            let _ = ended.send(());
+        }
+        self.peer_ended || !self.remains.holds_memory()
+    }
 }
 
 impl Link {
@@ -311,6 +342,7 @@ struct Thread {
     sleeping: Arc<AtomicBool>,
     moves_device_memory: bool,
     links: HashMap<u64, Link>,
+    closing: HashMap<u64, Closing>,
     spin: Duration,
     stall: Duration,
     /// When silence was last looked for.
@@ -368,6 +400,7 @@ impl Thread {
             self.see_to(event);
             busy = true;
         }
+        self.closing.retain(|_, closing| !closing.is_settled());
         busy
     }
 
@@ -390,11 +423,11 @@ impl Thread {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
-            Command::Fetch { link, wanted } => self.on_client(link, |client, way, _| {
+            Command::Fetch { link, wanted } => self.on_client(link, |client, way| {
                 client.fetch(way, *wanted);
                 Ok(())
             }),
-            Command::Cancel { link, request } => self.on_client(link, |client, way, _| {
+            Command::Cancel { link, request } => self.on_client(link, |client, way| {
                 client.cancel(way, request);
                 Ok(())
             }),
@@ -407,6 +440,11 @@ impl Thread {
                 Ok(())
             }),
             Command::Close { link, reason } => self.close(link, Ending::Closed(reason)),
+            Command::PeerEnded { link } => {
+                if let Some(closing) = self.closing.get_mut(&link) {
+                    closing.peer_ended = true;
+                }
+            }
             // Seen to where commands are taken.
             Command::Stop => {}
         }
@@ -418,6 +456,7 @@ impl Thread {
             peer,
             side,
             done,
+            ended,
         } = attach;
         let role = match side {
             Side::Client(new) => Role::Client(Box::new(ClientLink::new(new))),
@@ -447,7 +486,13 @@ impl Thread {
             way.send(0, Kind::Probe, Bytes::new(), 0);
         }
         let moved = Instant::now();
-        self.links.insert(key, Link { way, role, moved });
+        let link = Link {
+            way,
+            role,
+            moved,
+            ended,
+        };
+        self.links.insert(key, link);
         if done.send(Ok(transports)).is_err() {
             self.close(key, Ending::Closed("nobody waits for it".to_owned()));
         }
@@ -460,9 +505,7 @@ impl Thread {
             Event::Received { tag, result } => {
                 self.moved(tag.link);
                 let result = result.map_err(|it| it.to_string());
-                self.on_client(tag.link, |client, way, worker| {
-                    client.received(way, worker, tag, result)
-                });
+                self.on_client(tag.link, |client, way| client.received(way, tag, result));
             }
             Event::Broken { tag, error } => self.close(tag, Ending::Closed(error.to_string())),
         }
@@ -481,9 +524,7 @@ impl Thread {
         match &link.role {
             Role::Client(_) => {
                 link.moved = Instant::now();
-                self.on_client(header.to, |client, way, worker| {
-                    client.message(way, worker, header, body)
-                });
+                self.on_client(header.to, |client, way| client.message(way, header, body));
             }
             Role::Server(_) => {
                 self.on_server(header.to, |server, way| server.message(way, header, &body))
@@ -516,14 +557,14 @@ impl Thread {
     fn on_client(
         &mut self,
         key: u64,
-        act: impl FnOnce(&mut ClientLink, &Way, &Worker) -> Result<(), Ending>,
+        act: impl FnOnce(&mut ClientLink, &Way) -> Result<(), Ending>,
     ) {
         let Some(link) = self.links.get_mut(&key) else {
             return;
         };
         link.begin_to_wait();
         if let Role::Client(client) = &mut link.role
-            && let Err(ending) = act(client, &link.way, &self.worker)
+            && let Err(ending) = act(client, &link.way)
         {
             self.close(key, ending);
         }
@@ -547,8 +588,13 @@ impl Thread {
 
     fn close(&mut self, key: u64, ending: Ending) {
         if let Some(link) = self.links.remove(&key) {
-            // What is under way ends, and with it the last use of its memory.
-            drop(link.way);
+            // What is under way ends, and with it the last use of its memory by this process.
+            let closing = Closing {
+                remains: link.way.endpoint.close(),
+                ended: Some(link.ended),
+                peer_ended: false,
+            };
+            self.closing.insert(key, closing);
             link.role.close(&ending);
         }
     }
@@ -584,12 +630,17 @@ impl Thread {
                 thread::sleep(Duration::from_micros(50));
             }
         }
+        self.turn();
         let left = self.worker.posted();
-        if left > 0 {
+        if left > 0 || !self.closing.is_empty() {
             tracing::warn!(
                 operations = left,
-                "UCX did not end what was under way; its memory is left to the end of the process"
+                connections = self.closing.len(),
+                "UCX did not end what was under way, or a peer has not said that it did; its memory is left to the end of the process"
             );
+            for (_, closing) in self.closing.drain() {
+                mem::forget(closing.remains);
+            }
         }
     }
 }

@@ -2,16 +2,21 @@
 //! beyond its version, its settings and its addresses.
 //!
 //! Processes with different versions or settings of UCX fail, hang or abort when they speak to each other, so they must not try. The
-//! connection stays open afterwards and carries nothing: it ends when the peer does, which shared memory does not tell.
+//! connection stays open afterwards and carries nothing: it ends when the peer does, which shared memory does not tell, and tells each end when
+//! the other has stopped to use its memory.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use transload_protocol::{Blob, PROTOCOL_VERSION, VersionMismatch, check_version, codec};
+
+use crate::engine::{Command, Engine};
 
 const MAGIC: [u8; 8] = *b"TRANSLUX";
 const PREFIX_BYTES: usize = 16;
@@ -126,8 +131,33 @@ pub(crate) async fn read<T: serde::de::DeserializeOwned>(
     codec::decode(&body).map_err(|error| HelloError::NotTransload(error.to_string()))
 }
 
+/// Closes a connection over UCX when the peer closes this one, and this one when that has ended here. Then waits until the peer, too, has
+/// closed its side: it does so last of all, and so uses no memory of ours any more. Says how the first of it looked.
+pub(crate) async fn attend(
+    mut stream: TcpStream,
+    engine: Arc<Engine>,
+    link: u64,
+    mut ended: oneshot::Receiver<()>,
+) -> String {
+    let reason = tokio::select! {
+        reason = until_closed(&mut stream) => {
+            let close = Command::Close { link, reason: reason.clone() };
+            engine.commands().send(close);
+            // Told or dropped: it has ended.
+            let _ = (&mut ended).await;
+            reason
+        }
+        _ = &mut ended => "it was closed at this end".to_owned(),
+    };
+    // Where the peer is gone there is nobody to tell.
+    let _ = stream.shutdown().await;
+    while matches!(stream.read(&mut [0; 64]).await, Ok(bytes) if bytes > 0) {}
+    engine.commands().send(Command::PeerEnded { link });
+    reason
+}
+
 /// Waits until the peer closes its side, and says how that looked.
-pub(crate) async fn until_closed(stream: &mut TcpStream) -> String {
+async fn until_closed(stream: &mut TcpStream) -> String {
     let mut byte = [0];
     match stream.read(&mut byte).await {
         Ok(0) => "the peer closed it".to_owned(),

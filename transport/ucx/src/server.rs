@@ -123,11 +123,19 @@ impl Serving {
         hello::prepare(&stream)?;
         let patience = self.options.connect_timeout;
         let greeting = timeout(patience, self.greet(&mut stream, full)).await;
-        let _ends = greeting.map_err(|_| Failure::Stalled(patience))??;
-        Ok(hello::until_closed(&mut stream).await)
+        let (link, ended) = greeting.map_err(|_| Failure::Stalled(patience))??;
+        let engine = Arc::clone(&self.engine);
+        // A task of its own, which outlives the listener: the peer must not hear of its end before the connection's.
+        let attending = tokio::spawn(hello::attend(stream, engine, link.key, ended));
+        let reason = attending.await;
+        Ok(reason.unwrap_or_else(|error| error.to_string()))
     }
 
-    async fn greet(&self, stream: &mut TcpStream, full: bool) -> Result<EndsLink, Failure> {
+    async fn greet(
+        &self,
+        stream: &mut TcpStream,
+        full: bool,
+    ) -> Result<(EndsLink, oneshot::Receiver<()>), Failure> {
         let theirs: Hello = hello::read(stream).await?;
         let ours = self.engine.hello(self.options.max_requests_per_connection);
         let reason = if full {
@@ -143,15 +151,19 @@ impl Serving {
             engine: Arc::clone(&self.engine),
             key: ours.key,
         };
-        if let Err(reason) = self.attach(ours.key, theirs).await {
-            hello::write(stream, &Answer::Refused(reason.clone())).await?;
-            return Err(Failure::Refused(reason));
-        }
+        let ended = match self.attach(ours.key, theirs).await {
+            Ok(ended) => ended,
+            Err(reason) => {
+                hello::write(stream, &Answer::Refused(reason.clone())).await?;
+                return Err(Failure::Refused(reason));
+            }
+        };
         hello::write(stream, &Answer::Welcome(ours)).await?;
-        Ok(link)
+        Ok((link, ended))
     }
 
-    async fn attach(&self, key: u64, peer: Hello) -> Result<(), String> {
+    /// What comes back is told of the connection's end.
+    async fn attach(&self, key: u64, peer: Hello) -> Result<oneshot::Receiver<()>, String> {
         let server = ServerLink::new(
             Arc::clone(&self.source),
             Handle::current(),
@@ -159,15 +171,19 @@ impl Serving {
             &self.options,
         );
         let (done, attached) = oneshot::channel();
+        let (ended, end) = oneshot::channel();
         let commands = self.engine.commands();
         commands.send(Command::Attach(Box::new(Attach {
             key,
             peer,
             side: Side::Server(Box::new(server)),
             done,
+            ended,
         })));
-        let ended = || Err("the progress thread has ended".to_owned());
-        attached.await.unwrap_or_else(|_| ended()).map(|_| ())
+        let attached = attached.await;
+        let _transports =
+            attached.unwrap_or_else(|_| Err("the progress thread has ended".to_owned()))?;
+        Ok(end)
     }
 }
 

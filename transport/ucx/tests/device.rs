@@ -32,6 +32,7 @@ use transload_transport::conformance::{partition_id, random_partition};
 use transload_transport::{
     Connection, Destination, OnDevice, PartitionSource, Transport, TransportError,
 };
+use transload_transport_ucx::UcxTransport;
 
 const MIB: u64 = 1 << 20;
 /// Longest that anything is waited for.
@@ -40,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ROLE: &str = "TRANSLOAD_TEST_ROLE";
 /// Where the fetching end finds the other.
 const PEER: &str = "TRANSLOAD_TEST_PEER";
+/// The holder's process.
+const HOLDER: &str = "TRANSLOAD_TEST_HOLDER";
 /// Transports of UCX with which device memory goes from process to process by itself.
 const CUDA_IPC: &str = "posix,cma,cuda_copy,cuda_ipc";
 /// Partitions that are fetched, and the buffers of each.
@@ -196,6 +199,16 @@ async fn holder() {
     println!("copies {}", bench.over_the_bus() - before);
 }
 
+/// Other partitions, as many as there is room for.
+async fn fill(bench: &Bench) -> Vec<DevicePartition> {
+    let mut others = Vec::new();
+    while let Ok(other) = bench.tiers.upload(&partition(7)).await {
+        others.push(other);
+    }
+    assert!(others.len() > 3, "there is little memory");
+    others
+}
+
 /// Not a test: the end that fetches them, to where its role says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fetcher() {
@@ -218,6 +231,7 @@ async fn fetcher() {
     match role.as_str() {
         "cancels" => return cancels(&*connection, &bench).await,
         "is bereaved" => return is_bereaved(connection, &bench).await,
+        "closes" => return closes(&transport, connection, &bench).await,
         _ => {}
     }
     let mut all = Vec::new();
@@ -293,6 +307,64 @@ async fn is_bereaved(connection: Arc<dyn Connection>, bench: &Bench) {
     }
     drop((to, connection));
     until_free(bench).await;
+}
+
+/// Closes the connection while the holder is stopped in mid payload, fills all the memory that it has with other partitions, and looks at
+/// them when the holder has gone on.
+async fn closes(transport: &UcxTransport, connection: Arc<dyn Connection>, bench: &Bench) {
+    let to = Arc::new(Stopping(ToDevice::new(&bench.tiers, true)));
+    let peer = connection.peer().clone();
+    let fetching = connection.fetch(partition_id(0), Arc::clone(&to) as _);
+    let asked = async {
+        to.0.asked.notified().await;
+        // For UCX to tell the holder where to write.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    tokio::select! {
+        biased;
+        () = asked => {}
+        fetched = fetching => panic!("it came from a holder that is stopped: {fetched:?}"),
+    }
+    drop((to, connection));
+    // For it to be closed.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let others = fill(bench).await;
+    signal_holder("-CONT");
+    let connection = transport.connect(&peer).await.unwrap();
+    let memory = Arc::new(Budget::new("host memory", u64::MAX));
+    for number in 0..COUNT {
+        let fetched = connection.fetch(partition_id(number), Arc::clone(&memory) as _);
+        assert_eq!(fetched.await.unwrap().into_host(), Some(partition(number)));
+    }
+    for (number, other) in others.into_iter().enumerate() {
+        let is_whole = bench.contents(other.into()).await == partition(7);
+        assert!(is_whole, "a peer has written into partition {number}");
+    }
+    until_free(bench).await;
+}
+
+/// Device memory; the holder is stopped before it is given.
+struct Stopping(ToDevice);
+
+impl Destination for Stopping {
+    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        self.0.allocate(header)
+    }
+
+    fn device(&self) -> Option<&Device> {
+        self.0.device()
+    }
+
+    fn allocate_on_device(&self, header: &PartitionHeader) -> Option<OnDevice> {
+        signal_holder("-STOP");
+        self.0.allocate_on_device(header)
+    }
+}
+
+fn signal_holder(signal: &str) {
+    let holder = std::env::var(HOLDER).unwrap();
+    let status = Command::new("kill").args([signal, &holder]).status();
+    assert!(status.unwrap().success());
 }
 
 async fn until_free(bench: &Bench) {
@@ -399,6 +471,7 @@ fn fetch(from: &str, to: &str, tls: &str, to_has_device: bool) -> Option<Fetched
         to_has_device.then_some(&machine),
     )
     .env(PEER, address)
+    .env(HOLDER, holder.id().to_string())
     .stdin(Stdio::null())
     .output()
     .unwrap();
@@ -461,6 +534,15 @@ fn device_memory_goes_to_device_memory_in_one_copy_for_each_piece_and_none_by_th
 fn fetches_that_are_dropped_in_mid_payload_give_their_device_memory_back() {
     for tls in [CUDA_IPC, "posix,cuda_copy"] {
         if fetch("device", "cancels", tls, true).is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn nobody_writes_to_device_memory_that_a_closed_connection_has_given_back() {
+    for tls in [CUDA_IPC, "posix,cuda_copy"] {
+        if fetch("device", "closes", tls, true).is_none() {
             return;
         }
     }

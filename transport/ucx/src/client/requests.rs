@@ -17,7 +17,7 @@ use transload_transport::{Destination, OnDevice, TransportError};
 use super::Shared;
 use crate::PROBE_BYTES;
 use crate::engine::{Ending, Way};
-use crate::ucp::{Body, Claim, Landing, Offer, Tag, Worker};
+use crate::ucp::{Body, Claim, Endpoint, Landing, Offer, Tag};
 use crate::wire::{Header, Kind};
 
 /// Parts of a payload that may come before its header: many more than a server has under way.
@@ -203,20 +203,14 @@ impl ClientLink {
         }
     }
 
-    pub(crate) fn message(
-        &mut self,
-        way: &Way,
-        worker: &Worker,
-        header: Header,
-        body: Body,
-    ) -> Result<(), Ending> {
+    pub(crate) fn message(&mut self, way: &Way, header: Header, body: Body) -> Result<(), Ending> {
         let request = header.request;
         match header.kind {
-            Kind::Probe => self.on_probe(way, worker, body),
+            Kind::Probe => self.on_probe(way, body),
             Kind::Header { bytes, from_device } => {
-                self.on_header(way, worker, (request, bytes, from_device), body)
+                self.on_header(way, (request, bytes, from_device), body)
             }
-            Kind::Chunk { offset } => self.on_chunk(way, worker, (request, offset), body),
+            Kind::Chunk { offset } => self.on_chunk(way, (request, offset), body),
             Kind::NotFound => {
                 self.answer(request, |peer, partition| TransportError::NotFound {
                     peer,
@@ -245,7 +239,6 @@ impl ClientLink {
     pub(crate) fn received(
         &mut self,
         way: &Way,
-        worker: &Worker,
         tag: Tag,
         result: Result<(), String>,
     ) -> Result<(), Ending> {
@@ -265,18 +258,18 @@ impl ClientLink {
                 paying.missing = paying.missing.saturating_sub(padded(tag.bytes));
                 self.finish_if_whole(tag.request)
             }
-            Stage::Heading(..) => self.heading_is_here(way, worker, tag.request),
+            Stage::Heading(..) => self.heading_is_here(way, tag.request),
             Stage::Asked(_) | Stage::GivenUp => Ok(()),
         }
     }
 
-    fn on_probe(&mut self, way: &Way, worker: &Worker, body: Body) -> Result<(), Ending> {
+    fn on_probe(&mut self, way: &Way, body: Body) -> Result<(), Ending> {
         match body {
             Body::Offered(offer) => {
                 if offer.bytes() != PROBE_BYTES {
                     return Err(nonsense("a probe of another length"));
                 }
-                self.probe = Some(receive_whole(worker, offer, way.tag(PROBE, 0))?);
+                self.probe = Some(receive_whole(&way.endpoint, offer, way.tag(PROBE, 0))?);
                 Ok(())
             }
             Body::Copied(_) | Body::Held(_) => self.proven(way, body.as_slice()),
@@ -297,7 +290,6 @@ impl ClientLink {
     fn on_header(
         &mut self,
         way: &Way,
-        worker: &Worker,
         (number, bytes, from_device): (u64, u64, bool),
         body: Body,
     ) -> Result<(), Ending> {
@@ -320,7 +312,7 @@ impl ClientLink {
                 if offer.bytes() as u64 != bytes {
                     return Err(nonsense("a long header with a payload"));
                 }
-                let landing = receive_whole(worker, offer, way.tag(number, bytes))?;
+                let landing = receive_whole(&way.endpoint, offer, way.tag(number, bytes))?;
                 request.stage = Stage::Heading(asked, landing, from_device);
                 request.arriving += 1;
                 Ok(())
@@ -328,12 +320,12 @@ impl ClientLink {
             Body::Copied(_) | Body::Held(_) => {
                 let (header, payload) = body.as_slice().split_at(bytes as usize);
                 let heading = (asked, from_device);
-                self.allocate(way, worker, number, heading, header, payload)
+                self.allocate(way, number, heading, header, payload)
             }
         }
     }
 
-    fn heading_is_here(&mut self, way: &Way, worker: &Worker, number: u64) -> Result<(), Ending> {
+    fn heading_is_here(&mut self, way: &Way, number: u64) -> Result<(), Ending> {
         let Some(request) = self.requests.get_mut(&number) else {
             return Ok(());
         };
@@ -344,14 +336,13 @@ impl ClientLink {
         let header = landing.finish();
         let header = header.ok_or_else(|| nonsense("a header in several parts"))?;
         let heading = (asked, from_device);
-        self.allocate(way, worker, number, heading, &header, &[])
+        self.allocate(way, number, heading, &header, &[])
     }
 
     /// The header is here: asks the destination for memory, into which the payload comes.
     fn allocate(
         &mut self,
         way: &Way,
-        worker: &Worker,
         number: u64,
         (asked, from_device): (Asked, bool),
         header: &[u8],
@@ -389,7 +380,7 @@ impl ClientLink {
             missing,
         }));
         for (offset, body) in asked.early {
-            self.on_chunk(way, worker, (number, offset), body)?;
+            self.on_chunk(way, (number, offset), body)?;
         }
         self.finish_if_whole(number)
     }
@@ -397,7 +388,6 @@ impl ClientLink {
     fn on_chunk(
         &mut self,
         way: &Way,
-        worker: &Worker,
         (number, offset): (u64, u64),
         body: Body,
     ) -> Result<(), Ending> {
@@ -425,7 +415,8 @@ impl ClientLink {
             Body::Offered(offer) => {
                 let claim: Claim = paying.room.claim(offset, bytes).ok_or_else(misplaced)?;
                 request.arriving += 1;
-                worker.receive(offer, claim, way.tag(number, bytes as u64));
+                way.endpoint
+                    .receive(offer, claim, way.tag(number, bytes as u64));
                 Ok(())
             }
             Body::Copied(_) | Body::Held(_) => {
@@ -496,12 +487,12 @@ fn nonsense(reason: impl Into<String>) -> Ending {
 }
 
 /// Receives an offered body into memory of its own.
-fn receive_whole(worker: &Worker, offer: Offer, tag: Tag) -> Result<Landing<Vec<u8>>, Ending> {
+fn receive_whole(endpoint: &Endpoint, offer: Offer, tag: Tag) -> Result<Landing<Vec<u8>>, Ending> {
     let bytes = offer.bytes();
     let mut landing = Landing::new(vec![0; bytes]);
     let claim = landing.claim(0, bytes);
     let claim = claim.ok_or_else(|| nonsense("an offer of nothing"))?;
-    worker.receive(offer, claim, tag);
+    endpoint.receive(offer, claim, tag);
     Ok(landing)
 }
 

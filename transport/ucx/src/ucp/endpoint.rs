@@ -12,7 +12,7 @@ use ucx_sys::{
 };
 
 use super::memory_stream::MemoryStream;
-use super::{Inner, Parcel, Tag, UcpError, callbacks, operation};
+use super::{Claim, Inner, Offer, Parcel, Remains, Tag, UcpError, callbacks, operation};
 
 /// How a body gets to the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub(crate) struct Endpoint {
     handle: ucp_ep_h,
     /// Taken when it closes.
     faults: Option<Box<Faults>>,
+    remains: Rc<Remains>,
 }
 
 /// What the error handler needs. It stays where it is until the endpoint has closed.
@@ -68,6 +69,7 @@ impl Endpoint {
             inner: Rc::clone(inner),
             handle,
             faults: Some(faults),
+            remains: Rc::default(),
         })
     }
 
@@ -77,7 +79,21 @@ impl Endpoint {
             Protocol::Eager => UCP_AM_SEND_FLAG_EAGER,
             Protocol::Rendezvous => UCP_AM_SEND_FLAG_RNDV,
         };
-        operation::send(&self.inner, self.handle, header, body, (tag, flags));
+        operation::send(self.owner(), self.handle, header, body, (tag, flags));
+    }
+
+    /// Receives an offered body of the peer's into its place. The event that says so bears `tag`.
+    pub(crate) fn receive(&self, offer: Offer, claim: Claim, tag: Tag) {
+        operation::receive(self.owner(), offer, claim, tag);
+    }
+
+    /// Ends what is under way on it, without a word to the peer.
+    pub(crate) fn close(self) -> Rc<Remains> {
+        Rc::clone(&self.remains)
+    }
+
+    fn owner(&self) -> operation::Owner<'_> {
+        (&self.inner, &self.remains)
     }
 
     /// To be called before something is received from that device's memory or into it, also where it is this end's host that has the
@@ -105,7 +121,7 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         if let Some(faults) = self.faults.take() {
-            operation::close(&self.inner, self.handle, faults);
+            operation::close(self.owner(), self.handle, faults);
         }
     }
 }

@@ -13,6 +13,7 @@ mod landing;
 mod memory_stream;
 mod operation;
 mod parcel;
+mod remains;
 mod signal;
 
 use std::cell::{Cell, RefCell};
@@ -37,6 +38,7 @@ pub(crate) use config::set_environment;
 pub(crate) use endpoint::{Endpoint, Protocol, goes_over_tcp};
 pub(crate) use landing::{Claim, Landing};
 pub(crate) use parcel::{DevicePart, Parcel};
+pub(crate) use remains::Remains;
 pub(crate) use signal::Signal;
 
 use config::Config;
@@ -76,8 +78,8 @@ pub(crate) enum Event {
     Sent {
         tag: Tag,
         result: Result<(), UcpError>,
-        /// What it was made of; dropped by who reads this, and not beneath UCX.
-        _operation: Box<Operation>,
+        /// What it was made of, unless that has to be kept; dropped by who reads this, and not beneath UCX.
+        _body: Option<Parcel>,
     },
     /// An offered body is in its place, or never will be.
     Received {
@@ -291,11 +293,6 @@ impl Worker {
         let millis = i32::try_from(most.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one structure, which is there. A descriptor that were closed would only be an error.
         unsafe { libc::poll(&raw mut poll, 1, millis) };
-    }
-
-    /// Receives an offered body into its place. The event that says so bears `tag`.
-    pub(crate) fn receive(&self, offer: Offer, claim: Claim, tag: Tag) {
-        operation::receive(&self.inner, offer, claim, tag);
     }
 }
 

@@ -12,6 +12,7 @@ use ucx_sys::{
 };
 
 use super::endpoint::Faults;
+use super::remains::Remains;
 use super::{
     Claim, Event, Inner, MAX_HEADER_BYTES, MESSAGE_ID, Offer, Parcel, Tag, UcpError, callbacks,
     posted_or_over,
@@ -20,8 +21,13 @@ use super::{
 /// What UCX has, and why.
 pub(crate) struct Operation {
     pub(super) inner: Rc<Inner>,
+    /// Of its endpoint.
+    remains: Rc<Remains>,
     kind: Kind,
 }
+
+/// What every operation is of.
+pub(super) type Owner<'a> = (&'a Rc<Inner>, &'a Rc<Remains>);
 
 enum Kind {
     Send {
@@ -44,16 +50,25 @@ impl Operation {
         self: Box<Self>,
         result: impl FnOnce(&'static str) -> Result<(), UcpError>,
     ) -> Option<Event> {
-        match &self.kind {
-            Kind::Send { tag, .. } => Some(Event::Sent {
-                tag: *tag,
-                result: result("a message was not sent"),
-                _operation: self,
-            }),
-            Kind::Receive { tag, .. } => {
-                let (tag, result) = (*tag, result("a body was not received"));
-                // Before the event is read: who reads it may take the memory back.
-                drop(self);
+        let Self { remains, kind, .. } = *self;
+        match kind {
+            Kind::Send { tag, body, .. } => {
+                let result = result("a message was not sent");
+                let mut body = Some(body);
+                if result.is_err()
+                    && let Some(body) = body.take_if(|body| body.device().is_some())
+                {
+                    remains.keep(body);
+                }
+                let _body = body;
+                Some(Event::Sent { tag, result, _body })
+            }
+            Kind::Receive { tag, claim } => {
+                let result = result("a body was not received");
+                // Else it ends before the event is read: who reads that may take the memory back.
+                if result.is_err() && claim.device().is_some() {
+                    remains.keep(claim);
+                }
                 Some(Event::Received { tag, result })
             }
             Kind::Close { .. } => None,
@@ -71,13 +86,14 @@ fn about(device: Option<&Device>, inner: &Inner, param: &mut ucp_request_param_t
 
 /// Counts the operation, and gives it to `post` with the parameters that bring it back.
 fn start(
-    inner: &Rc<Inner>,
+    (inner, remains): Owner<'_>,
     kind: Kind,
     flags: u32,
     post: impl FnOnce(&mut ucp_request_param_t, &mut Kind) -> Posted,
 ) {
     let operation = Box::into_raw(Box::new(Operation {
         inner: Rc::clone(inner),
+        remains: Rc::clone(remains),
         kind,
     }));
     inner.posted.set(inner.posted.get() + 1);
@@ -94,7 +110,7 @@ fn start(
 
 /// Posts a message. `endpoint` is one of this worker, and open.
 pub(super) fn send(
-    inner: &Rc<Inner>,
+    owner: Owner<'_>,
     endpoint: ucp_ep_h,
     header: &[u8],
     body: Parcel,
@@ -108,7 +124,8 @@ pub(super) fn send(
         header: owned,
         body,
     };
-    start(inner, kind, flags, |param, kind| {
+    let inner = owner.0;
+    start(owner, kind, flags, |param, kind| {
         let Kind::Send { header, body, .. } = kind else {
             return Posted::Done;
         };
@@ -132,7 +149,8 @@ pub(super) fn send(
 }
 
 /// Posts the reception of an offered body into a place that must be as large.
-pub(super) fn receive(inner: &Rc<Inner>, offer: Offer, claim: Claim, tag: Tag) {
+pub(super) fn receive(owner: Owner<'_>, offer: Offer, claim: Claim, tag: Tag) {
+    let inner = owner.0;
     if claim.bytes() != offer.bytes {
         let error = UcpError {
             what: "a body was not received",
@@ -149,7 +167,7 @@ pub(super) fn receive(inner: &Rc<Inner>, offer: Offer, claim: Claim, tag: Tag) {
         return;
     }
     let kind = Kind::Receive { tag, claim };
-    start(inner, kind, 0, |param, kind| {
+    start(owner, kind, 0, |param, kind| {
         let Kind::Receive { claim, .. } = kind else {
             return Posted::Done;
         };
@@ -172,9 +190,10 @@ pub(super) fn receive(inner: &Rc<Inner>, offer: Offer, claim: Claim, tag: Tag) {
 }
 
 /// Closes an endpoint without a word to the peer: what is under way on it ends with an error, and nothing can hang.
-pub(super) fn close(inner: &Rc<Inner>, endpoint: ucp_ep_h, faults: Box<Faults>) {
+pub(super) fn close(owner: Owner<'_>, endpoint: ucp_ep_h, faults: Box<Faults>) {
+    let inner = owner.0;
     let kind = Kind::Close { _faults: faults };
-    start(inner, kind, ucx_sys::UCP_EP_CLOSE_FLAG_FORCE, |param, _| {
+    start(owner, kind, ucx_sys::UCP_EP_CLOSE_FLAG_FORCE, |param, _| {
         param.cb.send = Some(callbacks::on_sent);
         // SAFETY: an endpoint of this worker, used by nobody from here on. What its error handler uses is the operation's.
         unsafe { inner.ucx.ucp_ep_close_nbx(endpoint, ptr::from_ref(param)) }.into()
