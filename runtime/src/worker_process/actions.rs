@@ -145,12 +145,13 @@ impl Driver {
             .filter(|prepared| prepared.own().gang)
             .map(|prepared| self.gang_of(task, attempt, layer, prepared.own().first_task));
         let own = prepared.as_ref().map(|prepared| prepared.own());
-        let is_on_host =
-            own.is_none_or(|own| own.memory == Memory::Host && own.input_memory.is_empty());
-        let partitions = if is_on_host {
+        let works_on_host = own.is_none_or(|own| own.memory == Memory::Host);
+        let on_host = || {
             let held = |id| self.parts.store.in_memory(id);
             gathered(inputs, &self.empty, held).map(Inputs::Host)
-        } else {
+        };
+        // Also for one on the host: what it reads or imports may have been made on the device.
+        let on_device = || {
             let held = |id| self.parts.store.ready(id);
             let empty = self.empty.clone().into();
             gathered(inputs, &empty, held).map(|inputs| {
@@ -161,6 +162,7 @@ impl Driver {
                 }))
             })
         };
+        let partitions = works_on_host.then(on_host).flatten().or_else(on_device);
         match (prepared, partitions, gang) {
             (Some(prepared), Some(partitions), gang @ (None | Some(Some(_)))) => {
                 self.parts.executor.run(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use transload_gpu::device::DevicePartition;
-use transload_gpu::{HostBuffer, Partition, Stored};
+use transload_gpu::{Budget, HostBuffer, Partition, Reservation, Stored};
 use transload_protocol::{Memory, TaskErrorKind};
 
 use super::executor::guarded;
@@ -44,9 +44,11 @@ impl DeviceJob {
                 made.map(Made::Device).map_err(Failure::of_own)
             }
             Memory::Host => match to_host(self.inputs, &context).await {
-                Ok(inputs) => {
+                Ok((inputs, reserved)) => {
                     context.inputs = inputs;
-                    layer.run(operators, context).await.map(Made::Host)
+                    let made = layer.run(operators, context).await;
+                    drop(reserved);
+                    made.map(Made::Host)
                 }
                 Err(error) => Err(Failure::of_own(error)),
             },
@@ -94,28 +96,32 @@ fn open(gpu: Option<&LazyGpu>) -> Result<Arc<WorkerGpu>, OperatorError> {
     Ok(gpu.open()?)
 }
 
+/// Partitions that were copied to the host, and the memory for operators that they take while the task runs: what it hands on of them
+/// is a stored partition afterwards, and accounted for as such.
+type OnHost = (Vec<Vec<Partition>>, Vec<Reservation>);
+
 /// Copies what is on the device into memory for operators, for one that computes on the host.
-async fn to_host(
-    inputs: Vec<Vec<Stored>>,
-    context: &TaskContext,
-) -> Result<Vec<Vec<Partition>>, OperatorError> {
+async fn to_host(inputs: Vec<Vec<Stored>>, context: &TaskContext) -> Result<OnHost, OperatorError> {
+    let memory = &context.environment.execution_memory;
+    // `reserved` pays for them.
+    let copies = Budget::new("copies of device partitions", u64::MAX);
     let mut here = Vec::with_capacity(inputs.len());
+    let mut reserved = Vec::new();
     for input in inputs {
         let mut partitions = Vec::with_capacity(input.len());
         for stored in input {
             partitions.push(match stored {
                 Stored::Host(partition) => partition,
                 Stored::Device(partition) => {
-                    let memory = &context.environment.execution_memory;
                     let bytes = partition.header().payload_bytes();
-                    let reservation = memory.try_reserve(bytes)?;
+                    reserved.push(memory.try_reserve(bytes)?);
                     // As much as device memory has, which an address space has.
-                    let to = HostBuffer::uncleared(bytes as usize, reservation);
+                    let to = HostBuffer::uncleared(bytes as usize, copies.reserve_over(bytes));
                     partition.tiers().download(&partition, to).await?
                 }
             });
         }
         here.push(partitions);
     }
-    Ok(here)
+    Ok((here, reserved))
 }
