@@ -277,7 +277,13 @@ struct Expected {
 
 impl Destination for Expected {
     fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
-        if header.bytes() <= self.bytes {
+        // Metadata is here already, and no part of what is announced of a partition on a device.
+        let payload: u64 = header
+            .buffer_bytes
+            .iter()
+            .copied()
+            .fold(0, u64::saturating_add);
+        if payload <= self.bytes {
             return overbook(&self.memory, header);
         }
         // Larger than announced, because it was made again or because the peer is wrong: only as far as the memory goes.
@@ -359,5 +365,36 @@ impl PartitionStore {
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use transload_protocol::Blob;
+
+    use super::*;
+
+    #[test]
+    fn what_was_made_on_a_device_is_as_large_as_it_was_announced_whatever_its_metadata() {
+        let store = PartitionStore::new(4 << 10, 1);
+        let _full = store.memory().reserve_over(4 << 10);
+        // Of a device partition pages of payload are announced, and 1 B where there is none.
+        for (announced, buffer_bytes) in [(4 << 10, vec![4 << 10]), (1, vec![])] {
+            let metadata = Blob(vec![7; 100].into());
+            let header = PartitionHeader {
+                metadata,
+                buffer_bytes,
+            };
+            let destination = store.destination(announced);
+            destination
+                .allocate(&header)
+                .expect("booked by the machine");
+        }
+        let larger = PartitionHeader {
+            metadata: Blob::default(),
+            buffer_bytes: vec![4 << 10],
+        };
+        let refused = store.destination(4 << 9).allocate(&larger);
+        refused.map(drop).expect_err("nobody has booked it");
     }
 }
