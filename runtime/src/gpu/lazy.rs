@@ -2,7 +2,7 @@
 //! the worker process.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use transload_gpu::SpillDirectory;
 use transload_gpu::device::{Device, DeviceError, DeviceMemory, Kernels, PinnedPool, Tiers};
@@ -20,7 +20,9 @@ pub(crate) struct LazyGpu {
     device_bytes: u64,
     pinned_bytes: u64,
     directory: Arc<SpillDirectory>,
-    opened: Mutex<Option<Arc<WorkerGpu>>>,
+    opened: OnceLock<Arc<WorkerGpu>>,
+    /// Held by the one that opens it.
+    opening: Mutex<()>,
 }
 
 impl WorkerGpu {
@@ -55,7 +57,8 @@ impl LazyGpu {
             device_bytes,
             pinned_bytes,
             directory,
-            opened: Mutex::default(),
+            opened: OnceLock::new(),
+            opening: Mutex::default(),
         }
     }
 
@@ -64,10 +67,10 @@ impl LazyGpu {
     /// # Errors
     /// [`DeviceError`]; the next call tries again.
     pub(crate) fn open(&self) -> Result<Arc<WorkerGpu>, DeviceError> {
-        // Nothing that holds this lock can leave it half-changed.
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gpu) = &*opened {
-            return Ok(Arc::clone(gpu));
+        let opening = self.opening.lock();
+        let _opening = opening.unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = self.opened() {
+            return Ok(gpu);
         }
         let device = Device::open(self.ordinal)?;
         let memory = DeviceMemory::take(&device, self.device_bytes)?;
@@ -84,14 +87,12 @@ impl LazyGpu {
             pinned_bytes = self.pinned_bytes,
             "took memory of the GPU"
         );
-        *opened = Some(Arc::clone(&gpu));
-        Ok(gpu)
+        Ok(Arc::clone(self.opened.get_or_init(|| gpu)))
     }
 
-    /// What was opened.
+    /// What was opened. Waits for nobody: the thread that decides for the worker asks.
     pub(crate) fn opened(&self) -> Option<Arc<WorkerGpu>> {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.clone()
+        self.opened.get().cloned()
     }
 }
 
@@ -102,5 +103,20 @@ impl fmt::Debug for LazyGpu {
             .field("device_bytes", &self.device_bytes)
             .field("is_open", &self.opened().is_some())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_what_is_open_does_not_wait_while_another_opens_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let directory = SpillDirectory::create(folder.path()).expect("made");
+        let gpu = LazyGpu::new(0, 1, 1, Arc::new(directory));
+        let _opening = gpu.opening.lock().expect("nobody panicked");
+        // A hang, where it waits.
+        assert!(gpu.opened().is_none());
     }
 }
