@@ -1,0 +1,279 @@
+// Draws the scheduler, hosts and workers of the map, at three levels of detail by how much room a worker has.
+// The map calls it. Knows nothing of flights and events.
+(function (t) {
+  'use strict';
+
+  const TURN = 2 * Math.PI;
+  const TOP = -Math.PI / 2;
+  const DETAILED = 15;
+  const PLAIN = 6.5;
+
+  // What runs on a worker: colours, one for each busy slot.
+  const busyColours = (worker, store) => worker.running.map((task) =>
+    t.colour.operator(store.label(t.graphOf(task.task), task.layer)));
+
+  const shareOf = (usage, most) => {
+    if (usage.limit_bytes) return t.clamp(usage.used_bytes / usage.limit_bytes, 0, 1);
+    // No limit: in relation to whoever uses most of this tier.
+    return most[usage.tier] ? 0.9 * usage.used_bytes / most[usage.tier] : 0;
+  };
+
+  const arc = (context, x, y, radius, from, to, width, colour) => {
+    context.beginPath();
+    context.arc(x, y, radius, from, to);
+    context.lineWidth = width;
+    context.strokeStyle = colour;
+    context.stroke();
+  };
+
+  const tiersOf = (worker) => t.colour.TIERS.map((tier) => worker.tiers.find((usage) => usage.tier === tier)).filter(Boolean);
+
+  const drawTiers = (context, node, worker, most) => {
+    const width = Math.max(2, node.radius * 0.115);
+    let radius = node.radius + width * 1.3;
+    for (const usage of tiersOf(worker)) {
+      context.lineCap = 'butt';
+      arc(context, node.x, node.y, radius, 0, TURN, width, t.colour.alpha(t.colour.tier(usage.tier), 0.16));
+      const share = shareOf(usage, most);
+      if (share > 0.002) {
+        context.lineCap = 'round';
+        arc(context, node.x, node.y, radius, TOP, TOP + TURN * Math.max(0.01, share), width,
+          share > 0.95 && usage.tier !== 'disk' ? t.colour.alarm() : t.colour.tier(usage.tier));
+      }
+      radius += width * 1.45;
+    }
+    return radius;
+  };
+
+  const drawSatellite = (context, node, worker, reach, surface) => {
+    const size = Math.max(7, node.radius * 0.5);
+    const away = reach + size * 0.95;
+    const x = node.x + Math.cos(node.angle) * away;
+    const y = node.y + Math.sin(node.angle) * away;
+    const colour = t.colour.tier('device');
+    context.strokeStyle = t.colour.alpha(colour, 0.5);
+    context.lineWidth = 1.5;
+    context.beginPath();
+    context.moveTo(node.x + Math.cos(node.angle) * reach, node.y + Math.sin(node.angle) * reach);
+    context.lineTo(x, y);
+    context.stroke();
+    const device = worker.tiers.find((usage) => usage.tier === 'device');
+    const share = device && worker.gpu.memory_bytes ? t.clamp(device.used_bytes / (device.limit_bytes || worker.gpu.memory_bytes), 0, 1) : 0;
+    context.beginPath();
+    context.roundRect(x - size / 2, y - size / 2, size, size, size * 0.22);
+    context.fillStyle = t.colour.css('--panel');
+    context.fill();
+    context.save();
+    context.clip();
+    context.fillStyle = t.colour.alpha(colour, 0.75);
+    context.fillRect(x - size / 2, y + size / 2 - size * share, size, size * share);
+    context.restore();
+    context.lineWidth = 1.5;
+    context.strokeStyle = colour;
+    context.stroke();
+    if (size > 13) {
+      context.font = surface.font(0.62, 600);
+      context.fillStyle = t.colour.css('--text');
+      context.textAlign = 'center';
+      context.textBaseline = 'middle';
+      context.fillText(String(worker.gpu.ordinal), x, y + 0.5);
+    }
+  };
+
+  // Slots as pips on a circle; those that are busy breathe in their operator's colour.
+  const drawPips = (context, node, worker, colours, nowMs, calm) => {
+    const slots = Math.max(worker.slots, colours.length, 1);
+    if (slots > 16) {
+      const width = node.radius * 0.3;
+      context.lineCap = 'butt';
+      arc(context, node.x, node.y, node.radius * 0.72, 0, TURN, width, t.colour.alpha(t.colour.css('--lost'), 0.22));
+      colours.forEach((colour, at) => {
+        arc(context, node.x, node.y, node.radius * 0.72, TOP + TURN * at / slots, TOP + TURN * (at + 0.9) / slots, width, colour);
+      });
+      return;
+    }
+    const away = slots === 1 ? 0 : node.radius * 0.68;
+    const size = Math.min(node.radius * 0.2, slots === 1 ? node.radius * 0.4 : TURN * away / slots * 0.34);
+    for (let at = 0; at < slots; at += 1) {
+      const angle = TOP + TURN * at / slots;
+      const x = node.x + Math.cos(angle) * away;
+      const y = node.y + Math.sin(angle) * away;
+      context.beginPath();
+      if (at < colours.length) {
+        const wave = calm ? 0.5 : 0.5 + 0.5 * Math.sin(nowMs / 260 + at * 1.7 + node.angle * 3);
+        context.arc(x, y, size * (1.5 + 0.9 * wave), 0, TURN);
+        context.fillStyle = t.colour.alpha(colours[at], 0.14 + 0.16 * wave);
+        context.fill();
+        context.beginPath();
+        context.arc(x, y, size * (0.85 + 0.25 * wave), 0, TURN);
+        context.fillStyle = colours[at];
+        context.fill();
+      } else {
+        context.arc(x, y, size * 0.62, 0, TURN);
+        context.strokeStyle = t.colour.alpha(t.colour.css('--lost'), 0.7);
+        context.lineWidth = 1.2;
+        context.stroke();
+      }
+    }
+  };
+
+  const drawDetailed = (context, node, worker, colours, env) => {
+    const reach = drawTiers(context, node, worker, env.most);
+    if (worker.gpu) drawSatellite(context, node, worker, reach, env.surface);
+    context.beginPath();
+    context.arc(node.x, node.y, node.radius, 0, TURN);
+    context.fillStyle = t.colour.css('--panel');
+    context.fill();
+    if (colours.length) {
+      context.fillStyle = t.colour.alpha(colours[0], 0.06 + 0.12 * Math.min(1, colours.length / Math.max(1, worker.slots)));
+      context.fill();
+    }
+    context.lineWidth = 1.5;
+    context.strokeStyle = worker.stragglers.length ? t.colour.alarm() : t.colour.css('--line-strong');
+    context.stroke();
+    drawPips(context, node, worker, colours, env.nowMs, env.calm);
+    if (node.radius * 0.8 > env.surface.rem * 0.9) {
+      context.font = env.surface.font(0.78, 650);
+      context.fillStyle = t.colour.css('--text');
+      context.textAlign = 'center';
+      context.textBaseline = 'middle';
+      context.fillText(worker.id, node.x, node.y + (worker.slots === 1 ? node.radius * 0.7 : 0.5));
+    }
+  };
+
+  const drawPlain = (context, node, worker, colours) => {
+    context.lineCap = 'butt';
+    const slots = Math.max(1, worker.slots, colours.length);
+    context.beginPath();
+    context.arc(node.x, node.y, node.radius * 0.8, 0, TURN);
+    context.fillStyle = t.colour.css('--idle');
+    context.fill();
+    colours.forEach((colour, at) => {
+      context.beginPath();
+      context.moveTo(node.x, node.y);
+      context.arc(node.x, node.y, node.radius * 0.8, TOP + TURN * at / slots, TOP + TURN * (at + 1) / slots);
+      context.fillStyle = colour;
+      context.fill();
+    });
+    const usage = tiersOf(worker)[0];
+    if (usage) {
+      const share = usage.limit_bytes ? Math.min(1, usage.used_bytes / usage.limit_bytes) : 0;
+      arc(context, node.x, node.y, node.radius, TOP, TOP + TURN * share, Math.max(1, node.radius * 0.2), t.colour.tier(usage.tier));
+    }
+  };
+
+  const drawSmall = (context, node, worker, colours) => {
+    context.beginPath();
+    context.arc(node.x, node.y, node.radius * 0.85, 0, TURN);
+    const share = colours.length / Math.max(1, worker.slots);
+    context.fillStyle = t.colour.css('--idle');
+    context.fill();
+    if (!colours.length) return;
+    context.fillStyle = t.colour.alpha(colours[0], 0.45 + 0.55 * Math.min(1, share));
+    context.fill();
+  };
+
+  t.mapNodes = {
+    isDetailed: (layout) => layout.radius >= DETAILED,
+
+    drawHosts: (context, layout, surface) => {
+      const outside = layout.radius * (layout.radius >= DETAILED ? 2.75 : 1.6) + 6;
+      const showLabels = layout.arcs.length <= 48;
+      for (const host of layout.arcs) {
+        context.beginPath();
+        context.ellipse(layout.cx, layout.cy, layout.rx + outside, layout.ry + outside, 0, host.from, host.to);
+        context.lineWidth = Math.max(2, surface.rem * 0.16);
+        context.lineCap = 'round';
+        context.strokeStyle = t.colour.css('--line-strong');
+        context.stroke();
+        if (!showLabels) continue;
+        const x = layout.cx + Math.cos(host.middle) * (layout.rx + outside + surface.rem * 0.7);
+        const y = layout.cy + Math.sin(host.middle) * (layout.ry + outside + surface.rem * 0.9);
+        const lean = Math.cos(host.middle);
+        context.font = surface.font(layout.arcs.length > 24 ? 0.62 : 0.8, 500);
+        context.fillStyle = t.colour.css('--dim');
+        context.textAlign = lean > 0.25 ? 'left' : lean < -0.25 ? 'right' : 'center';
+        context.textBaseline = 'middle';
+        const room = lean > 0.25 ? surface.width - x - 4 : lean < -0.25 ? x - 4 : surface.width / 3;
+        context.fillText(t.fitText(context, host.name, room), x, y);
+      }
+    },
+
+    drawWorkers: (context, layout, workers, store, env) => {
+      const draw = layout.radius >= DETAILED ? drawDetailed : layout.radius >= PLAIN ? drawPlain : drawSmall;
+      for (const worker of workers) {
+        const node = layout.nodes.get(worker.id);
+        if (node && !worker.lost) draw(context, node, worker, busyColours(worker, store), env);
+      }
+    },
+
+    // A death is seen: a flash, a cross, then grey, then nothing.
+    drawLost: (context, node, ageMs, lastsMs, calm) => {
+      const fade = t.clamp(1 - (ageMs - lastsMs * 0.7) / (lastsMs * 0.3), 0, 1);
+      const heat = t.clamp(1 - ageMs / 4000, 0, 1);
+      const radius = Math.max(4, node.radius);
+      context.globalAlpha = fade;
+      if (!calm && ageMs < 1400) {
+        for (let ring = 0; ring < 3; ring += 1) {
+          const share = t.clamp((ageMs - ring * 220) / 900, 0, 1);
+          if (share <= 0 || share >= 1) continue;
+          arc(context, node.x, node.y, radius * (1 + share * 3.4), 0, TURN, radius * 0.3 * (1 - share) + 0.5,
+            t.colour.alpha(t.colour.alarm(), (1 - share) * 0.9));
+        }
+        if (ageMs < 260) {
+          context.beginPath();
+          context.arc(node.x, node.y, radius * 1.6, 0, TURN);
+          context.fillStyle = t.colour.alpha('#ffffff', 0.9 * (1 - ageMs / 260));
+          context.fill();
+        }
+      }
+      context.beginPath();
+      context.arc(node.x, node.y, radius, 0, TURN);
+      context.fillStyle = t.colour.css('--idle');
+      context.fill();
+      context.fillStyle = t.colour.alpha(t.colour.alarm(), 0.55 * heat);
+      context.fill();
+      const arm = radius * 0.55;
+      context.lineCap = 'round';
+      context.lineWidth = Math.max(1.5, radius * 0.16);
+      context.strokeStyle = heat > 0.05 ? t.colour.alarm() : t.colour.lost();
+      context.beginPath();
+      context.moveTo(node.x - arm, node.y - arm);
+      context.lineTo(node.x + arm, node.y + arm);
+      context.moveTo(node.x + arm, node.y - arm);
+      context.lineTo(node.x - arm, node.y + arm);
+      context.stroke();
+      context.globalAlpha = 1;
+    },
+
+    drawScheduler: (context, layout, store, env) => {
+      const { cx, cy, core } = layout;
+      const accent = t.colour.css('--accent');
+      const busy = store.totals.tasks_ready > 0 || store.totals.graphs_running > 0;
+      const turn = env.calm || !busy ? 0 : env.nowMs / 2600;
+      const glow = context.createRadialGradient(cx, cy, core * 0.2, cx, cy, core * 2.1);
+      glow.addColorStop(0, t.colour.alpha(accent, busy ? 0.34 : 0.16));
+      glow.addColorStop(1, t.colour.alpha(accent, 0));
+      context.fillStyle = glow;
+      context.fillRect(cx - core * 2.1, cy - core * 2.1, core * 4.2, core * 4.2);
+      context.beginPath();
+      context.arc(cx, cy, core, 0, TURN);
+      context.fillStyle = t.colour.css('--panel');
+      context.fill();
+      arc(context, cx, cy, core, 0, TURN, 1.5, t.colour.alpha(accent, 0.5));
+      context.lineCap = 'round';
+      for (let part = 0; part < 3; part += 1) {
+        const from = turn + part * TURN / 3;
+        arc(context, cx, cy, core * 1.14, from, from + 1.15, Math.max(2, core * 0.06), accent);
+      }
+      context.textAlign = 'center';
+      context.textBaseline = 'middle';
+      context.fillStyle = t.colour.css('--text');
+      context.font = env.surface.font(t.clamp(core / 34, 0.9, 2), 700);
+      context.fillText(t.count(store.totals.tasks_ready), cx, cy - core * 0.1);
+      context.fillStyle = t.colour.css('--dim');
+      context.font = env.surface.font(t.clamp(core / 62, 0.6, 1), 500);
+      context.fillText('ready', cx, cy + core * 0.36);
+    },
+  };
+})(window.transload = window.transload || {});

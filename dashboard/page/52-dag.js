@@ -1,0 +1,166 @@
+// The view of one graph: its layers as boxes, what they read as curves between them, with counts by state.
+(function (t) {
+  'use strict';
+
+  const WIDTH = 230;
+  const HEIGHT = 74;
+  const GAP_X = 70;
+  const GAP_Y = 26;
+  const store = t.store;
+  let picker = null;
+  let drawing = null;
+  let box = null;
+  let empty = null;
+  let chosen = null; // a graph's id, or null for the newest
+  let drawnKey = '';
+  let shownAt = 0;
+  const parts = new Map(); // layer -> its nodes, to be updated in place
+
+  // Longest way from a source: what is read stands left of who reads it.
+  const ranks = (layers) => {
+    const rank = layers.map(() => 0);
+    for (let round = 0; round < layers.length; round += 1) {
+      let moved = false;
+      layers.forEach((layer, at) => {
+        for (const read of layer.reads) {
+          if (read < layers.length && rank[read] + 1 > rank[at] && rank[read] + 1 < layers.length) { rank[at] = rank[read] + 1; moved = true; }
+        }
+      });
+      if (!moved) break;
+    }
+    return rank;
+  };
+
+  // Places each layer near the mean of what it reads, two sweeps there and back.
+  const place = (layers) => {
+    const rank = ranks(layers);
+    const columns = [];
+    rank.forEach((column, at) => (columns[column] = columns[column] || []).push(at));
+    const readers = layers.map(() => []);
+    layers.forEach((layer, at) => layer.reads.forEach((read) => readers[read] && readers[read].push(at)));
+    const order = layers.map((_, at) => at);
+    const settle = (column, neighbours) => {
+      const mean = (at) => {
+        const list = neighbours(at);
+        return list.length ? list.reduce((sum, each) => sum + order[each], 0) / list.length : order[at];
+      };
+      const means = new Map(column.map((at) => [at, mean(at)]));
+      column.sort((one, other) => means.get(one) - means.get(other));
+      column.forEach((at, index) => { order[at] = index - (column.length - 1) / 2; });
+    };
+    for (let sweep = 0; sweep < 2; sweep += 1) {
+      columns.forEach((column) => settle(column, (at) => layers[at].reads.filter((read) => read < layers.length)));
+      [...columns].reverse().forEach((column) => settle(column, (at) => readers[at]));
+    }
+    const tallest = Math.max(...columns.map((column) => column.length));
+    return {
+      width: columns.length * (WIDTH + GAP_X) - GAP_X + 24,
+      height: tallest * (HEIGHT + GAP_Y) - GAP_Y + 24,
+      at: layers.map((_, index) => ({
+        x: 12 + rank[index] * (WIDTH + GAP_X),
+        y: 12 + (order[index] + (tallest - 1) / 2) * (HEIGHT + GAP_Y),
+      })),
+    };
+  };
+
+  const edge = (from, to) => {
+    const x0 = from.x + WIDTH;
+    const y0 = from.y + HEIGHT / 2;
+    const y1 = to.y + HEIGHT / 2;
+    const bend = Math.max(30, (to.x - x0) / 2);
+    return t.svg('path', { class: 'edge', d: `M${x0},${y0} C${x0 + bend},${y0} ${to.x - bend},${y1} ${to.x - 7},${y1}`, 'marker-end': 'url(#arrow)' });
+  };
+
+  const boxOf = (graph, layer, index, at) => {
+    const label = layer.name || layer.operator;
+    const open = () => t.details.layer(graph.id, index);
+    const node = {
+      counts: t.svg('text', { x: 12, y: 44, class: 'counts' }),
+      done: t.svg('rect', { x: 12, y: 54, height: 8, rx: 2 }),
+      running: t.svg('rect', { y: 54, height: 8, rx: 2, class: 'running' }),
+      group: t.svg('g', {
+        class: 'node', transform: `translate(${at.x},${at.y})`, tabindex: '0', role: 'button',
+        onclick: open, onkeydown: (event) => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); open(); } },
+      }),
+    };
+    node.group.append(
+      t.svg('rect', { class: 'box', width: WIDTH, height: HEIGHT, rx: 8 }),
+      t.svg('rect', { class: 'tone', width: 5, height: HEIGHT - 16, x: 0, y: 8, rx: 2, fill: t.colour.operator(label) }),
+      t.svg('text', { x: 12, y: 24, class: 'name' }, t.shorten(`${index} ${label}`, 30)), node.counts,
+      t.svg('rect', { x: 12, y: 54, width: WIDTH - 24, height: 8, rx: 2, class: 'track' }), node.done, node.running,
+      t.svg('title', {}, label));
+    parts.set(index, node);
+    return node.group;
+  };
+
+  const draw = (graph) => {
+    parts.clear();
+    const laid = place(graph.layers);
+    const marker = t.svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 1, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' },
+      t.svg('path', { d: 'M0,0 L8,4 L0,8 z', class: 'arrow' }));
+    const edges = [];
+    graph.layers.forEach((layer, index) => layer.reads.forEach((read) => {
+      if (laid.at[read]) edges.push(edge(laid.at[read], laid.at[index]));
+    }));
+    const svg = t.svg('svg', {
+      viewBox: `0 0 ${laid.width} ${laid.height}`, role: 'group', 'aria-label': `Layers of graph ${graph.id}`, class: 'dag',
+      style: { width: `${laid.width / 16}rem`, height: `${laid.height / 16}rem` },
+    }, t.svg('defs', {}, marker), edges, graph.layers.map((layer, index) => boxOf(graph, layer, index, laid.at[index])));
+    drawing.replaceChildren(svg);
+  };
+
+  const updateBoxes = (graph) => graph.layers.forEach((layer, index) => {
+    const node = parts.get(index);
+    if (!node) return;
+    const label = layer.name || layer.operator;
+    const waiting = Math.max(0, layer.total - layer.done - layer.running);
+    const text = `${t.count(layer.done)} done · ${t.count(layer.running)} run · ${t.count(waiting)} wait`;
+    t.setText(node.counts, text);
+    const room = WIDTH - 24;
+    const done = room * layer.done / Math.max(1, layer.total);
+    const running = Math.min(room - done, Math.max(layer.running ? 3 : 0, room * layer.running / Math.max(1, layer.total)));
+    t.setAttribute(node.done, 'width', done);
+    t.setAttribute(node.done, 'fill', t.colour.operator(label));
+    t.setAttribute(node.running, 'x', 12 + done);
+    t.setAttribute(node.running, 'width', Math.max(0, running));
+    t.setAttribute(node.group, 'data-state', layer.done >= layer.total ? 'done' : layer.running ? 'running' : 'waiting');
+    t.setAttribute(node.group, 'aria-label', `Layer ${index}, ${label}: ${text}`);
+  });
+
+  // A list to choose a graph from, kept up to date without losing the choice.
+  t.graphPicker = (label, onchange) => {
+    const select = t.h('select', { 'aria-label': label, onchange: () => onchange(select.value || null) });
+    select.fill = (graphs, id) => {
+      t.keyed(select, [{ id: '', text: 'newest' }, ...graphs.slice(0, 100).map((graph) => ({
+        id: graph.id, text: `${graph.id} ${t.shorten(t.graphTitle(graph).replace(/\s+/g, ' '), 60)} (${t.graphState(graph)})`,
+      }))], (each) => each.id, (each) => t.h('option', { value: each.id }), (node, each) => t.setText(node, each.text));
+      if (select.value !== (id || '')) select.value = id || '';
+    };
+    return select;
+  };
+
+  const mount = (panel) => {
+    picker = t.graphPicker('Graph to show', (id) => { chosen = id; update(true); });
+    drawing = t.h('div');
+    empty = t.h('p', { class: 'empty' }, 'No graph has been submitted yet.');
+    box = t.h('div', { class: 'page scroll', tabindex: '0', role: 'region', 'aria-label': 'Layers of the graph' }, empty, drawing);
+    panel.append(t.h('div', { class: 'toolbar' }, t.h('label', {}, 'Graph ', picker)), box);
+  };
+  const update = (force) => {
+    const nowMs = performance.now();
+    if (!force && nowMs - shownAt < 250) return;
+    shownAt = nowMs;
+    const graphs = store.newestGraphs();
+    if (chosen && !store.graphs.has(chosen)) chosen = null;
+    picker.fill(graphs, chosen);
+    const graph = store.graphs.get(chosen) || graphs[0];
+    empty.hidden = Boolean(graph);
+    drawing.hidden = !graph;
+    if (!graph) return;
+    const key = `${graph.id} ${graph.layers.length} ${t.colour.isDark()}`;
+    if (key !== drawnKey) { drawnKey = key; draw(graph); }
+    updateBoxes(graph);
+  };
+
+  t.views.push({ id: 'graph', title: 'Graph', mount, update, order: 4 });
+})(window.transload = window.transload || {});
