@@ -78,6 +78,12 @@ impl Cluster {
         }
     }
 
+    /// Where to look at it: the address of the dashboard, if it was started for this command and has one.
+    pub(crate) fn dashboard(&self) -> Option<String> {
+        let address = self.local.as_ref()?.dashboard()?;
+        Some(format!("http://{address}/"))
+    }
+
     /// Process ids of the workers that were started for this command.
     pub(crate) fn worker_processes(&self) -> Vec<u32> {
         self.local

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::{Number, Value, json};
 use transload_protocol::{
-    Amount, ClusterInfo, Resources, Tier, TierUsage, Transfer, WorkerId, WorkerInfo, words,
+    Amount, ClusterInfo, GraphInfo, Resources, Tier, TierUsage, Transfer, WorkerId, WorkerInfo,
+    words,
 };
 
 use crate::args::{ClusterAddress, ClusterCommand};
@@ -78,6 +79,9 @@ fn as_text(info: &ClusterInfo) -> String {
         show::count(info.graphs_running.into(), "graph"),
         show::count(info.tasks_ready.into(), "task"),
     );
+    if !info.dashboard.is_empty() {
+        text.push_str(&format!("dashboard at http://{}/\n", info.dashboard));
+    }
     if info.workers.is_empty() {
         return text;
     }
@@ -275,7 +279,27 @@ fn as_value(info: &ClusterInfo) -> Value {
         "clients": info.clients,
         "graphs_running": info.graphs_running,
         "tasks_ready": info.tasks_ready,
+        "dashboard": (!info.dashboard.is_empty()).then(|| format!("http://{}/", info.dashboard)),
+        "graphs": info.graphs.iter().map(graph).collect::<Vec<_>>(),
         "transfers": transfers.collect::<Vec<_>>(),
+    })
+}
+
+fn graph(graph: &GraphInfo) -> Value {
+    let layers = graph.layers.iter().map(|layer| {
+        json!({
+            "name": layer.name,
+            "operator": layer.operator,
+            "tasks": layer.progress.total,
+            "done": layer.progress.done,
+            "running": layer.progress.running,
+        })
+    });
+    json!({
+        "id": graph.graph.to_string(),
+        "name": graph.name,
+        "client": graph.client,
+        "layers": layers.collect::<Vec<_>>(),
     })
 }
 

@@ -18,6 +18,9 @@ pub(crate) async fn scheduler(args: SchedulerArgs, signals: &Signals) -> Result<
         .map_err(|error| runtime_failure(&error))?;
     let contact = server.contact();
     let mut text = format!("scheduler listens at {contact}\n");
+    if let Some(address) = server.dashboard() {
+        text.push_str(&format!("dashboard at http://{address}/\n"));
+    }
     text.push_str(&match file {
         Some(file) => format!(
             "workers join with: transload worker --scheduler-file {}\n",

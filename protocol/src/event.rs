@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, Demotion, GraphId, PartitionId, TaskId, Tier, Time, WorkerId};
+use crate::{Attempt, Demotion, GraphId, GraphOutcome, PartitionId, TaskId, Tier, Time, WorkerId};
 
 /// Something that happened somewhere in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub enum Event {
     GraphEnded {
         /// Which graph.
         graph: GraphId,
+        /// How.
+        outcome: Box<GraphOutcome>,
     },
     /// A task was handed to a worker.
     TaskAssigned {
@@ -40,7 +42,7 @@ pub enum Event {
         /// To which worker.
         worker: WorkerId,
     },
-    /// A task ended well.
+    /// A task ended well. Of one whose gang runs again it is told again.
     TaskFinished {
         /// Which task.
         task: TaskId,
@@ -48,6 +50,8 @@ pub enum Event {
         worker: WorkerId,
         /// Bytes of all its outputs.
         bytes: u64,
+        /// How long it ran, as [`crate::WorkerMessage::Finished`] tells it.
+        run_micros: u64,
     },
     /// A task failed.
     TaskFailed {
@@ -90,6 +94,8 @@ pub enum Event {
         to: Tier,
         /// Its bytes.
         bytes: u64,
+        /// How long that took.
+        micros: u64,
     },
     /// A task is ready and no worker of the cluster can ever run it, nor the others of its layer. Told once, before its graph
     /// fails.

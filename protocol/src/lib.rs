@@ -46,11 +46,11 @@ pub use ids::{
 };
 pub use journal::JournalEntry;
 pub use message::{
-    ClientHello, ClientMessage, ClusterInfo, Demotion, Explanation, Gpu, GraphOutcome, Hello,
-    InputLocation, InputSpec, Inventory, LayerProgress, LayerSpec, OutputLocation, ReturningClient,
-    ReturningWorker, Role, RunningTask, SchedulerToClient, SchedulerToWorker, Session, Straggler,
-    TaskAssignment, TierUsage, Transfer, Welcome, WorkerHello, WorkerInfo, WorkerLoad,
-    WorkerMessage,
+    ClientHello, ClientMessage, ClusterInfo, Demotion, Explanation, Gpu, GraphInfo, GraphOutcome,
+    Hello, InputLocation, InputSpec, Inventory, LayerInfo, LayerProgress, LayerSpec,
+    OutputLocation, ReturningClient, ReturningWorker, Role, RunningTask, SchedulerToClient,
+    SchedulerToWorker, Session, Straggler, TaskAssignment, TierUsage, Transfer, Welcome,
+    WorkerHello, WorkerInfo, WorkerLoad, WorkerMessage,
 };
 pub use optimize::{Optimized, Passes, optimize};
 pub use peers::PeerTable;

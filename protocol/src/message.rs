@@ -685,6 +685,43 @@ pub struct ClusterInfo {
     pub tasks_ready: u32,
     /// Bytes moved between workers since the scheduler's start, by pair.
     pub transfers: Vec<Transfer>,
+    /// Graphs that run, the latest [`ClusterInfo::MOST_GRAPHS`] of them, oldest first.
+    pub graphs: Vec<GraphInfo>,
+    /// `HOST:PORT` of its dashboard; empty where there is none.
+    pub dashboard: String,
+}
+
+impl ClusterInfo {
+    /// Graphs of which something is said at once.
+    pub const MOST_GRAPHS: usize = 200;
+}
+
+/// A graph in [`ClusterInfo`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphInfo {
+    /// Which graph.
+    pub graph: GraphId,
+    /// What its client calls it.
+    pub name: String,
+    /// What the client calls itself.
+    pub client: String,
+    /// Its layers, in order.
+    pub layers: Vec<LayerInfo>,
+}
+
+/// A layer in [`GraphInfo`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// Shown to people.
+    pub name: String,
+    /// Name of a registered operator.
+    pub operator: String,
+    /// Index of its first task in the graph.
+    pub first_task: u32,
+    /// Layers whose partitions it reads.
+    pub reads: Vec<LayerIndex>,
+    /// How far it is.
+    pub progress: LayerProgress,
 }
 
 /// One worker in [`ClusterInfo`].

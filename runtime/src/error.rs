@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use transload_dashboard::DashboardError;
 use transload_transport::TransportError;
 
 use crate::config::ConfigError;
@@ -30,6 +31,9 @@ pub enum RuntimeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The dashboard that was asked for cannot be had.
+    #[error("{0}; see --dashboard and --dashboard-token-file")]
+    Dashboard(#[from] DashboardError),
     /// A worker cannot listen for data.
     #[error(
         "the worker cannot listen for data on {address}: {source}; see --data-host, --data-port and --ucx-port"

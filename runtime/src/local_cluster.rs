@@ -3,6 +3,7 @@
 //! Called by `transload sql`, `transload demo`, tests and anyone who embeds transload. A worker process ends when its
 //! connection to the scheduler ends, so that none outlives this process, however it dies.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -122,6 +123,11 @@ impl LocalCluster {
     /// `HOST:PORT` of the scheduler.
     pub fn address(&self) -> String {
         self.server.address().to_string()
+    }
+
+    /// Where its dashboard listens, if it has one.
+    pub const fn dashboard(&self) -> Option<SocketAddr> {
+        self.server.dashboard()
     }
 
     /// A new client of this cluster.

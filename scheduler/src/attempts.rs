@@ -81,6 +81,15 @@ impl Scheduler {
                 }
                 let graph = &mut self.graphs.slab[at.graph];
                 graph.layer_of_mut(at.index).runs.on_ended(run_micros);
+                if self.tells_tasks() {
+                    let finished = Event::TaskFinished {
+                        task,
+                        worker: self.workers.slab[worker].id,
+                        bytes: sizes.total_bytes,
+                        run_micros,
+                    };
+                    self.emit(finished, out);
+                }
                 if is_scattered {
                     self.on_scattered_done(at, worker, sizes, out);
                 } else {

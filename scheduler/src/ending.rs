@@ -118,7 +118,8 @@ impl Scheduler {
                     self.note_end(graph, &GraphOutcome::Finished, out);
                 } else {
                     self.note_end(graph, &GraphOutcome::Cancelled, out);
-                    self.emit(Event::GraphEnded { graph }, out);
+                    let outcome = Box::new(GraphOutcome::Cancelled);
+                    self.emit(Event::GraphEnded { graph, outcome }, out);
                 }
                 self.call_off(slot, out);
             }
@@ -152,12 +153,14 @@ impl Scheduler {
             self.note_end(graph, &outcome, out);
         }
         if !self.graphs.slab[slot].shared.is_orphan {
+            let outcome = outcome.clone();
             out.push(Action::ToClient {
                 client: graph.client,
                 message: SchedulerToClient::Ended { graph, outcome },
             });
         }
-        self.emit(Event::GraphEnded { graph }, out);
+        let outcome = Box::new(outcome);
+        self.emit(Event::GraphEnded { graph, outcome }, out);
     }
 
     /// Deletes the record of a graph of which nothing is queued or running.

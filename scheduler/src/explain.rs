@@ -2,7 +2,9 @@
 //!
 //! Called for `ClientMessage::Explain` and by the command line. Reads everything, changes nothing.
 
-use transload_protocol::{ClientId, Explanation, TaskId, words};
+use transload_protocol::{
+    ClientId, Explanation, GraphId, LayerIndex, LayerProgress, TaskId, words,
+};
 
 use crate::graph::Graph;
 use crate::machine::Scheduler;
@@ -100,6 +102,53 @@ impl Scheduler {
             summary: format!("task {task} {what}"),
             details,
         }
+    }
+
+    /// How far a layer is, and why the first of its tasks that is neither done nor running is where it is.
+    pub fn explain_layer(&self, graph: GraphId, layer: LayerIndex) -> Explanation {
+        let unknown = |what: String| Explanation {
+            summary: what,
+            details: Vec::new(),
+        };
+        let Some(slot) = self.graphs.by_id.get(&graph) else {
+            return unknown(format!(
+                "graph {graph} is unknown: it has ended and was forgotten, or was never submitted"
+            ));
+        };
+        let record = &self.graphs.slab[*slot];
+        let layers = record.compiled.layers().iter().zip(&record.layers);
+        let Some((described, counted)) = layers.clone().nth(layer.0 as usize) else {
+            let layers = layers.len();
+            return unknown(format!(
+                "graph {graph} has {layers} layers, and no layer {layer}"
+            ));
+        };
+        let LayerProgress {
+            total,
+            done,
+            running,
+        } = counted.counts;
+        let summary = format!(
+            "layer {layer} (`{}`): {done} of {total} tasks are done, {running} were handed to workers",
+            described.name
+        );
+        let mut tasks = (counted.first_task..).take(described.tasks as usize);
+        let is_held_up = |index: &u32| {
+            matches!(
+                record.tasks[*index as usize].state,
+                TaskState::Waiting { .. } | TaskState::Ready { .. }
+            )
+        };
+        let details = match tasks.find(is_held_up) {
+            None => Vec::new(),
+            Some(index) => {
+                let explained = self.explain(record.task_id(index));
+                std::iter::once(explained.summary)
+                    .chain(explained.details)
+                    .collect()
+            }
+        };
+        Explanation { summary, details }
     }
 
     fn explain_waiting(&self, at: TaskAt, missing: u32, details: &mut Vec<String>) -> String {

@@ -60,16 +60,6 @@ impl Scheduler {
             },
         );
         self.workers.slab[worker].finished += 1;
-        if self.tells_tasks() {
-            self.emit(
-                Event::TaskFinished {
-                    task: self.graphs.slab[at.graph].task_id(at.index),
-                    worker: self.workers.slab[worker].id,
-                    bytes: sizes.total_bytes,
-                },
-                out,
-            );
-        }
         self.announce(at, out);
         self.for_importers(at, Self::one_missing_less);
     }

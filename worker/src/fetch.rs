@@ -130,11 +130,13 @@ impl Worker {
                 let to = record.above_disk(self.has_direct_storage);
                 self.store
                     .set_state(partition, State::Loading { file_bytes, to });
+                self.moving.insert(partition, turn.now);
                 turn.out.push(Action::Load { partition, to });
             }
             (Source::Pinned, State::Pinned) if self.may_rise() => {
                 self.store.set_state(partition, State::Rising);
                 let to = Tier::Device;
+                self.moving.insert(partition, turn.now);
                 turn.out.push(Action::Load { partition, to });
             }
             (Source::Peer(from), State::Absent { failed }) => {

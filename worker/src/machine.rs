@@ -63,6 +63,8 @@ pub struct Worker {
     pub(crate) lock_refusals: u32,
     /// Partitions may go from the device straight to disk, and back.
     pub(crate) has_direct_storage: bool,
+    /// Since when partitions are being moved whose moves are under way.
+    pub(crate) moving: BTreeMap<PartitionId, Time>,
     /// How moves to the device go.
     pub(crate) rise: Rise,
     /// Not told yet.
@@ -123,6 +125,7 @@ impl Worker {
             lock_obstacle: None,
             lock_refusals: 0,
             has_direct_storage: false,
+            moving: BTreeMap::new(),
             rise: Rise::default(),
             events: Vec::new(),
             resident_bytes: 0,
@@ -201,6 +204,7 @@ impl Worker {
             } => self.on_task_failed(task, attempt, (kind, message, step), turn),
             Input::Spilled { partition, bytes } => self.on_spilled(partition, bytes, turn),
             Input::SpillFailed { partition, reason } => {
+                self.moving.remove(&partition);
                 self.on_spill_failed(partition, reason, turn);
             }
             Input::Loaded { partition } => self.on_loaded(partition, turn),
@@ -208,7 +212,10 @@ impl Worker {
                 partition,
                 is_lost,
                 reason,
-            } => self.on_load_failed(partition, is_lost, reason, turn),
+            } => {
+                self.moving.remove(&partition);
+                self.on_load_failed(partition, is_lost, reason, turn);
+            }
             Input::Secede { task, attempt } => self.on_secede(task, attempt, turn),
             Input::Rejoin { task, attempt } => self.on_rejoin(task, attempt, turn),
             Input::HasDirectStorage => self.has_direct_storage = true,

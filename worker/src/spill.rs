@@ -256,6 +256,7 @@ impl Worker {
             }
         }
         *self.obstacle_to(to) = None;
+        self.moving.insert(partition, turn.now);
         turn.out.push(Action::Spill { partition, to });
         Eviction::Done
     }
@@ -413,6 +414,7 @@ impl Worker {
     }
 
     pub(crate) fn on_spilled(&mut self, partition: PartitionId, bytes: u64, turn: &mut Turn<'_>) {
+        let micros = self.moved_for(partition, turn);
         let Some((from, to)) = self.move_of(partition) else {
             return;
         };
@@ -426,7 +428,7 @@ impl Worker {
             self.lock_refusals = 0;
         }
         self.store.set_state(partition, next);
-        self.note_move(partition, (from, to), bytes, turn);
+        self.note_move(partition, (from, to), (bytes, micros), turn);
         self.settle(partition, turn);
     }
 
@@ -458,6 +460,7 @@ impl Worker {
     }
 
     pub(crate) fn on_loaded(&mut self, partition: PartitionId, turn: &mut Turn<'_>) {
+        let micros = self.moved_for(partition, turn);
         let (Some(record), Some(moved)) = (self.store.get(partition), self.move_of(partition))
         else {
             return;
@@ -475,7 +478,7 @@ impl Worker {
             self.rise = Rise::default();
         }
         self.store.set_state(partition, next);
-        self.note_move(partition, moved, bytes, turn);
+        self.note_move(partition, moved, (bytes, micros), turn);
         self.settle(partition, turn);
     }
 
@@ -543,11 +546,17 @@ impl Worker {
         self.settle(partition, turn);
     }
 
+    /// How long a move has taken that is over.
+    fn moved_for(&mut self, partition: PartitionId, turn: &Turn<'_>) -> u64 {
+        let since = self.moving.remove(&partition);
+        since.map_or(0, |since| turn.now.micros.saturating_sub(since.micros))
+    }
+
     fn note_move(
         &mut self,
         partition: PartitionId,
         (from, to): (Tier, Tier),
-        bytes: u64,
+        (bytes, micros): (u64, u64),
         turn: &mut Turn<'_>,
     ) {
         if let Some(worker) = self.own_id() {
@@ -557,6 +566,7 @@ impl Worker {
                 from,
                 to,
                 bytes,
+                micros,
             };
             self.note(event, turn);
         }

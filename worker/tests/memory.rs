@@ -29,6 +29,7 @@ fn outputs_above_the_threshold_are_spilled_and_told() {
     assert_eq!(spilled_in(&bench.make(1, &[70])), []);
     assert_eq!(spilled_in(&bench.make(2, &[1])), [1], "the largest");
     assert_eq!(bench.tier(part(1)), Some(Tier::Host), "until it is written");
+    bench.pass_millis(7);
     bench.spilled(part(1), 72);
     assert_eq!(bench.tier(part(1)), Some(Tier::Disk));
     assert_eq!((bench.memory_used(), bench.disk_used()), (1, 72));
@@ -38,6 +39,7 @@ fn outputs_above_the_threshold_are_spilled_and_told() {
         from: Tier::Host,
         to: Tier::Disk,
         bytes: 72,
+        micros: 7_000,
     };
     assert_eq!(events(&bench.pass_millis(500)), [moved]);
 }

@@ -77,8 +77,14 @@ const ARROWS: &[Arrows] = &[
         reason: "bindings name what UCX has and know nothing of ours",
     },
     Arrows {
+        from: "dashboard",
+        to: &["protocol"],
+        reason: "the dashboard shows what it is told and knows neither machines nor how processes speak",
+    },
+    Arrows {
         from: "runtime",
         to: &[
+            "dashboard",
             "scheduler",
             "worker",
             "transport-tcp",

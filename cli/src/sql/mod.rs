@@ -5,7 +5,7 @@ mod run;
 mod statements;
 mod tables;
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 use transload_query::{SqlOptions, SqlSession};
@@ -44,6 +44,12 @@ pub(crate) async fn run(args: SqlArgs, signals: &Signals) -> Result<(), Failure>
         opened = Cluster::open(&place, &config) => opened?,
         _ = signals.stop() => return Err(Failure::interrupted()),
     };
+    if !args.quiet
+        && let Some(dashboard) = cluster.dashboard()
+    {
+        // Only for people, and their terminal may be gone.
+        let _ = writeln!(io::stderr(), "dashboard at {dashboard}");
+    }
     let done = answer(
         &args,
         &cluster,

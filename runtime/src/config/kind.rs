@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use transload_protocol::Amount;
 
-use super::Fsync;
+use super::{DashboardChoice, Fsync};
 use crate::gpu::GpuChoice;
 use crate::transports::TransportChoice;
 
@@ -67,6 +67,35 @@ pub(super) const PORT: Kind<u16> = Kind {
             .map_err(|_| "a port; write a number from 0 (a free one) to 65535".to_owned())
     },
     print: u16::to_string,
+};
+
+pub(super) const DASHBOARD: Kind<DashboardChoice> = Kind {
+    name: "dashboard",
+    parse: |text| match text {
+        "auto" => Ok(DashboardChoice::Auto),
+        "off" => Ok(DashboardChoice::Off),
+        _ => text
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .and_then(|(host, port)| {
+                let host = host
+                    .trim_start_matches('[')
+                    .trim_end_matches(']')
+                    .to_owned();
+                let port = port.parse().ok()?;
+                Some(DashboardChoice::At { host, port })
+            })
+            .ok_or_else(|| {
+                "a place for a dashboard; write `auto`, `off`, or HOST:PORT as in 127.0.0.1:8787"
+                    .to_owned()
+            }),
+    },
+    print: |choice| match choice {
+        DashboardChoice::Auto => "auto".to_owned(),
+        DashboardChoice::Off => "off".to_owned(),
+        DashboardChoice::At { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        DashboardChoice::At { host, port } => format!("{host}:{port}"),
+    },
 };
 
 pub(super) const PERCENT: Kind<u8> = Kind {

@@ -56,6 +56,10 @@ pub struct SchedulerConfig {
     pub port: u16,
     /// A file that tells others where it listens; removed when it ends.
     pub file: Option<PathBuf>,
+    /// Where its dashboard listens.
+    pub dashboard: DashboardChoice,
+    /// A file with what viewers of the dashboard have to show.
+    pub dashboard_token_file: Option<PathBuf>,
     /// Most connections at once; further ones are closed at once.
     pub connections: u32,
     /// See [`transload_scheduler::Config::queue_per_slot`].
@@ -90,6 +94,22 @@ pub struct SchedulerConfig {
     pub coordination: transload_scheduler::CoordinationLimits,
     /// Its control connections.
     pub control: ControlConfig,
+}
+
+/// Where a dashboard listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DashboardChoice {
+    /// On this machine alone, at its usual port or, where that is taken, at a free one.
+    Auto,
+    /// Nowhere: there is none.
+    Off,
+    /// There.
+    At {
+        /// A host name or address.
+        host: String,
+        /// 0 for a free port.
+        port: u16,
+    },
 }
 
 /// What a worker is told.
@@ -192,6 +212,8 @@ impl Default for SchedulerConfig {
             host: "127.0.0.1".to_owned(),
             port: 8790,
             file: None,
+            dashboard: DashboardChoice::Auto,
+            dashboard_token_file: None,
             connections: 4_096,
             queue_per_slot: machine.queue_per_slot,
             max_queue_per_slot: machine.max_queue_per_slot,

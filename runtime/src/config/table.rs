@@ -99,6 +99,14 @@ pub static SETTINGS: &[Setting] = &[
         what: "File in which the scheduler says where it listens, and where workers and clients look for it; `auto` for none.",
         cost: "The folder must be visible on every machine.",
         change: "On batch systems, where nobody knows beforehand which machine the scheduler will run on."),
+    setting!("scheduler.dashboard", DASHBOARD, --"dashboard" on [Scheduler, Sql] at scheduler.dashboard;
+        what: "Where the scheduler serves its dashboard: `auto` for 127.0.0.1:8787, or a free port where that one is taken; `off`; or HOST:PORT.",
+        cost: "Little while nobody looks; a viewer costs the scheduler some percent. Where other machines can reach it, it wants a token.",
+        change: "0.0.0.0:8787 to look from elsewhere; `off` where not even this machine's users may look."),
+    setting!("scheduler.dashboard_token_file", OPTIONAL_PATH, --"dashboard-token-file" on [Scheduler, Sql] at scheduler.dashboard_token_file;
+        what: "File with the token that viewers of the dashboard have to show, 8 or more letters and digits; `auto` for none.",
+        cost: "Whoever has the token can look.",
+        change: "Where the dashboard can be reached from other machines, or this one has users who may not look."),
     setting!("scheduler.connections", COUNT, --"connections" on [Scheduler] at scheduler.connections;
         what: "Most connections of workers and clients at once.",
         cost: "Memory and file descriptors per connection.",

@@ -10,10 +10,12 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use transload_dashboard::{Batch, Feed};
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, ClusterId, ClusterInfo, Demotion, Event, EventRecord,
-    Explanation, JournalEntry, PROTOCOL_VERSION, ReturningClient, Role, Session, SessionToken,
-    TaskId, Time, Welcome, WorkerHello, WorkerId, WorkerMessage,
+    Explanation, GraphId, JournalEntry, LayerIndex, PROTOCOL_VERSION, ReturningClient, Role,
+    SchedulerToClient, Session, SessionToken, TaskId, Time, Welcome, WorkerHello, WorkerId,
+    WorkerMessage,
 };
 use transload_scheduler::{Action, Facts, Input, Scheduler};
 
@@ -60,6 +62,10 @@ pub(super) enum Arrival {
     Info(oneshot::Sender<ClusterInfo>),
     /// The process asks about a task.
     Explain(TaskId, oneshot::Sender<Explanation>),
+    /// The process asks about a layer.
+    ExplainLayer(GraphId, LayerIndex, oneshot::Sender<Explanation>),
+    /// The dashboard asks about the cluster.
+    Look(oneshot::Sender<(Time, ClusterInfo)>),
     /// The process wants to end.
     Shutdown,
 }
@@ -91,7 +97,17 @@ pub(super) struct Core {
     /// Peers with something pending.
     touched: Vec<PeerId>,
     actions: Vec<Action>,
+    shown: Option<Shown>,
     stopping: bool,
+}
+
+/// The dashboard, as this thread knows it.
+pub(super) struct Shown {
+    pub(super) feed: Feed,
+    /// `HOST:PORT`.
+    pub(super) address: String,
+    /// What has happened since the arrivals that are handled now were taken.
+    pub(super) heard: Batch,
 }
 
 impl Core {
@@ -102,6 +118,7 @@ impl Core {
         abort: CancellationToken,
         ended: CancellationToken,
         failure: FailureSlot,
+        shown: Option<Shown>,
     ) -> Result<(), RuntimeError> {
         let threads = |source| RuntimeError::Threads {
             what: "the scheduler's thread",
@@ -143,6 +160,7 @@ impl Core {
             returning: HashMap::new(),
             touched: Vec::new(),
             actions,
+            shown,
             stopping: false,
         };
         core.compact()?;
@@ -187,6 +205,11 @@ impl Core {
             }
             // What has arrived together has happened now, as far as anyone can tell.
             self.now = self.clock.now();
+            if let Some(shown) = &self.shown {
+                let is_logged = tracing::enabled!(tracing::Level::DEBUG);
+                let told = is_logged || shown.feed.is_watched();
+                self.scheduler.tell_tasks(told);
+            }
             for arrival in &batch {
                 if let Arrival::FromWorker(_, messages) = arrival {
                     self.scheduler.touch_ended(messages);
@@ -205,6 +228,7 @@ impl Core {
             }
             self.decide();
             self.send();
+            self.show();
             if self.journal.as_ref().is_some_and(Journal::is_long)
                 && let Err(error) = self.compact()
             {
@@ -283,8 +307,12 @@ impl Core {
                 }
             }
             // Whoever asked may have stopped waiting.
-            Arrival::Info(answer) => drop(answer.send(self.scheduler.info())),
+            Arrival::Info(answer) => drop(answer.send(self.info())),
+            Arrival::Look(answer) => drop(answer.send((self.now, self.info()))),
             Arrival::Explain(task, answer) => drop(answer.send(self.scheduler.explain(task))),
+            Arrival::ExplainLayer(graph, layer, answer) => {
+                let _ = answer.send(self.scheduler.explain_layer(graph, layer));
+            }
             Arrival::Shutdown => {
                 let name = "the scheduler's own process".to_owned();
                 self.feed(Input::ClientConnected {
@@ -421,7 +449,13 @@ impl Core {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::ToClient { client, message } => {
+            Action::ToClient {
+                client,
+                mut message,
+            } => {
+                if let SchedulerToClient::Info { info } = &mut message {
+                    info.dashboard = self.dashboard();
+                }
                 self.post(PeerId::Client(client), Outgoing::Client(message));
             }
             Action::ToWorker { worker, message } => {
@@ -434,7 +468,10 @@ impl Core {
                     self.connections.remove(&peer.connection);
                 }
             }
-            Action::Emit(record) => log(&record),
+            Action::Emit(record) => {
+                log(&record);
+                self.hear(record);
+            }
             Action::Stop => self.stopping = true,
             Action::Record(entry) => {
                 let journal = self.journal.as_mut();
@@ -442,6 +479,38 @@ impl Core {
                     self.fail(error);
                 }
             }
+        }
+    }
+
+    fn info(&self) -> ClusterInfo {
+        ClusterInfo {
+            dashboard: self.dashboard(),
+            ..self.scheduler.info()
+        }
+    }
+
+    fn dashboard(&self) -> String {
+        let shown = self.shown.as_ref();
+        shown.map_or_else(String::new, |shown| shown.address.clone())
+    }
+
+    /// Keeps it for the dashboard; of a new graph, its layers.
+    fn hear(&mut self, record: EventRecord) {
+        let Some(shown) = &mut self.shown else {
+            return;
+        };
+        if let Event::GraphAccepted { graph, .. } = record.event {
+            shown.heard.graphs.extend(self.scheduler.graph_info(graph));
+        }
+        shown.heard.events.push(record);
+    }
+
+    /// Tells the dashboard what was heard.
+    fn show(&mut self) {
+        if let Some(shown) = &mut self.shown {
+            let mut heard = std::mem::take(&mut shown.heard);
+            heard.now = self.now;
+            shown.feed.push(heard);
         }
     }
 
@@ -487,7 +556,7 @@ fn log(record: &EventRecord) {
     match &record.event {
         Event::WorkerJoined { worker } => tracing::info!(%worker, "worker joined"),
         Event::WorkerLost { worker, reason } => tracing::info!(%worker, %reason, "worker lost"),
-        Event::GraphEnded { graph } => tracing::info!(%graph, "graph ended"),
+        Event::GraphEnded { graph, outcome } => tracing::info!(%graph, ?outcome, "graph ended"),
         Event::TaskFailed {
             task,
             worker,

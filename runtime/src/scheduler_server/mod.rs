@@ -7,6 +7,7 @@ mod core;
 mod file;
 mod journal;
 mod journal_error;
+mod shown;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError};
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use transload_dashboard::Dashboard;
 use transload_protocol::{ClusterInfo, Explanation, PROTOCOL_VERSION, TaskId};
 
 use self::connection::Door;
@@ -38,6 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct SchedulerServer {
     address: SocketAddr,
+    dashboard: Option<SocketAddr>,
     arrivals: mpsc::Sender<Arrival>,
     /// Cancelled to end everything at once.
     abort: CancellationToken,
@@ -70,9 +73,14 @@ impl SchedulerServer {
         let (arrivals, queue) = mpsc::channel(ARRIVALS);
         let failure = FailureSlot::default();
         let (stop, over) = (abort.clone(), core_ended.clone());
-        Core::spawn(&config, queue, stop, over, Arc::clone(&failure))?;
+        let (dashboard, shown) = match shown::start(&config, reachable(address), &arrivals).await? {
+            Some((dashboard, shown)) => (Some(dashboard), Some(shown)),
+            None => (None, None),
+        };
+        Core::spawn(&config, queue, stop, over, Arc::clone(&failure), shown)?;
         let server = Self {
             address,
+            dashboard: dashboard.as_ref().map(Dashboard::address),
             arrivals: arrivals.clone(),
             abort: abort.clone(),
             ended: ended.clone(),
@@ -82,6 +90,7 @@ impl SchedulerServer {
         let everything_ended = ended.drop_guard();
         tokio::spawn(async move {
             accept(listener, door, config.connections, core_ended).await;
+            drop(dashboard);
             drop(file);
             drop(everything_ended);
         });
@@ -92,6 +101,11 @@ impl SchedulerServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its dashboard listens, if it has one.
+    pub const fn dashboard(&self) -> Option<SocketAddr> {
+        self.dashboard
     }
 
     /// `HOST:PORT` under which other machines reach it, as far as that can be known here.

@@ -220,6 +220,7 @@ fn info_adds_up_what_workers_report() {
         from: Tier::Host,
         to,
         bytes: 11,
+        micros: 3,
     };
     let events = [
         demoted,
