@@ -19,7 +19,7 @@
       else node.setAttribute(name, value === true ? '' : value);
     }
     // Text from the cluster comes this way only, so that no name and no SQL can become markup.
-    for (const child of children.flat()) {
+    for (const child of children.flat(Infinity)) {
       if (child === undefined || child === null || child === false) continue;
       node.append(child instanceof Node ? child : document.createTextNode(String(child)));
     }

@@ -86,13 +86,25 @@
   const light = [];
   const lightOperator = (index) => light[index] || (light[index] = scale(OPERATORS[index], 0.82));
 
+  const luminance = (hex) => {
+    const [red, green, blue] = parse(hex).map((part) => (part / 255 <= 0.04 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  // The text that is read best on `hex`.
+  const onColours = new Map();
+  const on = (hex) => {
+    let text = onColours.get(hex);
+    if (!text) onColours.set(hex, text = luminance(hex) > 0.179 ? '#05080f' : '#ffffff');
+    return text;
+  };
+
   const listeners = [];
   const changed = () => { cache = new Map(); listeners.forEach((listener) => listener()); };
   system.addEventListener('change', changed);
   calm.addEventListener('change', changed);
 
   t.colour = {
-    TIERS, TIER_NAMES, SAMPLE_TIERS, WAY_NAMES, isDark, css, alpha, scale, operator, hash,
+    TIERS, TIER_NAMES, SAMPLE_TIERS, WAY_NAMES, isDark, css, alpha, scale, on, operator, hash,
     way: (way) => set().ways[way] || set().ways.other,
     tier: (tier) => set().tiers[tier] || set().lost,
     transfer: () => set().transfer,

@@ -4,6 +4,7 @@
   'use strict';
 
   const SLOW = 2; // times the median
+  const LEAST_IDLE_US = 5000; // below which a gap between tasks is nobody's fault
 
   const durationOf = (span) => (span.end_us - span.start_us) / Math.max(1, span.count);
 
@@ -53,7 +54,7 @@
     if (!row) return told;
     const previous = before(row.tasks[span.lane], span);
     const idleUs = previous ? span.start_us - previous.end_us : 0;
-    if (idleUs > 1000) {
+    if (idleUs > Math.max(LEAST_IDLE_US, (span.end_us - span.start_us) / 20)) {
       const fetched = overlap(row.transfers, previous.end_us, span.start_us);
       told.push(`Its slot stood idle for ${t.duration(idleUs)} before${fetched.us > idleUs / 4
         ? `; for ${t.duration(fetched.us)} of that the worker fetched ${t.bytes(fetched.bytes)}.`

@@ -5,6 +5,8 @@
 
   const MAX_ROWS = 14;
   const ROOMY = 15; // pixels between two workers below which another row is opened
+  const MAX_LABELS = 48; // hosts beyond which names would cover each other
+  const WIDEST = [1.35, 1.7]; // of the ellipse, to its height: of few workers, of many
 
   const perimeter = (rx, ry) => Math.PI * (3 * (rx + ry) - Math.sqrt((3 * rx + ry) * (rx + 3 * ry)));
 
@@ -18,6 +20,12 @@
     return [...hosts.entries()].sort((one, other) => (one[0] < other[0] ? -1 : 1));
   };
 
+  // What tells hosts apart: the part before the first dot, where that is enough.
+  const shortNames = (names) => {
+    const first = names.map((name) => (/^[\d.]+$/.test(name) ? name : name.split('.')[0]));
+    return new Set(first).size === names.length ? first : names;
+  };
+
   // Rows, and the room that each worker then has.
   const rowsFor = (count, hosts, rx, ry) => {
     const gaps = hosts > 1 ? hosts * 0.7 : 0;
@@ -28,19 +36,38 @@
     }
   };
 
+  // How far beyond the middle of a worker the arc of its host is: past its rings and its GPU.
+  const outsideOf = (radius) => radius * (radius >= 15 ? 2.55 : 1.7) + 6;
+
+  const ring = (workers, hosts, width, height, rem) => {
+    const least = Math.min(width, height);
+    const labels = hosts.length <= MAX_LABELS ? rem * 1.5 : rem * 0.4;
+    const fit = (radius) => {
+      const outside = outsideOf(radius);
+      const ry = Math.max(40, height / 2 - outside - labels);
+      const rx = Math.max(40, width / 2 - outside - (labels > rem ? rem * 5.5 : rem));
+      return { rx: Math.min(rx, ry * WIDEST[workers <= 12 ? 0 : 1]), ry: Math.min(ry, rx * 1.15) };
+    };
+    // The room depends on the margins and these on the room: twice is near enough.
+    let radius = least * 0.062;
+    let size = null;
+    let rows = 1;
+    let room = 0;
+    for (let round = 0; round < 3; round += 1) {
+      size = fit(radius);
+      ({ rows, room } = rowsFor(Math.max(1, workers), hosts.length, size.rx, size.ry));
+      radius = t.clamp(room * (rows > 1 ? 0.4 : 0.24), 2.2, least * (workers <= 8 ? 0.068 : 0.06));
+    }
+    return { ...fit(radius), rows, room, radius, outside: outsideOf(radius) };
+  };
+
   t.mapLayout = (workers, width, height, rem) => {
     const cx = width / 2;
     const cy = height / 2;
     const hosts = byHost(workers);
-    const least = Math.min(width, height);
-    // Room for satellites and the labels of hosts.
-    const margin = 3.4 * rem + least * 0.055;
-    let ry = Math.max(40, height / 2 - margin);
-    let rx = Math.min(Math.max(40, width / 2 - margin - rem), ry * 1.45);
-    ry = Math.min(ry, rx * 1.15);
-    const { rows, room } = rowsFor(Math.max(1, workers.length), hosts.length, rx, ry);
-    const radius = t.clamp(room * (rows > 1 ? 0.4 : 0.26), 2.2, least * 0.062);
+    const { rx, ry, rows, room, radius, outside } = ring(workers.length, hosts, width, height, rem);
     const step = rows > 1 ? Math.min(room / Math.min(rx, ry), 0.5 / rows) : 0;
+    const names = shortNames(hosts.map(([name]) => name));
 
     const columns = hosts.map(([, list]) => Math.ceil(list.length / rows));
     const gap = hosts.length > 1 ? 0.7 : 0;
@@ -57,18 +84,21 @@
         const column = Math.floor(at / rows);
         const row = at % rows;
         // Odd rows are shifted by half, which packs circles closer.
-        const angle = angleOf(unit + column + 0.5 + (rows > 1 && row % 2 ? 0.25 : rows > 1 ? -0.25 : 0));
+        const angle = angleOf(unit + column + 0.5 + (rows === 1 ? 0 : row % 2 ? 0.25 : -0.25));
         const scale = 1 - row * step;
-        nodes.set(worker.id, {
-          id: worker.id, host: name, angle, radius, x: cx + Math.cos(angle) * rx * scale, y: cy + Math.sin(angle) * ry * scale,
-        });
+        nodes.set(worker.id, { id: worker.id, host: name, angle, radius, x: cx + Math.cos(angle) * rx * scale, y: cy + Math.sin(angle) * ry * scale });
       });
       const middle = (from + to) / 2;
-      const inside = 1 - (rows - 1) * step / 2;
-      arcs.push({ name, from, to, middle, count: list.length, x: cx + Math.cos(middle) * rx * inside, y: cy + Math.sin(middle) * ry * inside });
+      // Where edges of a whole host end: at its innermost row.
+      const inside = 1 - (rows - 0.4) * step;
+      arcs.push({
+        name, label: hosts.length <= MAX_LABELS ? names[index] : '', from, to, middle, count: list.length,
+        x: cx + Math.cos(middle) * rx * inside, y: cy + Math.sin(middle) * ry * inside,
+      });
       unit += columns[index] + gap;
     });
-    return { cx, cy, rx, ry, rows, radius, core: t.clamp(least * 0.055, 18, 90), nodes, arcs, hosts: new Map(arcs.map((arc) => [arc.name, arc])) };
+    const core = t.clamp(Math.min(width, height) * 0.055, 18, 150);
+    return { cx, cy, rx, ry, rows, radius, outside, core, nodes, arcs, hosts: new Map(arcs.map((arc) => [arc.name, arc])) };
   };
 
   // The control point of the curve from one place to another: bent towards the middle, and to one side, so that there and back differ.

@@ -1,14 +1,16 @@
 // What flies on the map: assignments from the middle, transfers between workers; and the edges that glow where something flew and fade.
-// The map adds flights and calls `draw`. Knows neither the store nor workers.
+// The map adds flights and draws the two apart: flights at each frame, edges, which change slowly and cost most, less often.
+// Knows neither the store nor workers.
 (function (t) {
   'use strict';
 
-  const MAX_FLIGHTS = 700;
-  const MAX_EDGES = 450;
-  const FADE_MS = 1600;
+  const MAX_FLIGHTS = 400;
+  const MAX_EDGES = 260;
+  const FADE_MS = 1300;
+  const COLDEST = 0.06; // heat below which an edge is not seen
 
   // Pixels wide: a thousand times the bytes are about 3.5 times the width.
-  const widthOf = (bytes, rem) => t.clamp(0.09 * Math.log2(Math.max(2, bytes / 512)), 0.12, 0.95) * rem * 0.62;
+  const widthOf = (bytes, rem) => t.clamp(0.09 * Math.log2(Math.max(2, bytes / 512)), 0.12, 0.95) * rem * 0.46;
   t.flightWidth = widthOf;
 
   const pointAt = (flight, share) => {
@@ -44,12 +46,15 @@
       return image;
     };
 
-    const drawEdges = (context, elapsedMs) => {
-      const fade = Math.exp(-elapsedMs / FADE_MS);
+    let cooledMs = 0;
+    const drawEdges = (context, nowMs) => {
+      const fade = Math.exp(-Math.min(1000, nowMs - cooledMs) / FADE_MS);
+      cooledMs = nowMs;
+      context.globalCompositeOperation = t.colour.isDark() ? 'lighter' : 'source-over';
       context.lineCap = 'round';
       for (const [key, edge] of edges) {
         edge.heat *= fade;
-        if (edge.heat < 0.03) { edges.delete(key); continue; }
+        if (edge.heat < COLDEST) { edges.delete(key); continue; }
         context.strokeStyle = t.colour.alpha(edge.colour, Math.min(1, edge.heat) * edge.strength);
         context.lineWidth = edge.width;
         context.beginPath();
@@ -57,21 +62,24 @@
         context.quadraticCurveTo(edge.bx, edge.by, edge.x1, edge.y1);
         context.stroke();
       }
+      context.globalCompositeOperation = 'source-over';
+      return edges.size > 0;
     };
 
     const drawFlights = (context, nowMs) => {
-      const pieces = flights.length > 350 ? 3 : flights.length > 150 ? 5 : 9;
+      const pieces = flights.length > 160 ? 3 : flights.length > 70 ? 5 : 8;
+      context.globalCompositeOperation = t.colour.isDark() ? 'lighter' : 'source-over';
       const kept = [];
       for (const flight of flights) {
         const share = (nowMs - flight.startMs) / flight.lengthMs;
-        if (share >= 1) { if (flight.land) flight.land(nowMs); continue; }
+        if (share >= 1) continue;
         kept.push(flight);
         if (share < 0) continue;
         // Leaves and arrives gently.
         const eased = share < 0.5 ? 2 * share * share : 1 - 2 * (1 - share) * (1 - share);
         const tail = Math.max(0, eased - flight.tail);
         let [x, y] = pointAt(flight, tail);
-        context.lineCap = 'round';
+        context.lineCap = 'butt';
         for (let piece = 1; piece <= pieces; piece += 1) {
           const part = piece / pieces;
           const [nextX, nextY] = pointAt(flight, tail + (eased - tail) * part);
@@ -87,7 +95,9 @@
         const size = flight.width * 3.4 + 3;
         context.drawImage(sprite(flight.colour), x - size / 2, y - size / 2, size, size);
       }
+      context.globalCompositeOperation = 'source-over';
       flights = kept;
+      return flights.length > 0;
     };
 
     return {
@@ -101,16 +111,11 @@
           edges.set(key, { heat: 0.9, strength: 0.3, ...edge });
         }
       },
-      draw: (context, nowMs, elapsedMs) => {
-        context.globalCompositeOperation = t.colour.isDark() ? 'lighter' : 'source-over';
-        drawEdges(context, elapsedMs);
-        drawFlights(context, nowMs);
-        context.globalCompositeOperation = 'source-over';
-        return flights.length > 0 || edges.size > 0;
-      },
+      drawEdges,
+      drawFlights,
+      hasEdges: () => edges.size > 0,
       clear: () => { flights = []; edges.clear(); },
       recolour: () => { sprites.clear(); flights = []; edges.clear(); },
-      count: () => flights.length,
     };
   };
 })(window.transload = window.transload || {});

@@ -1,5 +1,5 @@
-// Draws the scheduler, hosts and workers of the map, at three levels of detail by how much room a worker has.
-// The map calls it. Knows nothing of flights and events.
+// Draws the scheduler, hosts and workers of the map, at three levels of detail by how much room a worker has. What breathes is drawn apart
+// from what stands still, as the latter is drawn less often. The map calls it. Knows nothing of flights and events.
 (function (t) {
   'use strict';
 
@@ -7,6 +7,7 @@
   const TOP = -Math.PI / 2;
   const DETAILED = 15;
   const PLAIN = 6.5;
+  const MAX_PIPS = 16; // slots above which a ring shows them
 
   // What runs on a worker: colours, one for each busy slot.
   const busyColours = (worker, store) => worker.running.map((task) =>
@@ -15,7 +16,7 @@
   const shareOf = (usage, most) => {
     if (usage.limit_bytes) return t.clamp(usage.used_bytes / usage.limit_bytes, 0, 1);
     // No limit: in relation to whoever uses most of this tier.
-    return most[usage.tier] ? 0.9 * usage.used_bytes / most[usage.tier] : 0;
+    return most[usage.tier] ? 0.66 * usage.used_bytes / most[usage.tier] : 0;
   };
 
   const arc = (context, x, y, radius, from, to, width, colour) => {
@@ -33,12 +34,15 @@
     let radius = node.radius + width * 1.3;
     for (const usage of tiersOf(worker)) {
       context.lineCap = 'butt';
-      arc(context, node.x, node.y, radius, 0, TURN, width, t.colour.alpha(t.colour.tier(usage.tier), 0.16));
+      // Dashed where there is no limit, as full means nothing there.
+      context.setLineDash(usage.limit_bytes ? [] : [2, 4]);
+      arc(context, node.x, node.y, radius, 0, TURN, width, t.colour.alpha(t.colour.tier(usage.tier), usage.limit_bytes ? 0.16 : 0.3));
+      context.setLineDash([]);
       const share = shareOf(usage, most);
       if (share > 0.002) {
         context.lineCap = 'round';
         arc(context, node.x, node.y, radius, TOP, TOP + TURN * Math.max(0.01, share), width,
-          share > 0.95 && usage.tier !== 'disk' ? t.colour.alarm() : t.colour.tier(usage.tier));
+          share > 0.95 && usage.limit_bytes ? t.colour.alarm() : t.colour.tier(usage.tier));
       }
       radius += width * 1.45;
     }
@@ -72,7 +76,7 @@
     context.strokeStyle = colour;
     context.stroke();
     if (size > 13) {
-      context.font = surface.font(0.62, 600);
+      context.font = surface.font(Math.max(0.62, size / surface.rem * 0.5), 600);
       context.fillStyle = t.colour.css('--text');
       context.textAlign = 'center';
       context.textBaseline = 'middle';
@@ -80,41 +84,53 @@
     }
   };
 
-  // Slots as pips on a circle; those that are busy breathe in their operator's colour.
-  const drawPips = (context, node, worker, colours, nowMs, calm) => {
-    const slots = Math.max(worker.slots, colours.length, 1);
-    if (slots > 16) {
-      const width = node.radius * 0.3;
-      context.lineCap = 'butt';
-      arc(context, node.x, node.y, node.radius * 0.72, 0, TURN, width, t.colour.alpha(t.colour.css('--lost'), 0.22));
-      colours.forEach((colour, at) => {
-        arc(context, node.x, node.y, node.radius * 0.72, TOP + TURN * at / slots, TOP + TURN * (at + 0.9) / slots, width, colour);
-      });
-      return;
-    }
+  // Where each slot's pip is. Slots of one worker stand on a circle; one alone in the middle.
+  const pipsOf = (node, worker, busy) => {
+    const slots = Math.max(worker.slots, busy, 1);
     const away = slots === 1 ? 0 : node.radius * 0.68;
     const size = Math.min(node.radius * 0.2, slots === 1 ? node.radius * 0.4 : TURN * away / slots * 0.34);
-    for (let at = 0; at < slots; at += 1) {
-      const angle = TOP + TURN * at / slots;
-      const x = node.x + Math.cos(angle) * away;
-      const y = node.y + Math.sin(angle) * away;
-      context.beginPath();
-      if (at < colours.length) {
-        const wave = calm ? 0.5 : 0.5 + 0.5 * Math.sin(nowMs / 260 + at * 1.7 + node.angle * 3);
-        context.arc(x, y, size * (1.5 + 0.9 * wave), 0, TURN);
-        context.fillStyle = t.colour.alpha(colours[at], 0.14 + 0.16 * wave);
-        context.fill();
+    return Array.from({ length: slots }, (_, at) => {
+      // Half a step on: with four, left and right are free for the name.
+      const angle = TOP + TURN * (at + 0.5) / slots;
+      return { x: node.x + Math.cos(angle) * away, y: node.y + Math.sin(angle) * away, size };
+    });
+  };
+  const hasPips = (worker, busy) => Math.max(worker.slots, busy) <= MAX_PIPS;
+
+  const drawIdle = (context, node, worker, colours) => {
+    if (hasPips(worker, colours.length)) {
+      context.strokeStyle = t.colour.alpha(t.colour.css('--lost'), 0.7);
+      context.lineWidth = 1.2;
+      for (const pip of pipsOf(node, worker, colours.length).slice(colours.length)) {
         context.beginPath();
-        context.arc(x, y, size * (0.85 + 0.25 * wave), 0, TURN);
-        context.fillStyle = colours[at];
-        context.fill();
-      } else {
-        context.arc(x, y, size * 0.62, 0, TURN);
-        context.strokeStyle = t.colour.alpha(t.colour.css('--lost'), 0.7);
-        context.lineWidth = 1.2;
+        context.arc(pip.x, pip.y, pip.size * 0.62, 0, TURN);
         context.stroke();
       }
+      return;
     }
+    const slots = Math.max(worker.slots, colours.length);
+    const width = node.radius * 0.3;
+    context.lineCap = 'butt';
+    arc(context, node.x, node.y, node.radius * 0.72, 0, TURN, width, t.colour.alpha(t.colour.css('--lost'), 0.22));
+    colours.forEach((colour, at) => arc(context, node.x, node.y, node.radius * 0.72, TOP + TURN * at / slots, TOP + TURN * (at + 0.9) / slots, width, colour));
+  };
+
+  // Busy slots breathe in their operator's colour.
+  const drawBusy = (context, node, worker, colours, env) => {
+    if (!colours.length || !hasPips(worker, colours.length)) return;
+    const pips = pipsOf(node, worker, colours.length);
+    colours.forEach((colour, at) => {
+      const { x, y, size } = pips[at];
+      const wave = env.calm ? 0.5 : 0.5 + 0.5 * Math.sin(env.nowMs / 260 + at * 1.7 + node.angle * 3);
+      context.beginPath();
+      context.arc(x, y, size * (1.5 + 0.9 * wave), 0, TURN);
+      context.fillStyle = t.colour.alpha(colour, 0.14 + 0.16 * wave);
+      context.fill();
+      context.beginPath();
+      context.arc(x, y, size * (0.85 + 0.25 * wave), 0, TURN);
+      context.fillStyle = colour;
+      context.fill();
+    });
   };
 
   const drawDetailed = (context, node, worker, colours, env) => {
@@ -131,9 +147,9 @@
     context.lineWidth = 1.5;
     context.strokeStyle = worker.stragglers.length ? t.colour.alarm() : t.colour.css('--line-strong');
     context.stroke();
-    drawPips(context, node, worker, colours, env.nowMs, env.calm);
+    drawIdle(context, node, worker, colours);
     if (node.radius * 0.8 > env.surface.rem * 0.9) {
-      context.font = env.surface.font(0.78, 650);
+      context.font = env.surface.font(Math.max(0.78, node.radius / env.surface.rem * 0.3), 650);
       context.fillStyle = t.colour.css('--text');
       context.textAlign = 'center';
       context.textBaseline = 'middle';
@@ -166,7 +182,7 @@
     context.beginPath();
     context.arc(node.x, node.y, node.radius * 0.85, 0, TURN);
     const share = colours.length / Math.max(1, worker.slots);
-    context.fillStyle = t.colour.css('--idle');
+    context.fillStyle = t.colour.css('--idle-dot');
     context.fill();
     if (!colours.length) return;
     context.fillStyle = t.colour.alpha(colours[0], 0.45 + 0.55 * Math.min(1, share));
@@ -177,8 +193,7 @@
     isDetailed: (layout) => layout.radius >= DETAILED,
 
     drawHosts: (context, layout, surface) => {
-      const outside = layout.radius * (layout.radius >= DETAILED ? 2.75 : 1.6) + 6;
-      const showLabels = layout.arcs.length <= 48;
+      const { outside } = layout;
       for (const host of layout.arcs) {
         context.beginPath();
         context.ellipse(layout.cx, layout.cy, layout.rx + outside, layout.ry + outside, 0, host.from, host.to);
@@ -186,16 +201,16 @@
         context.lineCap = 'round';
         context.strokeStyle = t.colour.css('--line-strong');
         context.stroke();
-        if (!showLabels) continue;
+        if (!host.label) continue;
         const x = layout.cx + Math.cos(host.middle) * (layout.rx + outside + surface.rem * 0.7);
-        const y = layout.cy + Math.sin(host.middle) * (layout.ry + outside + surface.rem * 0.9);
+        const y = layout.cy + Math.sin(host.middle) * (layout.ry + outside + surface.rem * 0.8);
         const lean = Math.cos(host.middle);
         context.font = surface.font(layout.arcs.length > 24 ? 0.62 : 0.8, 500);
         context.fillStyle = t.colour.css('--dim');
         context.textAlign = lean > 0.25 ? 'left' : lean < -0.25 ? 'right' : 'center';
         context.textBaseline = 'middle';
         const room = lean > 0.25 ? surface.width - x - 4 : lean < -0.25 ? x - 4 : surface.width / 3;
-        context.fillText(t.fitText(context, host.name, room), x, y);
+        context.fillText(t.fitText(context, host.label, room), x, y);
       }
     },
 
@@ -204,6 +219,13 @@
       for (const worker of workers) {
         const node = layout.nodes.get(worker.id);
         if (node && !worker.lost) draw(context, node, worker, busyColours(worker, store), env);
+      }
+    },
+
+    drawBusySlots: (context, layout, workers, store, env) => {
+      for (const worker of workers) {
+        const node = layout.nodes.get(worker.id);
+        if (node && !worker.lost && worker.running.length) drawBusy(context, node, worker, busyColours(worker, store), env);
       }
     },
 
@@ -269,7 +291,7 @@
       context.textAlign = 'center';
       context.textBaseline = 'middle';
       context.fillStyle = t.colour.css('--text');
-      context.font = env.surface.font(t.clamp(core / 34, 0.9, 2), 700);
+      context.font = env.surface.font(t.clamp(core / 34, 0.9, 2.6), 700);
       context.fillText(t.count(store.totals.tasks_ready), cx, cy - core * 0.1);
       context.fillStyle = t.colour.css('--dim');
       context.font = env.surface.font(t.clamp(core / 62, 0.6, 1), 500);

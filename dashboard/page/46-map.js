@@ -4,16 +4,21 @@
 
   const MERGE_ABOVE = 64; // workers above which transfers merge into weighted edges
   const LOST_STAYS_MS = 20000;
-  const MAX_FLIGHTS_A_FRAME = 60;
+  const MAX_FLIGHTS_A_FRAME = 26;
   const store = t.store;
   const flights = t.createFlights();
   const deaths = new Map(); // worker -> when we saw it die, by the browser's clock
 
-  let surface = null;
+  const BACK_EVERY_MS = 90;
+  const GLIDE_MS = 700;
+
+  let surface = null; // what moves
+  let back = null; // what stands still or changes slowly, on a canvas behind
+  let backKey = '';
+  let backMs = 0;
+  let glow = null; // edges are drawn at half the resolution: they are soft, and this is what costs most
   let layout = null;
   let layoutKey = '';
-  let picture = null; // canvas with all workers, where they are too many to be drawn anew each time
-  let pictureKey = '';
   let hovered = null;
   let table = null;
   let shownAt = 0;
@@ -25,6 +30,7 @@
   const isMerged = () => store.workers.size > MERGE_ABOVE;
 
   const noticeDeaths = (how) => {
+    if (how !== 'next') deaths.clear();
     for (const worker of store.workers.values()) {
       if (!worker.lost) deaths.delete(worker.id);
       else if (!deaths.has(worker.id)) {
@@ -42,9 +48,18 @@
     return node && isMerged() && layout.hosts.size > 1 && layout.hosts.size <= 160 ? layout.hosts.get(node.host) : node;
   };
 
+  // Where a way leaves a worker: at its edge, so that its name stays readable.
+  const rim = (place, towards) => {
+    const away = Math.hypot(towards.x - place.x, towards.y - place.y);
+    const share = away > 0 && t.mapNodes.isDetailed(layout) ? Math.min(0.8, (place.radius || 0) * 0.95 / away) : 0;
+    return [place.x + (towards.x - place.x) * share, place.y + (towards.y - place.y) * share];
+  };
+
   const curve = (from, to) => {
     const bend = t.mapBend(layout, from, to);
-    return { x0: from.x, y0: from.y, bx: bend.x, by: bend.y, x1: to.x, y1: to.y };
+    const [x0, y0] = rim(from, bend);
+    const [x1, y1] = rim(to, bend);
+    return { x0, y0, bx: bend.x, by: bend.y, x1, y1 };
   };
 
   // One flight, or one edge, for all that goes the same way in a frame.
@@ -64,7 +79,7 @@
 
   const launchTransfers = (transfers, nowMs) => {
     const calm = t.colour.isCalm();
-    let budget = isMerged() ? 24 : MAX_FLIGHTS_A_FRAME;
+    let budget = isMerged() ? 14 : MAX_FLIGHTS_A_FRAME;
     for (const each of mergeTransfers(transfers)) {
       const colour = t.colour.way(each.way);
       const width = t.flightWidth(each.bytes, surface.rem);
@@ -83,15 +98,17 @@
     const calm = t.colour.isCalm();
     const centre = { x: layout.cx, y: layout.cy };
     const merged = isMerged();
-    let budget = merged ? 40 : MAX_FLIGHTS_A_FRAME;
+    let budget = merged ? 18 : MAX_FLIGHTS_A_FRAME;
     for (const each of assignments) {
       const node = layout.nodes.get(each.worker);
       if (!node) continue;
       const colour = t.colour.operator(store.label(each.graph, each.layer));
       const dx = node.x - centre.x;
       const dy = node.y - centre.y;
+      const [x0, y0] = rim({ ...centre, radius: layout.core }, node);
+      const [x1, y1] = rim(node, centre);
       const path = {
-        x0: centre.x, y0: centre.y, x1: node.x, y1: node.y, bx: centre.x + dx / 2 - dy * 0.06, by: centre.y + dy / 2 + dx * 0.06,
+        x0, y0, x1, y1, bx: centre.x + dx / 2 - dy * 0.06, by: centre.y + dy / 2 + dx * 0.06,
       };
       if (calm || (merged && budget % 2)) {
         const place = placeOf(each.worker);
@@ -112,10 +129,33 @@
     const key = `${surface.width} ${surface.height} ${workers.length} ${workers[0] && workers[0].id} ${workers.length && workers[workers.length - 1].id}`;
     if (key === layoutKey && !surface.changed) return workers;
     layoutKey = key;
+    const before = layout;
     layout = t.mapLayout(workers, surface.width, surface.height, surface.rem);
     flights.clear();
-    pictureKey = '';
+    backKey = '';
+    if (before && !surface.changed && !t.colour.isCalm() && t.mapNodes.isDetailed(layout)) startMoves(before);
     return workers;
+  };
+
+  // Workers glide to where they now belong; new ones come from the scheduler.
+  const startMoves = (before) => {
+    layout.movedMs = performance.now();
+    layout.moves = [...layout.nodes.values()].map((node) => {
+      const was = before.nodes.get(node.id) || { x: before.cx, y: before.cy };
+      return { node, fromX: was.x, fromY: was.y, toX: node.x, toY: node.y };
+    });
+  };
+  const glide = () => {
+    if (!layout.moves) return false;
+    const share = Math.min(1, (performance.now() - layout.movedMs) / GLIDE_MS);
+    const eased = 1 - (1 - share) ** 3;
+    for (const move of layout.moves) {
+      move.node.x = move.fromX + (move.toX - move.fromX) * eased;
+      move.node.y = move.fromY + (move.toY - move.fromY) * eased;
+    }
+    if (share >= 1) layout.moves = null;
+    backKey = '';
+    return true;
   };
 
   const most = (workers) => {
@@ -126,19 +166,28 @@
     return sums;
   };
 
-  const drawPicture = (workers, env) => {
+  const drawEdges = (nowMs) => {
+    glow = glow || document.createElement('canvas');
+    const width = Math.ceil(back.width / 2);
+    const height = Math.ceil(back.height / 2);
+    if (glow.width !== width || glow.height !== height) { glow.width = width; glow.height = height; }
+    const context = glow.getContext('2d');
+    context.setTransform(0.5, 0, 0, 0.5, 0, 0);
+    context.clearRect(0, 0, back.width, back.height);
+    flights.drawEdges(context, nowMs);
+    back.context.drawImage(glow, 0, 0, width * 2, height * 2);
+  };
+
+  const drawBack = (workers, env) => {
+    back.fit();
     const key = `${store.workersRevision} ${layoutKey} ${t.colour.isDark()}`;
-    if (key !== pictureKey) {
-      pictureKey = key;
-      picture = picture || document.createElement('canvas');
-      picture.width = surface.canvas.width;
-      picture.height = surface.canvas.height;
-      const context = picture.getContext('2d');
-      context.setTransform(surface.ratio, 0, 0, surface.ratio, 0, 0);
-      t.mapNodes.drawHosts(context, layout, surface);
-      t.mapNodes.drawWorkers(context, layout, workers, store, { ...env, calm: true });
-    }
-    surface.context.drawImage(picture, 0, 0, surface.width, surface.height);
+    if (key === backKey && !back.changed && !(flights.hasEdges() && env.nowMs - backMs > BACK_EVERY_MS)) return;
+    backKey = key;
+    backMs = env.nowMs;
+    back.context.clearRect(0, 0, back.width, back.height);
+    t.mapNodes.drawHosts(back.context, layout, back);
+    drawEdges(env.nowMs);
+    t.mapNodes.drawWorkers(back.context, layout, workers, store, { ...env, surface: back, most: most(workers) });
   };
 
   const drawHover = (context) => {
@@ -151,25 +200,20 @@
     context.stroke();
   };
 
-  const draw = (nowMs, elapsedMs) => {
+  const draw = (nowMs) => {
     if (!surface.fit()) return false;
     const workers = arrange();
+    const gliding = glide();
     const { context } = surface;
     context.clearRect(0, 0, surface.width, surface.height);
     const calm = t.colour.isCalm();
     // Nothing breathes while time stands still.
     const still = calm || !t.isMoving();
-    const env = { nowMs, calm: still, surface, most: most(workers) };
+    const env = { nowMs, calm: still, surface };
     const detailed = t.mapNodes.isDetailed(layout);
-    let moving = false;
-    if (detailed) {
-      t.mapNodes.drawHosts(context, layout, surface);
-      moving = flights.draw(context, nowMs, elapsedMs) || moving;
-      t.mapNodes.drawWorkers(context, layout, workers, store, env);
-    } else {
-      drawPicture(workers, env);
-      moving = flights.draw(context, nowMs, elapsedMs) || moving;
-    }
+    drawBack(workers, env);
+    if (detailed) t.mapNodes.drawBusySlots(context, layout, workers, store, env);
+    let moving = flights.drawFlights(context, nowMs) || flights.hasEdges() || gliding;
     for (const worker of workers) {
       if (!worker.lost) { moving = moving || (detailed && worker.running.length > 0 && !still); continue; }
       const node = layout.nodes.get(worker.id);
@@ -241,13 +285,15 @@
   const mount = (panel) => {
     const canvas = t.h('canvas', { tabindex: '0', role: 'application', 'aria-label': 'Cluster map. Arrow keys go from worker to worker.' });
     surface = t.surface(canvas);
+    const behind = t.h('canvas', { 'aria-hidden': 'true', class: 'behind' });
+    back = t.surface(behind);
     listen(canvas);
     table = t.altTable('Workers on the map', ['worker', 'host', 'state', 'busy slots', 'memory'], () => shown().map((worker) => [
       worker.id, worker.host, worker.lost ? `lost: ${worker.lost}` : 'alive', `${worker.running.length} of ${worker.slots}`,
       worker.tiers.map((usage) => `${usage.tier} ${t.bytes(usage.used_bytes)}`).join(', '),
     ]));
     panel.append(t.h('div', { class: 'split' },
-      t.h('div', { class: 'stage' }, canvas, table),
+      t.h('div', { class: 'stage' }, t.h('div', { class: 'layers-box' }, behind, canvas), table),
       t.mapSide.mount()));
   };
 
@@ -272,7 +318,7 @@
     launchTransfers(frame.transfers || [], performance.now());
     launchAssignments(frame.assignments || [], performance.now());
   });
-  t.colour.onChange(() => { flights.recolour(); pictureKey = ''; });
+  t.colour.onChange(() => { flights.recolour(); backKey = ''; });
 
   t.views.push({ id: 'map', title: 'Map', mount, draw, update });
 })(window.transload = window.transload || {});

@@ -51,7 +51,7 @@
   };
 
   const makeCard = () => t.h('article', { class: 'card' },
-    t.h('header', {}, t.h('h3', {}, t.h('button', { type: 'button', class: 'link' })), t.h('span', { class: 'state' }), t.h('span', { class: 'dim' })),
+    t.h('header', {}, t.h('h2', {}, t.h('button', { type: 'button', class: 'link' })), t.h('span', { class: 'state' }), t.h('span', { class: 'dim' })),
     bar(), t.h('p', { class: 'reason' }), t.h('ul', { class: 'layers' }));
   const updateCard = (node, graph) => {
     const [header, total, reason, layers] = node.children;
@@ -63,6 +63,7 @@
     t.setAttribute(header.children[1], 'data-state', graph.state);
     t.setText(header.children[2], `${graph.id} · ${counted(counts)} · ${t.graphElapsed(graph)}`);
     setBar(total, counts);
+    t.setAttribute(total, 'data-state', graph.state);
     t.setText(reason, graph.reason || '');
     reason.hidden = !graph.reason;
     // Ended graphs fold, so that what runs is what one sees.

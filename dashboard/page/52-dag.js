@@ -3,7 +3,7 @@
   'use strict';
 
   const WIDTH = 230;
-  const HEIGHT = 74;
+  const HEIGHT = 92;
   const GAP_X = 70;
   const GAP_Y = 26;
   const store = t.store;
@@ -76,19 +76,19 @@
     const open = () => t.details.layer(graph.id, index);
     const node = {
       counts: t.svg('text', { x: 12, y: 44, class: 'counts' }),
-      done: t.svg('rect', { x: 12, y: 54, height: 8, rx: 2 }),
-      running: t.svg('rect', { y: 54, height: 8, rx: 2, class: 'running' }),
+      cost: t.svg('text', { x: 12, y: 61, class: 'counts' }),
+      done: t.svg('rect', { x: 12, y: 72, height: 8, rx: 2 }),
+      running: t.svg('rect', { y: 72, height: 8, rx: 2, class: 'running' }),
       group: t.svg('g', {
         class: 'node', transform: `translate(${at.x},${at.y})`, tabindex: '0', role: 'button',
         onclick: open, onkeydown: (event) => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); open(); } },
       }),
     };
     node.group.append(
-      t.svg('rect', { class: 'box', width: WIDTH, height: HEIGHT, rx: 8 }),
+      t.svg('rect', { class: 'box', width: WIDTH, height: HEIGHT, rx: 8 }, t.svg('title', {}, label)),
       t.svg('rect', { class: 'tone', width: 5, height: HEIGHT - 16, x: 0, y: 8, rx: 2, fill: t.colour.operator(label) }),
-      t.svg('text', { x: 12, y: 24, class: 'name' }, t.shorten(`${index} ${label}`, 30)), node.counts,
-      t.svg('rect', { x: 12, y: 54, width: WIDTH - 24, height: 8, rx: 2, class: 'track' }), node.done, node.running,
-      t.svg('title', {}, label));
+      t.svg('text', { x: 12, y: 24, class: 'name' }, t.shorten(`${index} ${label}`, 27)), node.counts, node.cost,
+      t.svg('rect', { x: 12, y: 72, width: WIDTH - 24, height: 8, rx: 2, class: 'track' }), node.done, node.running);
     parts.set(index, node);
     return node.group;
   };
@@ -104,7 +104,8 @@
     }));
     const svg = t.svg('svg', {
       viewBox: `0 0 ${laid.width} ${laid.height}`, role: 'group', 'aria-label': `Layers of graph ${graph.id}`, class: 'dag',
-      style: { width: `${laid.width / 16}rem`, height: `${laid.height / 16}rem` },
+      // As large as there is room, but never so small that nobody can read it.
+      style: { width: `min(100%, ${laid.width / 9}rem)`, minWidth: `${laid.width / 17}rem` },
     }, t.svg('defs', {}, marker), edges, graph.layers.map((layer, index) => boxOf(graph, layer, index, laid.at[index])));
     drawing.replaceChildren(svg);
   };
@@ -116,15 +117,16 @@
     const waiting = Math.max(0, layer.total - layer.done - layer.running);
     const text = `${t.count(layer.done)} done · ${t.count(layer.running)} run · ${t.count(waiting)} wait`;
     t.setText(node.counts, text);
+    t.setText(node.cost, layer.run_us ? `${t.duration(layer.run_us)} · ${t.bytes(layer.bytes)}` : '');
     const room = WIDTH - 24;
     const done = room * layer.done / Math.max(1, layer.total);
     const running = Math.min(room - done, Math.max(layer.running ? 3 : 0, room * layer.running / Math.max(1, layer.total)));
     t.setAttribute(node.done, 'width', done);
     t.setAttribute(node.done, 'fill', t.colour.operator(label));
+    t.setAttribute(node.running, 'fill', t.colour.operator(label));
     t.setAttribute(node.running, 'x', 12 + done);
     t.setAttribute(node.running, 'width', Math.max(0, running));
     t.setAttribute(node.group, 'data-state', layer.done >= layer.total ? 'done' : layer.running ? 'running' : 'waiting');
-    t.setAttribute(node.group, 'aria-label', `Layer ${index}, ${label}: ${text}`);
   });
 
   // A list to choose a graph from, kept up to date without losing the choice.

@@ -38,6 +38,7 @@
     context.textAlign = 'center';
     context.textBaseline = 'alphabetic';
     for (let us = Math.ceil((view.startUs - originUs) / step) * step; us + originUs < view.startUs + view.lengthUs; us += step) {
+      if (us < 0) continue;
       const x = view.x(us + originUs);
       context.fillStyle = t.colour.css('--line');
       context.fillRect(Math.round(x), view.top, 1, view.bottom - view.top);
@@ -45,6 +46,24 @@
       const text = step >= 1e6 ? `${Math.round(us / 1e6)} s` : step >= 1e3 ? `${(us / 1e6).toFixed(step >= 1e5 ? 1 : step >= 1e4 ? 2 : 3)} s` : t.duration(us);
       context.fillText(text, x, top);
     }
+  };
+
+  // What tasks that run have used of each step from `first` on: they have no span yet.
+  const runningLoad = (view, store, first) => {
+    const { stepUs } = store.history.load;
+    const used = [];
+    if (!view.showsNow) return used;
+    for (const worker of store.workers.values()) {
+      if (worker.lost) continue;
+      for (const task of worker.running) {
+        const startUs = Math.max(first * stepUs, view.nowUs - task.running_ms * 1000);
+        for (let step = Math.floor(startUs / stepUs); step * stepUs < view.nowUs; step += 1) {
+          const us = Math.min(view.nowUs, (step + 1) * stepUs) - Math.max(startUs, step * stepUs);
+          used[step - first] = (used[step - first] || 0) + us;
+        }
+      }
+    }
+    return used;
   };
 
   // The strip above the lanes: share of slots that were busy, and as a line the bytes that came in.
@@ -56,10 +75,18 @@
     for (const worker of store.workers.values()) if (!worker.lost) slots += worker.slots;
     context.fillStyle = t.colour.css('--idle');
     context.fillRect(view.left, bottom - height, view.width, height);
+    context.font = surface.font(0.7);
+    context.textAlign = 'left';
+    context.textBaseline = 'middle';
+    context.fillStyle = t.colour.css('--accent');
+    context.fillText('slots busy', 4, bottom - height * 0.72);
+    context.fillStyle = t.colour.transfer();
+    context.fillText('bytes coming in', 4, bottom - height * 0.25);
     if (!slots || !load.busyUs.length) return;
     const first = Math.max(0, Math.floor(view.startUs / load.stepUs) - load.first);
     const last = Math.min(load.busyUs.length, Math.ceil(Math.min(view.startUs + view.lengthUs, view.nowUs) / load.stepUs) - load.first);
     const merge = Math.max(1, Math.ceil(view.lengthUs / load.stepUs / view.width));
+    const running = runningLoad(view, store, first + load.first);
     let most = 1;
     for (let at = first; at < last; at += 1) most = Math.max(most, load.bytes[at]);
     const accent = t.colour.css('--accent');
@@ -69,7 +96,7 @@
       let busy = 0;
       let bytes = 0;
       const end = Math.min(last, at + merge);
-      for (let each = at; each < end; each += 1) { busy += load.busyUs[each]; bytes = Math.max(bytes, load.bytes[each]); }
+      for (let each = at; each < end; each += 1) { busy += load.busyUs[each] + (running[each - first] || 0); bytes = Math.max(bytes, load.bytes[each]); }
       const x = Math.max(view.left, view.x((load.first + at) * load.stepUs));
       const right = Math.min(view.left + view.width, view.x((load.first + end) * load.stepUs));
       const share = Math.min(1, busy / ((end - at) * load.stepUs * slots));
@@ -129,7 +156,7 @@
       context.fillRect(from, y, Math.max(0.8, to - from - gap), height);
       taken = to;
       if (canLabel && to - from > surface.rem * 4 && paint.drawn === paint.colour) {
-        context.fillStyle = '#0b1220';
+        context.fillStyle = t.colour.on(paint.colour);
         context.fillText(t.fitText(context, paint.label, to - from - 8), from + 4, y + height / 2 + 0.5);
       }
     }
@@ -187,6 +214,33 @@
       const from = 4 + surface.rem * (1 + group.id.length * 0.45);
       context.fillText(t.fitText(context, worker.lost ? 'lost' : worker.name || worker.host, view.left - from - 6), from, middle);
     }
+  };
+
+  // From whom a transfer came, as a curve from the worker that held it.
+  t.drawFlow = (surface, view, lanes, { lane, item }) => {
+    const from = lanes.groups.find((group) => group.id === item.from);
+    const to = lanes.list.find((each) => each.lane === lane);
+    if (!from || !to) return;
+    const { context } = surface;
+    const x0 = view.x(item.start_us);
+    const y0 = view.y(from.unit + from.height / 2);
+    const x1 = view.x(item.end_us);
+    const y1 = view.y(to.unit + to.height / 2);
+    context.save();
+    context.beginPath();
+    context.rect(view.left, view.top, view.width, view.bottom - view.top);
+    context.clip();
+    context.strokeStyle = t.colour.css('--focus');
+    context.lineWidth = 2;
+    context.beginPath();
+    context.moveTo(x0, y0);
+    context.bezierCurveTo(x0 + 30, y0, x1 - 30, y1, x1, y1);
+    context.stroke();
+    context.beginPath();
+    context.arc(x0, y0, 4, 0, 2 * Math.PI);
+    context.fillStyle = t.colour.css('--focus');
+    context.fill();
+    context.restore();
   };
 
   t.drawStream = (surface, view, lanes, store, hidden) => {

@@ -36,17 +36,19 @@
     const bottom = surface.height - 4;
     const width = Math.max(10, surface.width - left - rem * 0.6);
     const nowUs = t.nowUs();
-    if (follow) startUs = nowUs - lengthUs * 0.985;
+    const origin = Number.isFinite(store.history.firstUs) ? store.history.firstUs : nowUs;
+    // A young cluster fills the width; what was before it began is no use to anybody.
+    const shownUs = follow ? Math.min(lengthUs, Math.max(2e6, (nowUs - origin) * 1.02)) : lengthUs;
+    if (follow) startUs = nowUs - shownUs * 0.985;
     const fitting = (bottom - top) / Math.max(1, lanes.units);
     const pixels = unit || t.clamp(fitting, rem * 0.3, rem * 1.5);
     scroll = t.clamp(scroll, 0, Math.max(0, lanes.units - (bottom - top) / pixels));
-    const origin = Number.isFinite(store.history.firstUs) ? store.history.firstUs : 0;
     return {
-      left, top, bottom, width, startUs, lengthUs, nowUs, scroll, unit: pixels, originUs: Math.floor(origin / 1e6) * 1e6,
-      showsNow: startUs + lengthUs >= nowUs,
-      x: (us) => left + (us - startUs) / lengthUs * width,
+      left, top, bottom, width, startUs, lengthUs: shownUs, nowUs, scroll, unit: pixels, originUs: Math.floor(origin / 1e6) * 1e6,
+      showsNow: startUs + shownUs >= nowUs,
+      x: (us) => left + (us - startUs) / shownUs * width,
       y: (at) => top + (at - scroll) * pixels,
-      us: (x) => startUs + (x - left) / width * lengthUs,
+      us: (x) => startUs + (x - left) / width * shownUs,
     };
   };
 
@@ -62,6 +64,7 @@
       context.strokeRect(from - 1, place.y - 1, Math.max(3, to - from + 2), place.height + 2);
     };
     mark(hover, t.colour.css('--focus'));
+    if (hover && hover.lane.kind === 'transfer') t.drawFlow(surface, view, lanes, hover);
     const total = lanes.units * view.unit;
     const room = view.bottom - view.top;
     if (total > room + 1) {
@@ -89,13 +92,13 @@
   const zoom = (factor, x) => {
     const at = x === undefined ? view.left + view.width / 2 : t.clamp(x, view.left, view.left + view.width);
     const us = follow ? view.nowUs : view.us(at);
-    const next = t.clamp(lengthUs * factor, SHORTEST_US, LONGEST_US);
-    if (!follow) startUs = us - (us - startUs) * next / lengthUs;
+    const next = t.clamp(view.lengthUs * factor, SHORTEST_US, LONGEST_US);
+    if (!follow) startUs = us - (us - startUs) * next / view.lengthUs;
     lengthUs = next;
     touch();
   };
   const pan = (pixels, lanesDown) => {
-    if (pixels) { if (follow) setFollow(false); startUs += pixels / view.width * lengthUs; }
+    if (pixels) { if (follow) { lengthUs = view.lengthUs; setFollow(false); } startUs += pixels / view.width * lengthUs; }
     scroll += lanesDown || 0;
     touch();
   };
@@ -111,7 +114,7 @@
   const find = (x, y) => {
     if (!view || x < view.left || y < view.top) return null;
     const place = drawn.placed.find((each) => y >= each.y && y <= each.y + each.height);
-    const item = place && lanes.itemAt(place.lane, view.us(x), lengthUs / view.width * 2, view.nowUs);
+    const item = place && lanes.itemAt(place.lane, view.us(x), view.lengthUs / view.width * 2, view.nowUs);
     return item ? { lane: place.lane, item } : null;
   };
 

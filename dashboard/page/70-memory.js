@@ -28,6 +28,12 @@
   const usedOf = (sample) => sample.used || sample.used_bytes;
   const totalOf = (sample) => usedOf(sample).reduce((sum, bytes) => sum + bytes, 0);
 
+  const mostOf = ({ series }, fromUs, toUs) => {
+    let most = 0;
+    for (let at = Math.max(0, firstAt(series, fromUs) - 1); at < series.length && series[at].at_us <= toUs; at += 1) most = Math.max(most, totalOf(series[at]));
+    return most;
+  };
+
   const drawPlot = (plot, fromUs, toUs) => {
     const { context, rem } = surface;
     const { x, y, width, height, series, title } = plot;
@@ -37,9 +43,7 @@
     if (plot.isSum && last === series.length && t.mode === 'live') last -= 1;
     const head = rem * 1.25;
     const inner = height - head;
-    let most = 1;
-    for (let at = first; at < last; at += 1) most = Math.max(most, totalOf(series[at]));
-    most *= 1.12;
+    const most = Math.max(1, plot.most ?? mostOf(plot, fromUs, toUs)) * 1.12;
     context.fillStyle = t.colour.css('--idle');
     context.beginPath();
     context.roundRect(x, y + head, width, inner, 4);
@@ -75,6 +79,11 @@
         upper.push([xOf(series[at].at_us), yOf(base[at - first])]);
       }
       if (!any) continue;
+      // What was so a moment ago is taken to be so still.
+      if (toUs - series[last - 1].at_us < 3e6) {
+        upper.push([x + width, upper[upper.length - 1][1]]);
+        lower.push([x + width, lower[lower.length - 1][1]]);
+      }
       context.beginPath();
       upper.forEach(([px, py], at) => (at ? context.lineTo(px, py) : context.moveTo(px, py)));
       context.strokeStyle = colour;
@@ -89,7 +98,15 @@
       context.font = surface.font(0.7);
       context.fillStyle = t.colour.css('--dim');
       context.textAlign = 'left';
-      for (const share of [0.5, 1]) context.fillText(t.bytes(most * share), x + 6, y + head + inner * (1 - share) + rem * 0.9);
+      context.strokeStyle = t.colour.css('--panel');
+      context.lineWidth = 3;
+      context.lineJoin = 'round';
+      for (const share of [0.5, 1]) {
+        const at = y + head + inner * (1 - share) + rem * 0.9;
+        context.strokeText(t.bytes(most * share), x + 6, at);
+        context.fillStyle = t.colour.css('--text');
+        context.fillText(t.bytes(most * share), x + 6, at);
+      }
     }
   };
 
@@ -104,15 +121,16 @@
     plots = [{ x: 0, y: 0, width, height: top, series: store.history.seconds, title: 'Cluster', isSum: true }];
     const wide = rem * 15;
     const tall = rem * 6.5;
-    const columns = Math.max(1, Math.floor((width + gap) / (wide + gap)));
+    let columns = Math.max(1, Math.floor((width + gap) / (wide + gap)));
     const rows = Math.max(0, Math.floor((height - top) / (tall + gap)));
     let list = workersBySize();
     const fits = columns * rows;
     // Where not all fit: those that use most, as these are the ones in trouble.
     if (list.length > fits) list = list.sort((one, other) => other.bytes - one.bytes).slice(0, fits);
+    columns = t.clamp(list.length, 1, columns);
     const each = (width - gap * (columns - 1)) / columns;
     const used = Math.max(1, Math.ceil(list.length / columns));
-    const high = Math.min((height - top - gap * used) / used, rem * 12);
+    const high = Math.min((height - top - gap * used) / used, rem * 18);
     list.forEach(({ worker }, at) => plots.push({
       x: (at % columns) * (each + gap), y: top + gap + Math.floor(at / columns) * (high + gap), width: each, height: high,
       series: store.history.samples.get(worker.id) || [], title: `${worker.id} ${worker.name}`,
@@ -142,6 +160,9 @@
     const toUs = store.nowUs;
     // What is younger than the range is spread over all of it.
     const fromUs = Math.max(toUs - rangeUs, Math.min(store.history.seconds.length ? store.history.seconds[0].at_us : 0, toUs - 10e6));
+    // Workers share one scale, so that they can be compared.
+    const most = Math.max(1, ...plots.filter((plot) => !plot.isSum).map((plot) => mostOf(plot, fromUs, toUs)));
+    for (const plot of plots) if (!plot.isSum) plot.most = most;
     for (const plot of plots) if (plot.height > 20) drawPlot(plot, fromUs, toUs);
     drawHover(fromUs, toUs);
     return false;

@@ -1,4 +1,4 @@
-// The view of bandwidth: a square for each two workers, by what moved between them or how fast.
+// The view of bandwidth: a square for each two workers, or hosts where there are many, by what moved between them or how fast.
 (function (t) {
   'use strict';
 
@@ -8,12 +8,14 @@
   const store = t.store;
   let surface = null;
   let table = null;
+  const MANY = 128; // workers above which hosts are shown, unless one asks for workers
   let by = 'bytes_per_s';
+  let wanted = ''; // 'worker', 'host', or empty for what fits
   let shownAt = 0;
   let dirty = true;
   let hover = null;
   let image = null; // one pixel for each two workers, to be scaled
-  let grid = null; // { ids, index, cells: Map, x, y, size, cell, low, high }
+  let grid = null; // { list, count, cells: Map, low, high, x, y, size, cell, byHost }
   let scaleNodes = null;
 
   const ramp = (share) => {
@@ -23,27 +25,50 @@
     return stops[low].map((part, index) => Math.round(part + (stops[low + 1][index] - part) * (at - low)));
   };
 
-  const prepare = () => {
-    const sorted = [...store.sortedWorkers()].sort((one, other) => (one.host < other.host ? -1 : one.host > other.host ? 1 : 0));
+  // Who stands in rows and columns: { id, host, text }, hosts next to each other.
+  const parties = () => {
     const used = new Set();
     for (const pair of store.pairs) { used.add(pair.from); used.add(pair.to); }
-    const workers = sorted.filter((worker) => !worker.lost || used.has(worker.id));
-    const index = new Map(workers.map((worker, at) => [worker.id, at]));
-    let low = Infinity;
-    let high = 0;
+    const workers = store.sortedWorkers().filter((worker) => !worker.lost || used.has(worker.id));
+    const byHost = wanted ? wanted === 'host' : workers.length > MANY;
+    const index = new Map();
+    if (!byHost) {
+      const sorted = [...workers].sort((one, other) => (one.host < other.host ? -1 : one.host > other.host ? 1 : 0));
+      sorted.forEach((worker, at) => index.set(worker.id, at));
+      return { byHost, index, list: sorted.map((worker) => ({ id: worker.id, host: worker.host, text: `${worker.name} on ${worker.host}` })) };
+    }
+    const hosts = [...new Set(workers.map((worker) => worker.host))].sort();
+    const places = new Map(hosts.map((host, at) => [host, at]));
+    workers.forEach((worker) => index.set(worker.id, places.get(worker.host)));
+    return { byHost, index, list: hosts.map((host) => ({ id: host, host, text: host })) };
+  };
+
+  // Bytes of a cell add up; of bandwidths the best tells what the way can do.
+  const merge = (cells, key, pair) => {
+    const known = cells.get(key);
+    if (!known) { cells.set(key, { ...pair }); return; }
+    known.bytes += pair.bytes;
+    known.partitions += pair.partitions;
+    known.bytes_per_s = Math.max(known.bytes_per_s, pair.bytes_per_s);
+    known.demoted = known.demoted || pair.demoted;
+  };
+
+  const prepare = () => {
+    const { byHost, index, list } = parties();
     const cells = new Map();
     for (const pair of store.pairs) {
       const row = index.get(pair.from);
       const column = index.get(pair.to);
-      if (row === undefined || column === undefined) continue;
-      cells.set(row * workers.length + column, pair);
-      if (pair[by] > 0) { low = Math.min(low, pair[by]); high = Math.max(high, pair[by]); }
+      if (row !== undefined && column !== undefined) merge(cells, row * list.length + column, pair);
     }
+    let low = Infinity;
+    let high = 0;
+    for (const pair of cells.values()) if (pair[by] > 0) { low = Math.min(low, pair[by]); high = Math.max(high, pair[by]); }
     const { width, height, rem } = surface;
-    const count = Math.max(1, workers.length);
+    const count = Math.max(1, list.length);
     const label = count <= 70 ? rem * 4 : rem * 1.6;
     const size = Math.max(50, Math.min(width - label - rem, height - label - rem));
-    grid = { workers, index, cells, low, high, count, size, cell: size / count, x: label + Math.max(0, (width - label - size) / 2), y: label };
+    grid = { byHost, list, cells, low, high, count, size, cell: size / count, x: label + Math.max(0, (width - label - size) / 2), y: label };
   };
 
   // By order of magnitude: links differ by a thousand times.
@@ -70,23 +95,24 @@
 
   const drawLabels = () => {
     const { context, rem } = surface;
-    const { workers, x, y, size, cell } = grid;
+    const { list, byHost, x, y, size, cell } = grid;
     context.fillStyle = t.colour.css('--dim');
     context.textBaseline = 'middle';
     if (cell >= rem * 0.8) {
       context.font = surface.font(Math.min(0.8, cell / rem * 0.75));
-      workers.forEach((worker, at) => {
+      list.forEach((party, at) => {
+        const name = t.shorten(party.id, 9);
         const middle = (at + 0.5) * cell;
         context.textAlign = 'right';
-        context.fillText(worker.id, x - 6, y + middle);
+        context.fillText(name, x - 6, y + middle);
         context.textAlign = 'center';
-        if (cell > rem * 1.9) context.fillText(worker.id, x + middle, y - rem * 0.6);
+        if (cell > rem * 1.9) context.fillText(name, x + middle, y - rem * 0.6);
         else {
           context.save();
           context.translate(x + middle, y - 6);
           context.rotate(-Math.PI / 2);
           context.textAlign = 'left';
-          context.fillText(worker.id, 0, 0);
+          context.fillText(name, 0, 0);
           context.restore();
         }
       });
@@ -99,10 +125,11 @@
     context.rotate(-Math.PI / 2);
     context.fillText('held by →', 0, 0);
     context.restore();
-    // Lines between hosts.
+    // Lines between hosts, unless there would be nothing but lines.
+    const borders = byHost ? [] : list.map((party, at) => at).filter((at) => at > 0 && list[at].host !== list[at - 1].host);
+    if (borders.length * 8 > size) return;
     context.fillStyle = t.colour.css('--line-strong');
-    for (let at = 1; at < workers.length; at += 1) {
-      if (workers[at].host === workers[at - 1].host) continue;
+    for (const at of borders) {
       context.fillRect(x + at * cell - 0.5, y, 1, size);
       context.fillRect(x, y + at * cell - 0.5, size, 1);
     }
@@ -118,8 +145,7 @@
       const top = y + Math.floor(at / count) * cell;
       if (cell > rem * 4.2 && pair[by]) {
         context.font = surface.font(0.75, 600);
-        const [red, green, blue] = ramp(shareOf(pair[by]));
-        context.fillStyle = red * 0.3 + green * 0.6 + blue * 0.1 > 120 ? '#0b1220' : '#ffffff';
+        context.fillStyle = t.colour.on(`#${ramp(shareOf(pair[by])).map((part) => part.toString(16).padStart(2, '0')).join('')}`);
         context.fillText(by === 'bytes' ? t.bytes(pair.bytes) : t.rate(pair.bytes_per_s), left + cell / 2, top + cell / 2);
       }
       if (!pair.demoted || cell < 3) continue;
@@ -171,16 +197,16 @@
     if (!grid) return;
     const column = Math.floor((event.offsetX - grid.x) / grid.cell);
     const row = Math.floor((event.offsetY - grid.y) / grid.cell);
-    const inside = column >= 0 && row >= 0 && column < grid.workers.length && row < grid.workers.length;
+    const inside = column >= 0 && row >= 0 && column < grid.list.length && row < grid.list.length;
     hover = inside ? { row, column } : null;
     touch();
     if (!inside) { t.hideTooltip(); return; }
     const pair = grid.cells.get(row * grid.count + column);
-    const from = grid.workers[row];
-    const to = grid.workers[column];
+    const from = grid.list[row];
+    const to = grid.list[column];
     t.showTooltip(event.clientX, event.clientY, `${from.id} to ${to.id}`, pair ? [
-      ['hosts', `${from.host} to ${to.host}`], ['bytes', t.bytes(pair.bytes)], ['partitions', t.count(pair.partitions)],
-      ['speed', t.rate(pair.bytes_per_s)], ['by', pair.transport], pair.demoted && ['not better, as', pair.demoted],
+      ['from', from.text], ['to', to.text], ['bytes', t.bytes(pair.bytes)], ['partitions', t.count(pair.partitions)],
+      [grid.byHost ? 'fastest' : 'speed', t.rate(pair.bytes_per_s)], ['by', pair.transport], pair.demoted && ['not better, as', pair.demoted],
     ] : ['Nothing has moved here.']);
   };
 
@@ -190,6 +216,8 @@
     surface = t.surface(canvas);
     const choice = t.h('select', { 'aria-label': 'Colour by', onchange: () => { by = choice.value; touch(); } },
       t.h('option', { value: 'bytes_per_s' }, 'bandwidth'), t.h('option', { value: 'bytes' }, 'bytes moved'));
+    const who = t.h('select', { 'aria-label': 'Rows and columns', onchange: () => { wanted = who.value; touch(); } },
+      t.h('option', { value: '' }, 'what fits'), t.h('option', { value: 'worker' }, 'workers'), t.h('option', { value: 'host' }, 'hosts'));
     scaleNodes = { low: t.h('span'), high: t.h('span'), strip: t.h('span', { class: 'ramp' }) };
     const paint = () => {
       scaleNodes.strip.style.background = `linear-gradient(90deg, ${[0, 0.2, 0.4, 0.6, 0.8, 1].map((share) => `rgb(${ramp(share).join(',')})`).join(',')})`;
@@ -199,7 +227,7 @@
     table = t.altTable('What moved between workers, most first', ['pair', 'bytes', 'partitions', 'bandwidth', 'transport', 'why not better'], () => [...store.pairs]
       .sort((one, other) => other.bytes - one.bytes)
       .map((pair) => [`${pair.from} to ${pair.to}`, t.bytes(pair.bytes), t.count(pair.partitions), t.rate(pair.bytes_per_s), pair.transport, pair.demoted || '–']));
-    panel.append(t.h('div', { class: 'toolbar' }, t.h('label', {}, 'Colour by ', choice), scaleNodes.low, scaleNodes.strip, scaleNodes.high,
+    panel.append(t.h('div', { class: 'toolbar' }, t.h('label', {}, 'Colour by ', choice), t.h('label', {}, 'Show ', who), scaleNodes.low, scaleNodes.strip, scaleNodes.high,
       t.h('span', { class: 'dim' }, t.h('span', { class: 'key corner' }), ' a better transport failed here')),
     t.h('div', { class: 'stage padded' }, canvas, table));
   };

@@ -98,7 +98,8 @@
       context.textBaseline = 'middle';
       for (const { node, x, width: wide, row } of placed) {
         const colour = node.colour || t.colour.css('--line-strong');
-        context.fillStyle = row === 0 ? t.colour.css('--line-strong') : row === 1 ? colour : t.colour.scale(colour, row === 2 ? 0.88 : 0.94);
+        const fill = row < 2 ? colour : t.colour.scale(colour, row === 2 ? 0.88 : 0.94);
+        context.fillStyle = fill;
         context.fillRect(x, row * tall, Math.max(0.6, wide - 1), tall - 1.5);
         if (node === hovered) {
           context.strokeStyle = t.colour.css('--focus');
@@ -106,7 +107,7 @@
           context.strokeRect(x + 1, row * tall + 1, Math.max(1, wide - 3), tall - 3.5);
         }
         if (wide < rem * 2) continue;
-        context.fillStyle = row === 0 ? t.colour.css('--text') : '#0b1220';
+        context.fillStyle = t.colour.on(fill);
         context.fillText(t.fitText(context, `${node.label}  ${t.duration(node.us)}`, wide - 10), x + 5, row * tall + tall / 2);
       }
     };

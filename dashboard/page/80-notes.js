@@ -26,6 +26,7 @@
         : note.graph && t.h('button', { type: 'button', class: 'link', onclick: () => t.details.graph(note.graph) }, note.graph)));
 
   store.onFrame((frame, how) => {
+    if (how === 'whole') { unread = 0; t.setBadge('notes', 0); }
     if (how !== 'next' || t.currentView === 'notes' || !frame.notes) return;
     unread += frame.notes.filter((note) => SERIOUS.has(note.kind)).length;
     t.setBadge('notes', unread);

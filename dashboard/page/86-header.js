@@ -67,6 +67,7 @@
       const pill = t.$('connection');
       t.setAttribute(pill, 'data-state', state);
       t.setText(pill, text);
+      document.body.dataset.connection = state;
     },
     about: () => {
       const { about } = store;

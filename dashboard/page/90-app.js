@@ -6,6 +6,8 @@
   let needsUpdate = false;
   let current = null;
   let live = null;
+  const SETTLED_MS = 350;
+  let settling = 0;
   t.mode = 'live';
   t.currentView = '';
 
@@ -64,11 +66,19 @@
     badge.setAttribute('role', 'img');
   };
 
+  const settle = () => {
+    t.header.update(true);
+    try { if (current) current.update(true); } catch (error) { t.reportError(error && error.stack); }
+    t.loop.request();
+  };
   store.onFrame((frame, how) => {
     if (how === 'about') { t.header.about(); return; }
     if (t.mode === 'live') t.loop.heard(store.nowUs, how !== 'next');
     needsUpdate = true;
     t.loop.request();
+    // Views update a few times a second at most; when no frame follows, the last one must be shown as well.
+    clearTimeout(settling);
+    settling = setTimeout(settle, SETTLED_MS);
   });
   t.loop.onTick((elapsedMs) => {
     const again = t.replayBar.tick(elapsedMs);
@@ -94,14 +104,15 @@
   const canBeLive = () => window.location.protocol.startsWith('http') && !t.$('recording');
 
   const startRecording = (messages, name) => {
+    // First, as it throws where there is nothing to play, and then all stays as it was.
+    const player = t.createPlayer(messages, store);
     if (live) live.stop();
     if (live && live.isHeld()) togglePause();
     t.mode = 'recording';
-    const player = t.createPlayer(messages, store);
+    t.setBadge('notes', 0);
     t.header.setMode('recording');
     t.header.connection('recording', name ? `recording ${t.shorten(name, 40)}` : 'recording');
     t.header.about();
-    t.replayBar.mount(player, store, canBeLive() ? startLive : null);
     // One sees all at first; playing begins where it began.
     player.seek(player.endUs);
     t.replayBar.mount(player, store, canBeLive() ? startLive : null);
@@ -111,8 +122,7 @@
 
   const openText = (text, name) => {
     try { startRecording(t.parseRecording(text), name); } catch (error) {
-      t.header.connection('lost', `not opened: ${error.message}`);
-      if (t.mode === 'recording' && !t.replayBar.player()) startLive();
+      t.header.connection('lost', `not opened: ${t.shorten(error.message, 160)}`);
     }
   };
   const openFile = (file) => { if (file) file.text().then((text) => openText(text, file.name)); };
