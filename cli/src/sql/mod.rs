@@ -45,6 +45,7 @@ pub(crate) async fn run(args: SqlArgs, signals: &Signals) -> Result<(), Failure>
         _ = signals.stop() => return Err(Failure::interrupted()),
     };
     if !args.quiet
+        && io::stderr().is_terminal()
         && let Some(dashboard) = cluster.dashboard()
     {
         // Only for people, and their terminal may be gone.
