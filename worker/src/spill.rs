@@ -372,9 +372,11 @@ impl Worker {
         self.fail_queued(place, TaskErrorKind::SpillFailed, text, turn);
     }
 
-    /// Page-locked memory refuses what it should take, and may take it in a moment.
+    /// Page-locked memory refuses what it should take, and may take it in a moment; or a task has failed for it, and the next one waits
+    /// for the next attempt.
     pub(crate) fn is_refused_for_now(&self) -> bool {
-        self.lock_obstacle.is_some() && self.lock_refusals < MOST_REFUSALS
+        let obstacle = self.lock_obstacle.as_ref();
+        obstacle.is_some_and(|it| it.is_charged || self.lock_refusals < MOST_REFUSALS)
     }
 
     /// Fails a queued task whose inputs do not fit into device memory, or do not get there.
@@ -391,8 +393,11 @@ impl Worker {
             named(tier),
             level.bytes,
             self.limits.tiers[tier].bytes,
-            match &self.lock_obstacle {
-                Some(obstacle) => format!(": {}", obstacle.reason),
+            match &mut self.lock_obstacle {
+                Some(obstacle) => {
+                    obstacle.is_charged = true;
+                    format!(": {}", obstacle.reason)
+                }
                 None => String::new(),
             }
         );

@@ -511,3 +511,22 @@ fn what_page_locked_memory_can_never_hold_stays_on_the_device() {
         [(part(2), Tier::PinnedHost)]
     );
 }
+
+#[test]
+fn page_locked_memory_that_is_refused_costs_one_task_for_each_attempt() {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 60);
+    // Each needs room that only page-locked memory can give.
+    let mut said = Vec::new();
+    for index in 2..=5 {
+        let input = from(PEER, part(100 + index), 50);
+        said.extend(bench.assign_as(index, FIRST, DEVICE, &[input]));
+    }
+    for attempt in 0..12 {
+        said = carry_out(&mut bench, said, |_, to| to == Tier::PinnedHost);
+        let failed = messages(&said).into_iter();
+        let failed = failed.filter(|it| matches!(it, WorkerMessage::Failed { .. }));
+        assert!(failed.count() <= 1, "at attempt {attempt}: {said:?}");
+        said = bench.pass_millis(101);
+    }
+}
