@@ -560,6 +560,11 @@ async fn a_gpu_that_is_lost_while_others_read_from_it_ends_its_worker_too() {
     a_gpu_is_lost_by("cuMemcpyDtoHAsync_v2@9=CUDA_ERROR_ECC_UNCORRECTABLE").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_with_a_fault_before_it_is_open_ends_its_worker_too() {
+    a_gpu_is_lost_by("cuMemAlloc_v2@1=CUDA_ERROR_ECC_UNCORRECTABLE").await;
+}
+
 /// One of two workers, to whose driver this happens.
 async fn a_gpu_is_lost_by(plan: &str) {
     let spill = tempfile::tempdir().expect("a folder");

@@ -21,6 +21,8 @@ pub(crate) struct LazyGpu {
     pinned_bytes: u64,
     directory: Arc<SpillDirectory>,
     opened: OnceLock<Arc<WorkerGpu>>,
+    /// Why it cannot be opened by this process any more, once a fault has said so.
+    lost: OnceLock<String>,
     /// Held by the one that opens it.
     opening: Mutex<()>,
 }
@@ -37,7 +39,7 @@ impl WorkerGpu {
     }
 
     /// Why nothing works on it any more, if that is so.
-    pub(crate) fn is_lost(&self) -> Option<String> {
+    fn is_lost(&self) -> Option<String> {
         let asked = self.tiers.memory().device().memory();
         let error = asked.err().filter(DeviceError::is_lost)?;
         Some(error.to_string())
@@ -58,6 +60,7 @@ impl LazyGpu {
             pinned_bytes,
             directory,
             opened: OnceLock::new(),
+            lost: OnceLock::new(),
             opening: Mutex::default(),
         }
     }
@@ -72,22 +75,36 @@ impl LazyGpu {
         if let Some(gpu) = self.opened() {
             return Ok(gpu);
         }
+        let gpu = self.take().inspect_err(|error| {
+            if error.is_lost() {
+                self.lost.get_or_init(|| error.to_string());
+            }
+        })?;
+        Ok(Arc::clone(self.opened.get_or_init(|| Arc::new(gpu))))
+    }
+
+    fn take(&self) -> Result<WorkerGpu, DeviceError> {
         let device = Device::open(self.ordinal)?;
         let memory = DeviceMemory::take(&device, self.device_bytes)?;
         let pinned = PinnedPool::new(&device, self.pinned_bytes);
         let kernels = Kernels::load(&memory, &pinned)?;
         let tiers = Tiers::new(memory, pinned, Arc::clone(&self.directory))?;
-        let gpu = Arc::new(WorkerGpu {
-            tiers: tiers.with_direct_storage(&kernels),
-            kernels,
-        });
+        let tiers = tiers.with_direct_storage(&kernels);
         tracing::info!(
             device = device.name(),
             device_bytes = self.device_bytes,
             pinned_bytes = self.pinned_bytes,
             "took memory of the GPU"
         );
-        Ok(Arc::clone(self.opened.get_or_init(|| gpu)))
+        Ok(WorkerGpu { tiers, kernels })
+    }
+
+    /// Why nothing works on it any more in this process, if that is so, or was so when it was to be opened. Asks the driver.
+    pub(crate) fn is_lost(&self) -> Option<String> {
+        match self.opened() {
+            Some(gpu) => gpu.is_lost(),
+            None => self.lost.get().cloned(),
+        }
     }
 
     /// What was opened. Waits for nobody: the thread that decides for the worker asks.

@@ -193,13 +193,13 @@ impl Driver {
 
     /// Whether it still works, also where nobody but other workers reads what is on it.
     pub(super) fn look_at_gpu(&self) {
-        let Some(opened) = self.parts.gpu.as_ref().and_then(|gpu| gpu.opened()) else {
+        let Some(gpu) = self.parts.gpu.clone() else {
             return;
         };
         let completions = Arc::clone(&self.completions);
         // The driver may be busy.
         self.parts.data_runtime.spawn_blocking(move || {
-            if let Some(reason) = opened.is_lost() {
+            if let Some(reason) = gpu.is_lost() {
                 completions.push(Completion::LostGpu { reason });
             }
         });

@@ -52,7 +52,7 @@ pub(super) async fn shift(
     };
     moved.map_err(|error| DeviceFailure {
         is_unreadable: was_on_disk && !error.is_about_memory(),
-        lost_gpu: gpu.and_then(|gpu| gpu.opened()?.is_lost()),
+        lost_gpu: gpu.and_then(|gpu| gpu.is_lost()),
         error,
     })?;
     Ok(partition.occupied_bytes())

@@ -338,16 +338,27 @@ pub(super) async fn guarded<T>(
             result = operator => result,
         }
     };
-    match AssertUnwindSafe(running).catch_unwind().await {
-        Ok(Ok(made)) if made.len() != outputs as usize => Err(OperatorError::new(format!(
+    let made = caught("the operator", running).await?;
+    if made.len() != outputs as usize {
+        return Err(OperatorError::new(format!(
             "the operator made {} partitions; its layer has {outputs} outputs",
             made.len()
-        ))),
+        )));
+    }
+    Ok(made)
+}
+
+/// A panic of `what` is its error: a task ends in every case.
+pub(super) async fn caught<T, E: From<OperatorError>>(
+    what: &str,
+    running: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match AssertUnwindSafe(running).catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => Err(OperatorError {
+        Err(panic) => Err(E::from(OperatorError {
             kind: TaskErrorKind::Panic,
-            message: format!("the operator panicked: {}", panic_message(panic.as_ref())),
-        }),
+            message: format!("{what} panicked: {}", panic_message(panic.as_ref())),
+        })),
     }
 }
 

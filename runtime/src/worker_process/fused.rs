@@ -48,6 +48,12 @@ impl Failure {
     }
 }
 
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Self {
+        Self::of_own(error)
+    }
+}
+
 impl PreparedLayer {
     pub(super) fn new(mut spec: LayerSpec) -> Self {
         let program = spec.fused.take().map(|fused| {
@@ -264,4 +270,4 @@ fn count_of(range: std::ops::Range<u32>) -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -7,7 +7,7 @@ use transload_gpu::device::DevicePartition;
 use transload_gpu::{Budget, HostBuffer, Partition, Reservation, Stored};
 use transload_protocol::{Memory, TaskErrorKind};
 
-use super::executor::guarded;
+use super::executor::{caught, guarded};
 use super::fused::{Failure, PreparedLayer};
 use crate::gpu::{LazyGpu, WorkerGpu};
 use crate::operator::DeviceTask;
@@ -35,29 +35,36 @@ impl DeviceJob {
         self,
         layer: &PreparedLayer,
         operators: &OperatorRegistry,
-        mut context: TaskContext,
+        context: TaskContext,
     ) -> Result<Made, Failure> {
         let gpu = self.gpu.clone();
-        let result = match layer.own().memory {
-            Memory::Device => {
-                let made = self.on_device(operators, context).await;
-                made.map(Made::Device).map_err(Failure::of_own)
-            }
-            Memory::Host => match to_host(self.inputs, &context).await {
-                Ok((inputs, reserved)) => {
-                    context.inputs = inputs;
-                    let made = layer.run(operators, context).await;
-                    drop(reserved);
-                    made.map(Made::Host)
-                }
-                Err(error) => Err(Failure::of_own(error)),
-            },
-        };
+        let made = self.make(layer, operators, context);
+        let result = caught("what a task on a GPU needs", made).await;
         result.map_err(|mut failure| {
-            let lost = gpu.and_then(|gpu| gpu.opened()?.is_lost());
-            failure.lost_gpu = lost;
+            failure.lost_gpu = gpu.and_then(|gpu| gpu.is_lost());
             failure
         })
+    }
+
+    async fn make(
+        self,
+        layer: &PreparedLayer,
+        operators: &OperatorRegistry,
+        mut context: TaskContext,
+    ) -> Result<Made, Failure> {
+        match layer.own().memory {
+            Memory::Device => {
+                let made = self.on_device(operators, context).await?;
+                Ok(Made::Device(made))
+            }
+            Memory::Host => {
+                let (inputs, reserved) = to_host(self.inputs, &context).await?;
+                context.inputs = inputs;
+                let made = layer.run(operators, context).await;
+                drop(reserved);
+                made.map(Made::Host)
+            }
+        }
     }
 
     async fn on_device(
@@ -124,4 +131,38 @@ async fn to_host(inputs: Vec<Vec<Stored>>, context: &TaskContext) -> Result<OnHo
         here.push(partitions);
     }
     Ok((here, reserved))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::fused::tests::{context, on_device};
+    use super::*;
+
+    struct Grumpy;
+
+    impl Drop for Grumpy {
+        #[expect(clippy::panic, reason = "the test is about that")]
+        fn drop(&mut self) {
+            panic!("not me");
+        }
+    }
+
+    #[test]
+    fn a_panic_beside_the_operator_is_the_tasks_error_too() {
+        let layer = PreparedLayer::new(on_device("filter"));
+        let input = Partition::new(Bytes::new(), vec![]).with_decoded(Arc::new(Grumpy));
+        let job = DeviceJob {
+            inputs: vec![vec![input.into()]],
+            gpu: None,
+            halved: false,
+        };
+        let context = context(&layer, 0, &[]);
+        let operators = OperatorRegistry::default();
+        let ended = futures::executor::block_on(job.run(&layer, &operators, context));
+        let error = ended.expect_err("a panic").error;
+        assert_eq!(error.kind, TaskErrorKind::Panic);
+        assert!(error.message.contains("not me"), "{}", error.message);
+    }
 }

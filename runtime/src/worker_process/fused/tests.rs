@@ -101,7 +101,21 @@ fn summed() -> LayerSpec {
     }
 }
 
-fn context(layer: &PreparedLayer, position: u32, inputs: &[&[&str]]) -> TaskContext {
+/// A layer that works in device memory.
+pub(in super::super) fn on_device(operator: &str) -> LayerSpec {
+    LayerSpec {
+        operator: operator.to_owned(),
+        fused: None,
+        memory: Memory::Device,
+        ..summed()
+    }
+}
+
+pub(in super::super) fn context(
+    layer: &PreparedLayer,
+    position: u32,
+    inputs: &[&[&str]],
+) -> TaskContext {
     let partition =
         |text: &&str| Partition::new(Bytes::new(), vec![Bytes::copy_from_slice(text.as_bytes())]);
     // Where a connection would live that no witness asks for.
