@@ -18,7 +18,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use transload_gpu::Stored;
 use transload_gpu::device::DevicePartition;
-use transload_protocol::{Edges, Layer, TaskGraph};
+use transload_protocol::{Edges, Layer, TaskGraph, Tier};
 use transload_runtime::{Config, DeviceOperator, DeviceTask, OperatorError, OperatorFactory};
 
 const MIB: u64 = 1 << 20;
@@ -33,6 +33,8 @@ fn operators() -> OperatorFactory {
     Arc::new(move |environment| {
         let mut registry = on_host(environment);
         registry.register_on_device(Arc::new(Up));
+        registry.register_on_device(Arc::new(Twice));
+        registry.register_on_device(Arc::new(There));
         registry
     })
 }
@@ -45,10 +47,7 @@ impl DeviceOperator for Up {
         "up"
     }
 
-    fn run(
-        &self,
-        task: DeviceTask,
-    ) -> BoxFuture<'static, Result<Vec<DevicePartition>, OperatorError>> {
+    fn run(&self, task: DeviceTask) -> Made {
         async move {
             match task.inputs.iter().flatten().next() {
                 Some(Stored::Host(partition)) => {
@@ -56,6 +55,57 @@ impl DeviceOperator for Up {
                 }
                 other => Err(OperatorError::new(format!("not on the host: {other:?}"))),
             }
+        }
+        .boxed()
+    }
+}
+
+type Made = BoxFuture<'static, Result<Vec<DevicePartition>, OperatorError>>;
+
+/// What its inputs are that were made on a device.
+fn of_device(task: &DeviceTask) -> Result<Vec<DevicePartition>, OperatorError> {
+    let inputs = task.inputs.iter().flatten();
+    let of_device = inputs.map(|input| match input {
+        Stored::Device(partition) => Ok(partition.clone()),
+        Stored::Host(partition) => Err(OperatorError::new(format!("on the host: {partition:?}"))),
+    });
+    of_device.collect()
+}
+
+/// Hands on its one input, two times over.
+struct Twice;
+
+impl DeviceOperator for Twice {
+    fn name(&self) -> &str {
+        "twice"
+    }
+
+    fn run(&self, task: DeviceTask) -> Made {
+        let given = of_device(&task);
+        async move { Ok([given.clone()?, given?].concat()) }.boxed()
+    }
+}
+
+/// Wants its inputs on the device, as it was promised, and hands on the first.
+struct There;
+
+impl DeviceOperator for There {
+    fn name(&self) -> &str {
+        "there"
+    }
+
+    fn run(&self, task: DeviceTask) -> Made {
+        let given = of_device(&task);
+        async move {
+            let mut given = given?;
+            for partition in &given {
+                let tier = partition.tier();
+                if tier != Tier::Device {
+                    return Err(OperatorError::new(format!("it is on tier {tier:?}")));
+                }
+            }
+            given.truncate(1);
+            Ok(given)
         }
         .boxed()
     }
@@ -111,6 +161,41 @@ async fn what_a_device_made_is_imported_where_it_is_and_operators_keep_their_mem
         .await
         .expect("what is there can be read");
     let sum = number(&importer.gather(sum).await.expect("gathered"));
+    assert_eq!(sum, common::tree_sum(tasks, bytes));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_hands_on_lives_and_moves_by_itself() {
+    let spill = tempfile::tempdir().expect("a folder");
+    let machine = Emulator::new().unwrap().devices(1);
+    // Device memory for what one task reads, and little more.
+    let change = |config: &mut Config| {
+        config.worker.storage_percent = 90;
+        config.worker.gpu_memory_bytes = Some(8 * MIB);
+        config.worker.pinned_memory_bytes = Some(40 * MIB);
+    };
+    let cluster = cluster_by(on(&machine), 1, spill.path(), change).await;
+    let client = cluster.client().await.expect("connects");
+    let (tasks, bytes) = (6, MIB as usize);
+    let mut graph = TaskGraph::new("handed on");
+    let size = bytes.to_string().into_bytes();
+    let made = graph.push(Layer::new("make", "bytes", tasks).with_common(size));
+    let up = Layer::new("up", "up", tasks).on_device();
+    let up = graph.push(up.reading(made, Edges::OneToOne));
+    let twice = Layer::new("twice", "twice", tasks).with_outputs(2);
+    let twice = graph.push(twice.on_device().reading(up, Edges::OneToOne));
+    let there = Layer::new("there", "there", 2).on_device();
+    let there = graph.push(there.reading(twice, Edges::Shuffle));
+    let sum = graph.push(Layer::new("sum", "sum", 1).reading(up, Edges::Broadcast));
+    for kept in [up, there, sum] {
+        graph.keep(kept);
+    }
+    let handle = client.submit(graph).await.expect("accepted");
+    in_time(handle.wait())
+        .await
+        .expect("everything is where it is said to be");
+    let sum = number(&handle.gather(sum).await.expect("gathered"));
     assert_eq!(sum, common::tree_sum(tasks, bytes));
     cluster.shutdown().await;
 }

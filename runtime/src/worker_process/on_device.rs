@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use transload_gpu::device::DevicePartition;
+use futures::future::try_join_all;
+use transload_gpu::device::{DevicePartition, TieredBuffer, Tiers};
 use transload_gpu::{Budget, HostBuffer, Partition, Reservation, Stored};
 use transload_protocol::{Memory, TaskErrorKind};
 
@@ -83,14 +84,32 @@ impl DeviceJob {
         };
         let gpu = open(self.gpu.as_deref())?;
         let (cancelled, outputs) = (context.cancelled.clone(), context.layer.outputs);
+        let tiers = gpu.tiers().clone();
         let task = DeviceTask {
             context,
             inputs: self.inputs,
             gpu,
             halved: self.halved,
         };
-        guarded(cancelled, outputs, async move { operator.run(task).await }).await
+        let running = async move {
+            let made = operator.run(task).await?;
+            let made = made.into_iter().map(|it| on_its_own(it, &tiers));
+            try_join_all(made).await
+        };
+        guarded(cancelled, outputs, running).await
     }
+}
+
+/// The partition as one that is on the device, as the machine believes of what was made there, and moves by itself: an operator may hand on
+/// what it was given, or one partition as several. These share memory as long as they are there, for which the machine counts each.
+async fn on_its_own(
+    made: DevicePartition,
+    tiers: &Tiers,
+) -> Result<DevicePartition, OperatorError> {
+    let place = tiers.to_device(made.payload()).await?;
+    let payload = TieredBuffer::on_device(place);
+    let own = DevicePartition::new(made.header().clone(), payload, tiers);
+    own.map_err(|error| OperatorError::new(error.to_string()))
 }
 
 /// Takes the GPU's memory, if nobody has yet. Blocks.
@@ -143,7 +162,6 @@ mod tests {
     struct Grumpy;
 
     impl Drop for Grumpy {
-        #[expect(clippy::panic, reason = "the test is about that")]
         fn drop(&mut self) {
             panic!("not me");
         }
