@@ -58,7 +58,8 @@ pub(crate) fn graph() -> GraphInfo {
     };
     GraphInfo {
         graph: GRAPH,
-        name: "SELECT 1".to_owned(),
+        name: "SELECT".to_owned(),
+        description: "SELECT 1".to_owned(),
         client: "a test".to_owned(),
         layers: vec![
             layer("scan", 0, 3, Vec::new()),

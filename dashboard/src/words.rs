@@ -109,7 +109,10 @@ pub(crate) fn graph(info: &GraphInfo, start_us: u64) -> Graph {
     };
     Graph {
         id: info.graph.to_string(),
-        name: cut(&info.name),
+        name: cut(match info.description.as_str() {
+            "" => &info.name,
+            description => description,
+        }),
         client: cut(&info.client),
         state: "running".to_owned(),
         reason: None,

@@ -27,6 +27,8 @@ pub const IMPORT_OPERATOR: &str = "transload-import";
 pub struct TaskGraph {
     /// Shown to people: in progress bars, logs and errors.
     pub name: String,
+    /// Shown to people where there is room for more: of a query, its SQL. May be empty.
+    pub description: String,
     /// Layers; a layer reads only from layers before it.
     pub layers: Vec<Layer>,
     /// Layers whose partitions the client holds until it releases them. All others are freed when nobody needs them.
@@ -354,6 +356,7 @@ impl TaskGraph {
             outputs: Vec::new(),
             parent: None,
             cancel_after_ms: None,
+            description: String::new(),
         }
     }
 
@@ -565,6 +568,11 @@ impl CompiledGraph {
     /// The graph's name.
     pub fn name(&self) -> &str {
         &self.graph.name
+    }
+
+    /// More of what it is.
+    pub fn description(&self) -> &str {
+        &self.graph.description
     }
 
     /// [`TaskGraph::cancel_after_ms`].

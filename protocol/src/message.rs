@@ -703,6 +703,8 @@ pub struct GraphInfo {
     pub graph: GraphId,
     /// What its client calls it.
     pub name: String,
+    /// More of that, if there is more.
+    pub description: String,
     /// What the client calls itself.
     pub client: String,
     /// Its layers, in order.

@@ -56,6 +56,7 @@ impl DistributedPlan {
                 .take(NAME_CHARACTERS)
                 .collect::<String>(),
         );
+        graph.description = sql.trim().to_owned();
         let mut names = Vec::new();
         let mut plan_bytes = Vec::new();
         for (index, stage) in cut.stages.iter().enumerate() {

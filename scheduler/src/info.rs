@@ -78,6 +78,7 @@ impl Scheduler {
         GraphInfo {
             graph: graph.id,
             name: graph.compiled.name().to_owned(),
+            description: graph.compiled.description().to_owned(),
             client: client.map_or_else(String::new, |client| client.name.clone()),
             layers: layers.map(described).collect(),
         }
