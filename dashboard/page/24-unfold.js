@@ -152,7 +152,8 @@
         if (!runningOf.has(span.worker)) runningOf.set(span.worker, []);
         runningOf.get(span.worker).push(span);
       }
-      frame.graphs = graphs.at(nowUs, running);
+      // What ran before anything is remembered is counted in the last frame alone.
+      frame.graphs = last ? whole.graphs : graphs.at(nowUs, running);
       const dies = frame.notes.some((note) => note.kind === 'worker_lost');
       if (last || dies || nowUs - workersUs >= workersEveryUs) {
         frame.workers = last ? whole.workers : workers.at(nowUs, runningOf);

@@ -63,12 +63,13 @@
   t.hideTooltip = () => { t.$('tooltip').hidden = true; };
 
   // A table under a canvas that says the same in words. It is filled only while it is open, as a thousand rows cost time.
-  t.altTable = (caption, heads, rows) => {
+  // `hint` says how the canvas is used.
+  t.altTable = (caption, heads, rows, hint) => {
     const body = t.h('tbody');
     const table = t.h('table', {}, t.h('caption', {}, caption),
       t.h('thead', {}, t.h('tr', {}, heads.map((head) => t.h('th', { scope: 'col' }, head)))), body);
     const box = t.h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption }, table);
-    const details = t.h('details', { class: 'alt' }, t.h('summary', {}, 'As a table'), box);
+    const details = t.h('details', { class: 'alt' }, t.h('summary', {}, 'As a table', hint && t.h('span', { class: 'hint' }, hint)), box);
     let filledMs = 0;
     const fill = () => {
       filledMs = performance.now();

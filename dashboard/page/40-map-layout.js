@@ -3,6 +3,9 @@
 (function (t) {
   'use strict';
 
+  // Radius of a worker, in pixels, from which on its slots and tiers can be told apart.
+  t.MAP_DETAILED = 12;
+
   const MAX_ROWS = 14;
   const ROOMY = 15; // pixels between two workers below which another row is opened
   const MAX_LABELS = 48; // hosts beyond which names would cover each other
@@ -26,9 +29,12 @@
     return new Set(first).size === names.length ? first : names;
   };
 
+  // Between two hosts, in workers; where each host has but one, a gap for each would leave no room for workers.
+  const gapFor = (count, hosts) => (hosts < 2 ? 0 : count < 2 * hosts && hosts > 8 ? 0.15 : 0.7);
+
   // Rows, and the room that each worker then has.
   const rowsFor = (count, hosts, rx, ry) => {
-    const gaps = hosts > 1 ? hosts * 0.7 : 0;
+    const gaps = hosts * gapFor(count, hosts);
     for (let rows = 1; ; rows += 1) {
       const inner = Math.max(0.45, 1 - (rows - 1) * 0.05);
       const room = perimeter(rx * (1 + inner) / 2, ry * (1 + inner) / 2) / (Math.ceil(count / rows) + gaps);
@@ -37,7 +43,7 @@
   };
 
   // How far beyond the middle of a worker the arc of its host is: past its rings and its GPU.
-  const outsideOf = (radius) => radius * (radius >= 15 ? 2.55 : 1.7) + 6;
+  const outsideOf = (radius) => radius * (radius >= t.MAP_DETAILED ? 2.55 : 1.7) + 6;
 
   const ring = (workers, hosts, width, height, rem) => {
     const least = Math.min(width, height);
@@ -70,16 +76,16 @@
     const names = shortNames(hosts.map(([name]) => name));
 
     const columns = hosts.map(([, list]) => Math.ceil(list.length / rows));
-    const gap = hosts.length > 1 ? 0.7 : 0;
+    const gap = gapFor(workers.length, hosts.length);
     const units = columns.reduce((sum, count) => sum + count + gap, 0) || 1;
     const angleOf = (unit) => -Math.PI / 2 + (2 * Math.PI * unit) / units;
 
     const nodes = new Map();
     const arcs = [];
-    let unit = hosts.length > 1 ? gap / 2 : 0;
+    let unit = gap / 2;
     hosts.forEach(([name, list], index) => {
-      const from = angleOf(unit - 0.05);
-      const to = angleOf(unit + columns[index] + 0.05);
+      const from = angleOf(unit - gap / 14);
+      const to = angleOf(unit + columns[index] + gap / 14);
       list.forEach((worker, at) => {
         const column = Math.floor(at / rows);
         const row = at % rows;

@@ -5,7 +5,7 @@
 
   const TURN = 2 * Math.PI;
   const TOP = -Math.PI / 2;
-  const DETAILED = 15;
+  const DETAILED = t.MAP_DETAILED;
   const PLAIN = 6.5;
   const MAX_PIPS = 16; // slots above which a ring shows them
 
@@ -266,6 +266,13 @@
       context.lineTo(node.x - arm, node.y + arm);
       context.stroke();
       context.globalAlpha = 1;
+    },
+
+    drawNobody: (context, layout, surface) => {
+      context.font = surface.font(1);
+      context.fillStyle = t.colour.css('--dim');
+      context.textAlign = 'center';
+      context.fillText('No worker has joined yet.', layout.cx, layout.cy + layout.core * 1.9);
     },
 
     drawScheduler: (context, layout, store, env) => {

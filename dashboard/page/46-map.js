@@ -222,6 +222,7 @@
       moving = true;
     }
     t.mapNodes.drawScheduler(context, layout, store, env);
+    if (!workers.length) t.mapNodes.drawNobody(context, layout, surface);
     drawHover(context);
     return moving || (store.totals.graphs_running > 0 && !still);
   };
@@ -291,7 +292,7 @@
     table = t.altTable('Workers on the map', ['worker', 'host', 'state', 'busy slots', 'memory'], () => shown().map((worker) => [
       worker.id, worker.host, worker.lost ? `lost: ${worker.lost}` : 'alive', `${worker.running.length} of ${worker.slots}`,
       worker.tiers.map((usage) => `${usage.tier} ${t.bytes(usage.used_bytes)}`).join(', '),
-    ]));
+    ]), 'point at a worker, or use the arrow keys; Enter opens it');
     panel.append(t.h('div', { class: 'split' },
       t.h('div', { class: 'stage' }, t.h('div', { class: 'layers-box' }, behind, canvas), table),
       t.mapSide.mount()));

@@ -171,7 +171,7 @@
       if (!state) {
         const worker = store.workers.get(lane.worker);
         const list = worker && !worker.lost ? worker.running.map((task) => ({
-          task: task.task, graph: t.graphOf(task.task), layer: task.layer, start_us: view.nowUs - task.running_ms * 1000,
+          task: task.task, isSlow: worker.stragglers.includes(task.task), graph: t.graphOf(task.task), layer: task.layer, start_us: view.nowUs - task.running_ms * 1000,
         })) : [];
         taken.set(lane.worker, state = list.sort((one, other) => one.start_us - other.start_us));
       }
@@ -186,8 +186,9 @@
       const { colour } = paintOf(task);
       context.fillStyle = t.colour.alpha(colour, 0.3);
       context.fillRect(from, y, to - from, height);
-      context.strokeStyle = t.colour.alpha(colour, 0.9);
-      context.lineWidth = 1;
+      // One that takes much longer than its like is what a person looks for.
+      context.strokeStyle = task.isSlow ? t.colour.alarm() : t.colour.alpha(colour, 0.9);
+      context.lineWidth = task.isSlow ? 2 : 1;
       context.strokeRect(from + 0.5, y + 0.5, Math.max(0.5, to - from - 1), Math.max(1, height - 1));
     }
   };

@@ -22,6 +22,7 @@
   let shownAt = 0;
   let dirty = true;
 
+  const isWanted = (id, worker) => !filter || id === filter || Boolean(worker && `${worker.name} ${worker.host}`.toLowerCase().includes(filter));
   const touch = () => { dirty = true; t.loop.request(); };
   const setFollow = (on) => {
     follow = on;
@@ -81,7 +82,7 @@
     if (!dirty && !surface.changed && (!moving || drawMs > 9)) return moving && drawMs <= 9;
     dirty = false;
     const began = performance.now();
-    lanes.refresh((id, worker) => !filter || id === filter || (worker && `${worker.name} ${worker.host}`.toLowerCase().includes(filter)), filter);
+    lanes.refresh(isWanted, filter);
     view = frameView();
     drawn = t.drawStream(surface, view, lanes, store, hidden);
     drawMarks();
@@ -104,9 +105,13 @@
   };
   const fit = () => {
     const { firstUs } = store.history;
+    lanes.refresh(isWanted, filter);
     if (!Number.isFinite(firstUs)) return;
-    setFollow(false);
-    lengthUs = Math.max(SHORTEST_US, (t.nowUs() - firstUs) * 1.03);
+    if (follow) setFollow(false);
+    // Of a recording the end is when the last has ended, however long it went on after that.
+    let endUs = t.mode === 'live' ? t.nowUs() : firstUs;
+    for (const { lane } of lanes.list) endUs = Math.max(endUs, lane.lastUs);
+    lengthUs = Math.max(SHORTEST_US, (endUs - firstUs) * 1.03);
     startUs = firstUs - lengthUs * 0.01;
     touch();
   };
@@ -202,7 +207,7 @@
       click: (x, y) => { const found = find(x, y); if (found) open(found); },
     });
     const button = (text, label, onclick) => t.h('button', { type: 'button', onclick, 'aria-label': label, title: label }, text);
-    nodes.follow = t.h('button', { type: 'button', 'aria-pressed': 'true', onclick: () => setFollow(!follow) }, 'Follow');
+    nodes.follow = t.h('button', { type: 'button', 'aria-pressed': String(follow), onclick: () => setFollow(!follow) }, 'Follow');
     nodes.legend = t.h('div', { class: 'chips', role: 'group', 'aria-label': 'Show or dim kinds of work' });
     const search = t.h('input', {
       type: 'search', placeholder: 'worker or host', 'aria-label': 'Show only workers with this in their name or host',
@@ -212,10 +217,11 @@
       type: 'range', min: '0', max: '40', value: '0', 'aria-label': 'Height of lanes; at 0 what fits',
       oninput: () => { unit = Number(size.value) ? Math.max(1, Number(size.value)) : 0; touch(); },
     });
+    nodes.why = t.streamShares();
     nodes.table = t.streamTable(() => view, lanes);
     panel.append(
       t.h('div', { class: 'toolbar' }, nodes.follow, button('+', 'Zoom in', () => zoom(0.6)), button('−', 'Zoom out', () => zoom(1.6)),
-        button('All', 'Show all that is remembered', fit), t.h('label', {}, 'Lanes ', size), search, nodes.legend),
+        button('All', 'Show all that is remembered', fit), t.h('label', {}, 'Lanes ', size), search, nodes.why, nodes.legend),
       t.h('div', { class: 'stage' }, canvas, nodes.table));
   };
 
@@ -225,9 +231,11 @@
     if (!force && nowMs - shownAt < 700) return;
     shownAt = nowMs;
     t.streamLegend(nodes.legend, drawn.paints, hidden, touch);
+    nodes.why.update(view, lanes);
     nodes.table.update();
   };
   t.colour.onChange(touch);
-  t.stream = { showTask: (us) => { setFollow(false); startUs = us - lengthUs / 2; touch(); } };
+  // Before it is mounted, too: then it begins so.
+  t.stream = { showAll: () => { follow = false; if (nodes.follow) setFollow(false); fit(); } };
   t.views.push({ id: 'tasks', title: 'Task stream', mount, draw, update, order: 2, shown: touch });
 })(window.transload = window.transload || {});

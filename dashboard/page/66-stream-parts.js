@@ -66,7 +66,70 @@
       worker, t.percent(sum.busyUs / Math.max(1, sum.slots * (endUs - shown.startUs))), t.count(sum.tasks), t.count(sum.failed),
       t.count(sum.partitions), t.bytes(sum.bytes), t.bytes(sum.moved),
     ]);
-  });
+  }, 'wheel zooms, drag moves, shift and wheel scrolls · keys: arrows, + −, 0 all, F follow, J K N P choose, Enter opens');
+
+  const SAMPLED_TIMES = 80;
+  const SAMPLED_WORKERS = 80;
+  const SHARES = [
+    ['busy', 'slots busy', () => t.colour.css('--accent')],
+    ['fetching', 'idle while data came in', () => t.colour.transfer()],
+    ['moving', 'idle while memory was moved', () => t.colour.move()],
+    ['idle', 'idle', () => t.colour.lost()],
+  ];
+
+  // What slots did in the time in sight, as shares. Sampled, evenly over time and workers, so that it costs the same for a thousand.
+  const shares = (view, lanes) => {
+    const sums = { busy: 0, fetching: 0, moving: 0, idle: 0 };
+    const fromUs = Math.max(view.startUs, lanes.of ? lanes.of.firstUs : 0);
+    const lengthUs = Math.min(view.startUs + view.lengthUs, view.nowUs) - fromUs;
+    if (!(lengthUs > 0)) return sums;
+    const workers = new Map();
+    for (const { lane } of lanes.list) {
+      if (!workers.has(lane.worker)) workers.set(lane.worker, { tasks: [], transfer: null, move: null });
+      const row = workers.get(lane.worker);
+      if (lane.kind === 'task') row.tasks.push(lane);
+      else row[lane.kind] = lane;
+    }
+    const all = [...workers.entries()];
+    const every = Math.max(1, Math.ceil(all.length / SAMPLED_WORKERS));
+    const isIn = (lane, us) => Boolean(lane && lanes.itemAt(lane, us, 0, view.nowUs));
+    for (let at = 0; at < all.length; at += every) {
+      const [id, row] = all[at];
+      const worker = t.store.workers.get(id);
+      const lostUs = worker && worker.lost ? t.store.lostAtUs.get(id) || 0 : Infinity;
+      for (let sample = 0; sample < SAMPLED_TIMES; sample += 1) {
+        const us = fromUs + (sample + 0.5) / SAMPLED_TIMES * lengthUs;
+        if (us > lostUs) break;
+        const agoMs = (view.nowUs - us) / 1000;
+        // Those that run now have no span yet.
+        const running = worker && !worker.lost ? worker.running.filter((task) => task.running_ms >= agoMs).length : 0;
+        const busy = Math.min(row.tasks.length, row.tasks.filter((lane) => isIn(lane, us)).length + running);
+        sums.busy += busy;
+        const rest = row.tasks.length - busy;
+        if (rest > 0) sums[isIn(row.transfer, us) ? 'fetching' : isIn(row.move, us) ? 'moving' : 'idle'] += rest;
+      }
+    }
+    return sums;
+  };
+
+  // A bar that says at a glance whether tasks, data or nothing at all kept the slots.
+  t.streamShares = () => {
+    const bar = t.h('div', { class: 'bar shares', 'aria-hidden': 'true' }, SHARES.map(() => t.h('div')));
+    const text = t.h('span', {}, 'nothing to tell yet');
+    const node = t.h('p', { class: 'why' }, t.h('span', { class: 'dim' }, 'In sight:'), bar, text);
+    node.update = (view, lanes) => {
+      if (!view) return;
+      const sums = shares(view, lanes);
+      const total = Object.values(sums).reduce((sum, each) => sum + each, 0);
+      SHARES.forEach(([name, , colour], at) => {
+        bar.children[at].style.width = `${100 * sums[name] / Math.max(1, total)}%`;
+        bar.children[at].style.background = colour();
+      });
+      t.setText(text, total ? SHARES.filter(([name]) => name === 'busy' || sums[name] / total >= 0.005)
+        .map(([name, label]) => `${t.percent(sums[name] / total)} ${label}`).join(', ') : 'nothing to tell yet');
+    };
+    return node;
+  };
 
   // Mouse, wheel and touch on a canvas. A press that does not move is a click.
   t.dragAndZoom = (canvas, on) => {

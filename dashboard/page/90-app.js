@@ -175,7 +175,12 @@
   if (recording) t.mode = 'recording';
   select(views.find((view) => view.id === wanted) || views[0]);
   t.header.update(true);
-  if (recording) openText(recording.textContent, '');
-  else if (canBeLive()) startLive();
-  else { t.mode = 'recording'; t.header.setMode('recording'); t.header.connection('waiting', 'open a recording'); }
+  if (recording) {
+    openText(recording.textContent, '');
+    // Of a run that is over one wants to see all of it, not its last moment.
+    if (!wanted) t.showView('tasks');
+    t.stream.showAll();
+  }
+  if (!recording && canBeLive()) startLive();
+  else if (!recording) { t.mode = 'recording'; t.header.setMode('recording'); t.header.connection('waiting', 'open a recording'); }
 })(window.transload = window.transload || {});
