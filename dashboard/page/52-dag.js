@@ -28,47 +28,84 @@
       });
       if (!moved) break;
     }
+    // Then as far right as its readers allow: a scan stands beside the join that reads it.
+    const readers = layers.map(() => []);
+    layers.forEach((layer, at) => layer.reads.forEach((read) => readers[read] && readers[read].push(at)));
+    for (let at = layers.length - 1; at >= 0; at -= 1) {
+      if (readers[at].length) rank[at] = Math.max(rank[at], Math.min(...readers[at].map((reader) => rank[reader])) - 1);
+    }
     return rank;
   };
 
-  // Places each layer near the mean of what it reads, two sweeps there and back.
-  const place = (layers) => {
+  // What stands in the columns: layers, and where an edge passes columns between, a gap for it, so that it runs behind no box.
+  const stations = (layers) => {
     const rank = ranks(layers);
+    const items = layers.map((_, at) => ({ column: rank[at], height: HEIGHT, before: [], after: [] }));
+    const routes = [];
+    layers.forEach((layer, to) => layer.reads.forEach((from) => {
+      if (from >= layers.length || rank[from] >= rank[to]) return;
+      const route = [from];
+      for (let column = rank[from] + 1; column < rank[to]; column += 1) {
+        items.push({ column, height: GAP_Y, before: [], after: [] });
+        route.push(items.length - 1);
+      }
+      route.push(to);
+      for (let step = 1; step < route.length; step += 1) {
+        items[route[step]].before.push(route[step - 1]);
+        items[route[step - 1]].after.push(route[step]);
+      }
+      routes.push(route);
+    }));
+    return { items, routes };
+  };
+
+  // Places each near the mean of what it reads and of who reads it, by a few sweeps there and back.
+  const place = (layers) => {
+    const { items, routes } = stations(layers);
     const columns = [];
-    rank.forEach((column, at) => (columns[column] = columns[column] || []).push(at));
-    const readers = layers.map(() => []);
-    layers.forEach((layer, at) => layer.reads.forEach((read) => readers[read] && readers[read].push(at)));
-    const order = layers.map((_, at) => at);
-    const settle = (column, neighbours) => {
+    items.forEach((item, at) => (columns[item.column] = columns[item.column] || []).push(at));
+    const stack = (column) => {
+      const heights = column.reduce((sum, at) => sum + items[at].height + GAP_Y, -GAP_Y);
+      let y = -heights / 2;
+      for (const at of column) {
+        items[at].middle = y + items[at].height / 2;
+        y += items[at].height + GAP_Y;
+      }
+      return heights;
+    };
+    const settle = (column, side) => {
       const mean = (at) => {
-        const list = neighbours(at);
-        return list.length ? list.reduce((sum, each) => sum + order[each], 0) / list.length : order[at];
+        const list = items[at][side];
+        return list.length ? list.reduce((sum, each) => sum + items[each].middle, 0) / list.length : items[at].middle;
       };
       const means = new Map(column.map((at) => [at, mean(at)]));
       column.sort((one, other) => means.get(one) - means.get(other));
-      column.forEach((at, index) => { order[at] = index - (column.length - 1) / 2; });
+      stack(column);
     };
-    for (let sweep = 0; sweep < 2; sweep += 1) {
-      columns.forEach((column) => settle(column, (at) => layers[at].reads.filter((read) => read < layers.length)));
-      [...columns].reverse().forEach((column) => settle(column, (at) => readers[at]));
+    columns.forEach(stack);
+    for (let sweep = 0; sweep < 3; sweep += 1) {
+      columns.forEach((column) => settle(column, 'before'));
+      [...columns].reverse().forEach((column) => settle(column, 'after'));
     }
-    const tallest = Math.max(...columns.map((column) => column.length));
-    return {
-      width: columns.length * (WIDTH + GAP_X) - GAP_X + 24,
-      height: tallest * (HEIGHT + GAP_Y) - GAP_Y + 24,
-      at: layers.map((_, index) => ({
-        x: 12 + rank[index] * (WIDTH + GAP_X),
-        y: 12 + (order[index] + (tallest - 1) / 2) * (HEIGHT + GAP_Y),
-      })),
-    };
+    const tallest = Math.max(...columns.map(stack));
+    const at = items.map((item) => ({ x: 12 + item.column * (WIDTH + GAP_X), middle: 12 + tallest / 2 + item.middle, y: 12 + tallest / 2 + item.middle - item.height / 2 }));
+    return { width: columns.length * (WIDTH + GAP_X) - GAP_X + 24, height: tallest + 24, at, routes };
   };
 
-  const edge = (from, to) => {
-    const x0 = from.x + WIDTH;
-    const y0 = from.y + HEIGHT / 2;
-    const y1 = to.y + HEIGHT / 2;
-    const bend = Math.max(30, (to.x - x0) / 2);
-    return t.svg('path', { class: 'edge', d: `M${x0},${y0} C${x0 + bend},${y0} ${to.x - bend},${y1} ${to.x - 7},${y1}`, 'marker-end': 'url(#arrow)' });
+  // From box to box, straight through the gaps between.
+  const edge = (route, at) => {
+    const bend = GAP_X * 0.55;
+    let path = `M${at[route[0]].x + WIDTH},${at[route[0]].middle}`;
+    let from = { x: at[route[0]].x + WIDTH, y: at[route[0]].middle };
+    route.slice(1).forEach((each, step) => {
+      const isLast = step === route.length - 2;
+      const { x, middle } = at[each];
+      const end = isLast ? x - 7 : x;
+      path += ` C${from.x + bend},${from.y} ${end - bend},${middle} ${end},${middle}`;
+      if (!isLast) path += ` H${x + WIDTH}`;
+      from = { x: x + WIDTH, y: middle };
+    });
+    return t.svg('path', { class: 'edge', d: path, 'marker-end': 'url(#arrow)' });
   };
 
   const boxOf = (graph, layer, index, at) => {
@@ -98,10 +135,7 @@
     const laid = place(graph.layers);
     const marker = t.svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 1, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' },
       t.svg('path', { d: 'M0,0 L8,4 L0,8 z', class: 'arrow' }));
-    const edges = [];
-    graph.layers.forEach((layer, index) => layer.reads.forEach((read) => {
-      if (laid.at[read]) edges.push(edge(laid.at[read], laid.at[index]));
-    }));
+    const edges = laid.routes.map((route) => edge(route, laid.at));
     const svg = t.svg('svg', {
       viewBox: `0 0 ${laid.width} ${laid.height}`, role: 'group', 'aria-label': `Layers of graph ${graph.id}`, class: 'dag',
       // As large as there is room, but never so small that nobody can read it.

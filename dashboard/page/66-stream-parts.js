@@ -96,6 +96,8 @@
     for (let at = 0; at < all.length; at += every) {
       const [id, row] = all[at];
       const worker = t.store.workers.get(id);
+      // There may be more lanes than slots: a task that waits for room for its outputs has given its slot away.
+      const slots = worker ? worker.slots : row.tasks.length;
       const lostUs = worker && worker.lost ? t.store.lostAtUs.get(id) || 0 : Infinity;
       for (let sample = 0; sample < SAMPLED_TIMES; sample += 1) {
         const us = fromUs + (sample + 0.5) / SAMPLED_TIMES * lengthUs;
@@ -103,9 +105,9 @@
         const agoMs = (view.nowUs - us) / 1000;
         // Those that run now have no span yet.
         const running = worker && !worker.lost ? worker.running.filter((task) => task.running_ms >= agoMs).length : 0;
-        const busy = Math.min(row.tasks.length, row.tasks.filter((lane) => isIn(lane, us)).length + running);
+        const busy = Math.min(slots, row.tasks.filter((lane) => isIn(lane, us)).length + running);
         sums.busy += busy;
-        const rest = row.tasks.length - busy;
+        const rest = slots - busy;
         if (rest > 0) sums[isIn(row.transfer, us) ? 'fetching' : isIn(row.move, us) ? 'moving' : 'idle'] += rest;
       }
     }

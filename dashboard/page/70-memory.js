@@ -101,12 +101,12 @@
       context.strokeStyle = t.colour.css('--panel');
       context.lineWidth = 3;
       context.lineJoin = 'round';
-      for (const share of [0.5, 1]) {
-        const at = y + head + inner * (1 - share) + rem * 0.9;
-        context.strokeText(t.bytes(most * share), x + 6, at);
-        context.fillStyle = t.colour.css('--text');
-        context.fillText(t.bytes(most * share), x + 6, at);
-      }
+      const label = (text, px, py) => { context.strokeText(text, px, py); context.fillText(text, px, py); };
+      context.fillStyle = t.colour.css('--text');
+      for (const share of [0.5, 1]) label(t.bytes(most * share), x + 6, y + head + inner * (1 - share) + rem * 0.9);
+      label(store.clockText(fromUs), x + 6, y + height - 5);
+      context.textAlign = 'right';
+      label(store.clockText(toUs), x + width - 6, y + height - 5);
     }
   };
 
