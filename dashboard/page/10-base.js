@@ -101,5 +101,8 @@
   t.announce = (text) => t.setText(t.$('live-region'), text);
 
   // 1.0.17, 1.0.17/2 and 1.0 begin with their graph.
-  t.graphOf = (id) => id.split('.').slice(0, 2).join('.');
+  t.graphOf = (id) => {
+    const second = id.indexOf('.', id.indexOf('.') + 1);
+    return second < 0 ? id : id.slice(0, second);
+  };
 })(window.transload = window.transload || {});

@@ -10,7 +10,7 @@
   const MAX_PIPS = 16; // slots above which a ring shows them
 
   // What runs on a worker: colours, one for each busy slot.
-  const busyColours = (worker, store) => worker.running.map((task) =>
+  const busyColours = (worker, store, most) => (worker.running.length > most ? worker.running.slice(0, most) : worker.running).map((task) =>
     t.colour.operator(store.label(t.graphOf(task.task), task.layer)));
 
   const shareOf = (usage, most) => {
@@ -178,10 +178,11 @@
     }
   };
 
+  // Here one colour is all that can be seen: that of the first.
   const drawSmall = (context, node, worker, colours) => {
     context.beginPath();
     context.arc(node.x, node.y, node.radius * 0.85, 0, TURN);
-    const share = colours.length / Math.max(1, worker.slots);
+    const share = worker.running.length / Math.max(1, worker.slots);
     context.fillStyle = t.colour.css('--idle-dot');
     context.fill();
     if (!colours.length) return;
@@ -218,7 +219,7 @@
       const draw = layout.radius >= DETAILED ? drawDetailed : layout.radius >= PLAIN ? drawPlain : drawSmall;
       for (const worker of workers) {
         const node = layout.nodes.get(worker.id);
-        if (node && !worker.lost) draw(context, node, worker, busyColours(worker, store), env);
+        if (node && !worker.lost) draw(context, node, worker, busyColours(worker, store, draw === drawSmall ? 1 : Infinity), env);
       }
     },
 

@@ -10,6 +10,7 @@
   const deaths = new Map(); // worker -> when we saw it die, by the browser's clock
 
   const BACK_EVERY_MS = 90;
+  const BACK_EVERY_MANY_MS = 140;
   const GLIDE_MS = 700;
 
   let surface = null; // what moves
@@ -181,7 +182,7 @@
   const drawBack = (workers, env) => {
     back.fit();
     const key = `${store.workersRevision} ${layoutKey} ${t.colour.isDark()}`;
-    if (key === backKey && !back.changed && !(flights.hasEdges() && env.nowMs - backMs > BACK_EVERY_MS)) return;
+    if (key === backKey && !back.changed && !(flights.hasEdges() && env.nowMs - backMs > (isMerged() ? BACK_EVERY_MANY_MS : BACK_EVERY_MS))) return;
     backKey = key;
     backMs = env.nowMs;
     back.context.clearRect(0, 0, back.width, back.height);
