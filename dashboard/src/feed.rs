@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
-use transload_protocol::{EventRecord, GraphInfo, Time};
+use transload_protocol::{EventRecord, GraphId, GraphInfo, LayerIndex, TaskId, Time, WorkerId};
 
 /// Batches that may wait. Each has what one step of the scheduler brought about.
 const BATCHES: usize = 1_024;
@@ -17,8 +17,45 @@ pub struct Batch {
     pub now: Time,
     /// Graphs that were accepted, with their layers.
     pub graphs: Vec<GraphInfo>,
-    /// What happened. Events that workers tell have the times of their clocks.
+    /// What happened, but for single tasks that are handed out or end well. Events that workers tell have the times of their clocks.
     pub events: Vec<EventRecord>,
+    /// Tasks that were handed out. Wanted only while somebody looks.
+    pub assigned: Vec<AssignedTasks>,
+    /// Tasks that have ended well. Wanted only while somebody looks.
+    pub ran: Vec<RanTask>,
+}
+
+/// Tasks of one layer that were handed to one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssignedTasks {
+    /// To whom.
+    pub worker: WorkerId,
+    /// Their graph.
+    pub graph: GraphId,
+    /// Their layer.
+    pub layer: LayerIndex,
+    /// How many.
+    pub count: u32,
+}
+
+/// A task that has ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RanTask {
+    /// Which.
+    pub task: TaskId,
+    /// Where.
+    pub worker: WorkerId,
+    /// Bytes of its outputs.
+    pub bytes: u64,
+    /// How long it ran. Of several that ended too close together to be told apart, one has the time of all.
+    pub run_micros: u64,
+}
+
+impl Batch {
+    /// How many things it tells.
+    fn len(&self) -> usize {
+        self.graphs.len() + self.events.len() + self.assigned.len() + self.ran.len()
+    }
 }
 
 /// Takes what happens. Clones feed the same dashboard.
@@ -52,11 +89,11 @@ impl Feed {
 
     /// Hands it over, or drops it where nobody takes it soon enough.
     pub fn push(&self, batch: Batch) {
-        if batch.events.is_empty() && batch.graphs.is_empty() {
+        if batch.len() == 0 {
             return;
         }
         if let Err(error) = self.batches.try_send(batch) {
-            let lost = error.into_inner().events.len() as u64;
+            let lost = error.into_inner().len() as u64;
             self.shared
                 .dropped_events
                 .fetch_add(lost, Ordering::Relaxed);

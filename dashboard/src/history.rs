@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use transload_protocol::{ClusterInfo, Event, EventRecord, TaskId, Time, WorkerId};
 
-use crate::feed::Batch;
+use crate::feed::{AssignedTasks, Batch, RanTask};
 use crate::lanes::Lanes;
 use crate::view::{Frame, Note, Pair, Sample, Totals, Worker};
 use crate::words;
@@ -62,6 +62,24 @@ impl History {
         for info in &batch.graphs {
             self.graphs.accept(info, batch.now.micros);
         }
+        for AssignedTasks {
+            worker,
+            graph,
+            layer,
+            count,
+        } in batch.assigned
+        {
+            self.pending.assigned((worker, graph, layer.0), count);
+        }
+        for RanTask {
+            task,
+            worker,
+            bytes,
+            run_micros,
+        } in batch.ran
+        {
+            self.ran(batch.now, (task, worker), run_micros, bytes, None);
+        }
         for record in batch.events {
             self.take_event(batch.now, record);
         }
@@ -69,17 +87,6 @@ impl History {
 
     fn take_event(&mut self, now: Time, record: EventRecord) {
         match &record.event {
-            Event::TaskAssigned { task, worker, .. } => {
-                if let Some(layer) = self.graphs.layer_of(*task) {
-                    self.pending.assigned(*worker, task.graph, layer);
-                }
-            }
-            Event::TaskFinished {
-                task,
-                worker,
-                bytes,
-                run_micros,
-            } => self.ran(now, (*task, *worker), *run_micros, *bytes, None),
             Event::TaskFailed {
                 task,
                 worker,
@@ -127,7 +134,10 @@ impl History {
                 self.graphs.end(*graph, outcome, now.micros);
             }
             Event::WorkerLost { worker, reason } => self.lose(*worker, reason),
-            Event::WorkerJoined { .. }
+            // Of single tasks the batch tells otherwise.
+            Event::TaskAssigned { .. }
+            | Event::TaskFinished { .. }
+            | Event::WorkerJoined { .. }
             | Event::GraphAccepted { .. }
             | Event::TaskRecomputed { .. }
             | Event::TaskUnschedulable { .. }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use feed::{Batch, Feed};
+pub use feed::{AssignedTasks, Batch, Feed, RanTask};
 pub use page::report;
 pub use source::{Gone, Source};
 pub use trace::chrome;

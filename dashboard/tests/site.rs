@@ -128,13 +128,13 @@ async fn next_frame(socket: &mut Socket) -> Frame {
 fn joined(number: u32) -> Batch {
     Batch {
         now: Time::from_micros(6_000_000),
-        graphs: Vec::new(),
         events: vec![EventRecord {
             at: Time::default(),
             event: Event::WorkerJoined {
                 worker: WorkerId(number),
             },
         }],
+        ..Batch::default()
     }
 }
 

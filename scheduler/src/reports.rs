@@ -28,11 +28,6 @@ impl Scheduler {
         self.config.task_events || self.subscribers > 0
     }
 
-    /// From now on tells [`Action::Emit`] of every task, or no longer, as [`Config::task_events`](crate::Config::task_events) does from the start.
-    pub fn tell_tasks(&mut self, tell: bool) {
-        self.config.task_events = tell;
-    }
-
     /// Passes a worker's events on, and counts those that `info` shows.
     pub(crate) fn forward(
         &mut self,

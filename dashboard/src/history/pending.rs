@@ -65,9 +65,9 @@ pub(super) struct Shifted {
 }
 
 impl Pending {
-    pub(super) fn assigned(&mut self, worker: WorkerId, graph: GraphId, layer: u32) {
-        let count = self.assigned.entry((worker, graph, layer)).or_default();
-        *count = count.saturating_add(1);
+    pub(super) fn assigned(&mut self, to: (WorkerId, GraphId, u32), count: u32) {
+        let sum = self.assigned.entry(to).or_default();
+        *sum = sum.saturating_add(count);
     }
 
     pub(super) fn ran(&mut self, ran: Ran) {

@@ -1,8 +1,8 @@
 //! Tests of the history: what is told, what is remembered, and how much of it.
 
 use transload_protocol::{
-    Attempt, Demotion, Event, EventRecord, GraphOutcome, LayerProgress, PartitionId, RunningTask,
-    Tier, TierUsage, Time, WorkerId,
+    Demotion, Event, EventRecord, GraphOutcome, LayerIndex, LayerProgress, PartitionId,
+    RunningTask, Tier, TierUsage, Time, WorkerId,
 };
 
 use super::*;
@@ -19,8 +19,8 @@ fn at(micros: u64, events: Vec<Event>) -> Batch {
     };
     Batch {
         now: Time::from_micros(micros),
-        graphs: Vec::new(),
         events: events.into_iter().map(record).collect(),
+        ..Batch::default()
     }
 }
 
@@ -37,12 +37,16 @@ fn accepted(micros: u64) -> Batch {
     }
 }
 
-fn finished(index: u32, worker: WorkerId, run_micros: u64) -> Event {
-    Event::TaskFinished {
-        task: task(index),
-        worker,
+fn ran(micros: u64, all: &[(u32, WorkerId, u64)]) -> Batch {
+    let ran = |(index, worker, run_micros): &(u32, WorkerId, u64)| RanTask {
+        task: task(*index),
+        worker: *worker,
         bytes: 10,
-        run_micros,
+        run_micros: *run_micros,
+    };
+    Batch {
+        ran: all.iter().map(ran).collect(),
+        ..at(micros, Vec::new())
     }
 }
 
@@ -57,16 +61,18 @@ fn cluster(workers: Vec<transload_protocol::WorkerInfo>) -> ClusterInfo {
 fn a_task_that_ran_is_a_span_of_its_layer_and_slot() {
     let mut history = History::default();
     history.take(accepted(1_000));
-    let assigned = Event::TaskAssigned {
-        task: task(3),
-        attempt: Attempt(0),
+    let assigned = AssignedTasks {
         worker: W1,
+        graph: GRAPH,
+        layer: LayerIndex(1),
+        count: 1,
     };
-    history.take(at(2_000, vec![assigned.clone(), assigned]));
-    history.take(at(
-        90_000,
-        vec![finished(2, W1, 80_000), finished(3, W1, 70_000)],
-    ));
+    let batch = at(2_000, Vec::new());
+    history.take(Batch {
+        assigned: vec![assigned; 2],
+        ..batch
+    });
+    history.take(ran(90_000, &[(2, W1, 80_000), (3, W1, 70_000)]));
     let frame = history.news(100_000, false);
     let spans: Vec<_> = frame
         .spans
@@ -264,7 +270,7 @@ fn much_at_once_is_put_together_and_loses_no_count() {
     let many = 30_000;
     for round in 0..many {
         let now = 1_000 + round * 10;
-        history.take(at(now, vec![finished(0, W1, 10), finished(1, W2, 10)]));
+        history.take(ran(now, &[(0, W1, 10), (1, W2, 10)]));
     }
     let frame = history.news(1_000_000, false);
     assert!(frame.spans.len() <= 100, "{}", frame.spans.len());

@@ -10,12 +10,12 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use transload_dashboard::{Batch, Feed};
+use transload_dashboard::{AssignedTasks, Batch, Feed, RanTask};
 use transload_protocol::{
     ClientHello, ClientId, ClientMessage, ClusterId, ClusterInfo, Demotion, Event, EventRecord,
     Explanation, GraphId, JournalEntry, LayerIndex, PROTOCOL_VERSION, ReturningClient, Role,
-    SchedulerToClient, Session, SessionToken, TaskId, Time, Welcome, WorkerHello, WorkerId,
-    WorkerMessage,
+    SchedulerToClient, SchedulerToWorker, Session, SessionToken, TaskAssignment, TaskId, Time,
+    Welcome, WorkerHello, WorkerId, WorkerMessage,
 };
 use transload_scheduler::{Action, Facts, Input, Scheduler};
 
@@ -205,11 +205,6 @@ impl Core {
             }
             // What has arrived together has happened now, as far as anyone can tell.
             self.now = self.clock.now();
-            if let Some(shown) = &self.shown {
-                let is_logged = tracing::enabled!(tracing::Level::DEBUG);
-                let told = is_logged || shown.feed.is_watched();
-                self.scheduler.tell_tasks(told);
-            }
             for arrival in &batch {
                 if let Arrival::FromWorker(_, messages) = arrival {
                     self.scheduler.touch_ended(messages);
@@ -290,6 +285,7 @@ impl Core {
                 };
                 for message in messages {
                     if self.peers.contains_key(&PeerId::Worker(worker)) {
+                        self.hear_of_ran(worker, &message);
                         self.feed(Input::FromWorker { worker, message });
                     }
                 }
@@ -459,6 +455,9 @@ impl Core {
                 self.post(PeerId::Client(client), Outgoing::Client(message));
             }
             Action::ToWorker { worker, message } => {
+                if let SchedulerToWorker::Assign { tasks } = &message {
+                    self.hear_of_assigned(worker, tasks);
+                }
                 self.post(PeerId::Worker(worker), Outgoing::Worker(message));
             }
             Action::DropWorker { worker, reason } => {
@@ -503,6 +502,47 @@ impl Core {
             shown.heard.graphs.extend(self.scheduler.graph_info(graph));
         }
         shown.heard.events.push(record);
+    }
+
+    /// Keeps for the dashboard that a task has run, where somebody looks: straight from what its worker says, as an event for each would cost
+    /// the scheduler a quarter more.
+    fn hear_of_ran(&mut self, worker: WorkerId, message: &WorkerMessage) {
+        if let WorkerMessage::Finished {
+            task,
+            sizes,
+            run_micros,
+            ..
+        } = message
+            && let Some(shown) = &mut self.shown
+            && shown.feed.is_watched()
+        {
+            shown.heard.ran.push(RanTask {
+                task: *task,
+                worker,
+                bytes: sizes.total_bytes,
+                run_micros: *run_micros,
+            });
+        }
+    }
+
+    /// Keeps for the dashboard to whom tasks were handed, where somebody looks.
+    fn hear_of_assigned(&mut self, worker: WorkerId, tasks: &[TaskAssignment]) {
+        let Some(shown) = self.shown.as_mut().filter(|it| it.feed.is_watched()) else {
+            return;
+        };
+        let of_one_layer = |one: &TaskAssignment, next: &TaskAssignment| {
+            (one.task.graph, one.layer) == (next.task.graph, next.layer)
+        };
+        for tasks in tasks.chunk_by(of_one_layer) {
+            if let Some(first) = tasks.first() {
+                shown.heard.assigned.push(AssignedTasks {
+                    worker,
+                    graph: first.task.graph,
+                    layer: first.layer,
+                    count: u32::try_from(tasks.len()).unwrap_or(u32::MAX),
+                });
+            }
+        }
     }
 
     /// Tells the dashboard what was heard.
