@@ -36,6 +36,7 @@ pub(crate) struct History {
     /// Oldest first.
     lost: VecDeque<Worker>,
     lanes: Lanes,
+    slots: BTreeMap<WorkerId, u32>,
     pairs: Vec<Pair>,
     totals: Totals,
     /// Of workers that are gone.
@@ -161,12 +162,14 @@ impl History {
             return;
         };
         let end_us = now.micros;
-        let start_us = end_us.saturating_sub(run_micros);
+        let slots = self.slots.get(&worker).copied().unwrap_or(1);
+        let time = (end_us.saturating_sub(run_micros), end_us);
+        let (lane, start_us) = self.lanes.place(worker, slots as usize, time);
         self.pending.ran(Ran {
             task,
             layer,
             worker,
-            lane: self.lanes.place(worker, start_us, end_us),
+            lane,
             start_us,
             end_us,
             bytes,
@@ -184,6 +187,7 @@ impl History {
 
     fn lose(&mut self, worker: WorkerId, reason: &str) {
         self.lanes.forget(worker);
+        self.slots.remove(&worker);
         self.offsets.remove(&worker);
         let id = worker.to_string();
         let Some(at) = self.workers.iter().position(|it| it.id == id) else {
@@ -205,6 +209,10 @@ impl History {
         self.graphs.see(&info.graphs, now_us);
         let layer_of = |task| self.graphs.layer_of(task);
         let workers = info.workers.iter();
+        self.slots = workers
+            .clone()
+            .map(|it| (it.worker, it.hello.resources.slots))
+            .collect();
         self.workers = workers.map(|it| words::worker(it, layer_of)).collect();
         let pairs = info.transfers.iter().take(MOST_PAIRS);
         self.pairs = pairs.map(words::pair).collect();

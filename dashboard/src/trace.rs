@@ -127,12 +127,16 @@ impl Trace {
         } = transfer;
         let lanes = [
             (
-                self.serves.place(number(from), *start_us, *end_us),
+                self.serves
+                    .place(number(from), usize::MAX, (*start_us, *end_us))
+                    .0,
                 from,
                 SERVES,
             ),
             (
-                self.fetches.place(number(to), *start_us, *end_us),
+                self.fetches
+                    .place(number(to), usize::MAX, (*start_us, *end_us))
+                    .0,
                 to,
                 FETCHES,
             ),
@@ -157,7 +161,10 @@ impl Trace {
 
     fn shift(&mut self, shift: &Move) {
         let worker = number(&shift.worker);
-        let lane = self.moves.place(worker, shift.start_us, shift.end_us);
+        let lane = self
+            .moves
+            .place(worker, usize::MAX, (shift.start_us, shift.end_us))
+            .0;
         let (pid, tid) = self.track(&shift.worker, MOVES, lane);
         self.events.push(json!({
             "ph": "X", "name": format!("{} to {}", shift.from, shift.to), "cat": "move",
