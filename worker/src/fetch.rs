@@ -30,17 +30,21 @@ impl Worker {
         } else {
             Pressure::Calm
         };
+        let is_given_up = self.is_device_given_up();
         let mut cursor = Some(head);
         while let Some(place) = cursor {
-            while let Some((source, partition)) = self.next_wanted(place) {
+            // A device that is being emptied for a task is not filled meanwhile.
+            let is_device_closed = is_given_up || place != head && self.helped > 0;
+            'wanted: while let Some((source, partition)) = self.next_wanted(place) {
                 let Some(record) = self.store.get(partition) else {
                     break;
                 };
                 let tiers = source.leads_through(record, self.has_direct_storage);
                 let bytes = record.bytes;
                 for tier in tiers.into_iter().flatten() {
-                    if tier == Tier::Device && self.is_device_given_up() {
-                        return calm;
+                    if tier == Tier::Device && is_device_closed {
+                        // Those behind it may want nothing of the device.
+                        break 'wanted;
                     }
                     if place != head {
                         if !self.is_below_threshold_with(bytes, tier) {
@@ -79,10 +83,6 @@ impl Worker {
     }
 
     fn is_below_threshold_with(&self, bytes: u64, tier: Tier) -> bool {
-        // A device that is being emptied for a task is not filled meanwhile.
-        if tier == Tier::Device && self.helped > 0 {
-            return false;
-        }
         let used = self.store.usage().tiers[tier].bytes;
         used.saturating_add(bytes) <= self.limits.tiers[tier].spill_above_bytes
     }

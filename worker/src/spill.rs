@@ -139,10 +139,47 @@ impl Worker {
         head: Option<Place>,
         turn: &mut Turn<'_>,
     ) -> Eviction {
+        // What did not find room in page-locked memory stays where it is; something smaller behind it may.
+        let mut most_bytes = u64::MAX;
+        let mut first_shortage = None;
+        loop {
+            let (partition, to) = match (self.next_victim(tier, most_bytes, head), first_shortage) {
+                (Ok((partition, Some(to))), _) => (partition, to),
+                (Ok((partition, None)), _) => {
+                    self.drop_stored(partition, turn);
+                    return Eviction::Done;
+                }
+                (Err(_), Some(shortage)) => return Eviction::None(shortage),
+                (Err(shortage), None) => {
+                    let is_full = shortage == Shortage::Refused { by: Tier::Disk };
+                    if is_full && self.obstacle.is_none() {
+                        self.note_full_disk(turn);
+                    }
+                    return Eviction::None(shortage);
+                }
+            };
+            match self.move_down(partition, (tier, to, purpose), head, turn) {
+                Eviction::None(shortage) if first_shortage.is_none() => {
+                    first_shortage = Some(shortage);
+                    // Nothing more can leave it now.
+                    let used = self.store.usage().tiers[to].bytes;
+                    most_bytes = self.limits.tiers[to].bytes.saturating_sub(used);
+                }
+                ended @ (Eviction::Done | Eviction::Wait | Eviction::None(_)) => return ended,
+            }
+        }
+    }
+
+    /// The partition of a tier that is needed last, of those that can leave it, and where it goes; nowhere, if it is to be dropped. To
+    /// page-locked memory goes nothing of more than `most_bytes`.
+    fn next_victim(
+        &self,
+        tier: Tier,
+        most_bytes: u64,
+        head: Option<Place>,
+    ) -> Result<(PartitionId, Option<Tier>), Shortage> {
         let mut shortage = Shortage::NothingToEvict;
-        let mut chosen = None;
-        let victims = &self.store.indexes().victims[tier];
-        for victim in victims.iter().rev() {
+        for victim in self.store.indexes().victims[tier].iter().rev() {
             if !self.is_fair_game(victim, head) {
                 continue;
             }
@@ -150,59 +187,17 @@ impl Worker {
                 continue;
             };
             if self.is_dispensable(record) {
-                chosen = Some((victim.partition, None));
-                break;
+                return Ok((victim.partition, None));
             }
-            let way = self.way_down(tier, record.bytes);
-            if way.is_some() {
-                chosen = Some((victim.partition, way));
-                break;
+            match self.way_down(tier, record.bytes) {
+                Some(Tier::PinnedHost) if record.bytes > most_bytes => {}
+                Some(to) => return Ok((victim.partition, Some(to))),
+                None => {}
             }
             // A copy further on may still be dropped.
             shortage = Shortage::Refused { by: below(tier) };
         }
-        match chosen {
-            None => {
-                if shortage == (Shortage::Refused { by: Tier::Disk }) && self.obstacle.is_none() {
-                    self.note_full_disk(turn);
-                }
-                Eviction::None(shortage)
-            }
-            Some((partition, None)) => {
-                self.drop_stored(partition, turn);
-                Eviction::Done
-            }
-            Some((partition, Some(to))) => {
-                match self.move_down(partition, (tier, to, purpose), head, turn) {
-                    Eviction::None(shortage) => self.drop_one(tier, head, shortage, turn),
-                    moved @ (Eviction::Done | Eviction::Wait) => moved,
-                }
-            }
-        }
-    }
-
-    /// Drops a copy, where nothing can be moved.
-    fn drop_one(
-        &mut self,
-        tier: Tier,
-        head: Option<Place>,
-        shortage: Shortage,
-        turn: &mut Turn<'_>,
-    ) -> Eviction {
-        let victims = self.store.indexes().victims[tier].iter().rev();
-        let found = victims
-            .filter(|victim| self.is_fair_game(victim, head))
-            .find(|victim| {
-                let record = self.store.get(victim.partition);
-                record.is_some_and(|record| self.is_dispensable(record))
-            });
-        match found.map(|victim| victim.partition) {
-            Some(partition) => {
-                self.drop_stored(partition, turn);
-                Eviction::Done
-            }
-            None => Eviction::None(shortage),
-        }
+        Err(shortage)
     }
 
     /// Whether the task at `head` can do without it.

@@ -530,3 +530,47 @@ fn page_locked_memory_that_is_refused_costs_one_task_for_each_attempt() {
         said = bench.pass_millis(101);
     }
 }
+
+#[test]
+fn something_smaller_leaves_the_device_where_the_first_to_go_finds_no_room_below() {
+    let mut bench = bench_of(Config {
+        spill_above_percent: 100,
+        disk_bytes: 0,
+        ..config(60)
+    });
+    make(&mut bench, 1, 30);
+    let said = make(&mut bench, 2, 75);
+    carry_out(&mut bench, said, |_, _| false);
+    assert_eq!(bench.tier(part(1)), Some(Tier::PinnedHost));
+    bench.release(2);
+    make(&mut bench, 3, 45);
+    make(&mut bench, 4, 20);
+    let said = bench.assign_as(5, FIRST, DEVICE, &[from(PEER, part(50), 50)]);
+    assert_eq!(moves(&said), [(part(4), Tier::PinnedHost)], "{said:?}");
+    let room = bench.spilled(part(4), 20);
+    assert_eq!(fetches(&room), [(part(50), PEER)]);
+}
+
+#[test]
+fn inputs_in_host_memory_are_fetched_while_a_device_is_left_to_one_task() {
+    let mut bench = bench_of(Config {
+        resources: Resources::slots(2).with(Resources::GPU, 1),
+        ..config(100)
+    });
+    make(&mut bench, 1, 30);
+    assert!(starts(&bench.assign_as(5, FIRST, DEVICE, &[]), 5));
+    let said = out_of_memory(&mut bench, 5);
+    // Of the two that come behind it one reads on the device.
+    let said = {
+        let mut behind = said;
+        behind.extend(bench.assign_as(6, FIRST, DEVICE, &[from(PEER, part(50), 10)]));
+        behind.extend(bench.assign(7, &[from(PEER, part(51), 10)]));
+        behind
+    };
+    assert_eq!(fetches(&said), [(part(51), PEER)], "while it is emptied");
+    let said = carry_out(&mut bench, said, |_, _| false);
+    assert_eq!(halved(&said), Some(false));
+    let said = bench.assign(8, &[from(PEER, part(52), 10)]);
+    assert_eq!(fetches(&said), [(part(52), PEER)], "while the task runs");
+    assert_eq!(fetches(&bench.done(5, &[10])), [(part(50), PEER)]);
+}
