@@ -58,11 +58,7 @@ pub(crate) async fn connect(
     let places = theirs
         .max_requests
         .clamp(1, options.max_requests_per_connection);
-    let shared = Arc::new(Shared {
-        peer: peer.clone(),
-        places: Arc::new(Semaphore::new(places as usize)),
-        closed: Mutex::default(),
-    });
+    let shared = Arc::new(Shared::new(peer.clone(), places));
     // From here on dropping it closes what there is.
     let (ended, end) = oneshot::channel();
     tokio::spawn(hello::attend(stream, Arc::clone(engine), key, end));
@@ -82,6 +78,7 @@ pub(crate) async fn connect(
     let (done, attached) = oneshot::channel();
     engine.commands().send(Command::Attach(Box::new(Attach {
         key,
+        name: peer.to_string(),
         peer: theirs,
         side: Side::Client(client),
         done,
@@ -173,6 +170,14 @@ fn worth_it(peer: &Address, transports: &str, options: &UcxOptions) -> Result<()
 }
 
 impl Shared {
+    pub(crate) fn new(peer: Address, places: u32) -> Self {
+        Self {
+            peer,
+            places: Arc::new(Semaphore::new(places as usize)),
+            closed: Mutex::default(),
+        }
+    }
+
     fn closed(&self) -> MutexGuard<'_, Option<TransportError>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -85,6 +85,8 @@ pub(crate) type Opened = Result<Option<Outgoing>, String>;
 pub(crate) struct Attach {
     /// Our number of it.
     pub(crate) key: u64,
+    /// The peer, for people.
+    pub(crate) name: String,
     /// What the peer said.
     pub(crate) peer: Hello,
     pub(crate) side: Side,
@@ -291,6 +293,8 @@ impl From<Nonsense> for Ending {
 struct Link {
     way: Way,
     role: Role,
+    /// See [`Attach::name`].
+    name: String,
     /// When something last moved, or began to be awaited.
     moved: Instant,
     /// See [`Attach::ended`].
@@ -303,6 +307,11 @@ struct Closing {
     /// Until it is told.
     ended: Option<oneshot::Sender<()>>,
     peer_ended: bool,
+    /// See [`Attach::name`].
+    name: String,
+    since: Instant,
+    /// Somebody was told that memory is kept for it.
+    is_told: bool,
 }
 
 impl Closing {
@@ -316,6 +325,16 @@ impl Closing {
             let _ = ended.send(());
         }
         self.peer_ended || !self.remains.holds_memory()
+    }
+
+    /// Once: the bytes that are kept for a peer that has not closed its end in so much time.
+    fn kept_for_long(&mut self, now: Instant, patience: Duration) -> Option<u64> {
+        let is_late = now.duration_since(self.since) >= patience;
+        if self.is_told || !is_late || self.peer_ended || !self.remains.holds_memory() {
+            return None;
+        }
+        self.is_told = true;
+        Some(self.remains.kept_bytes())
     }
 }
 
@@ -453,6 +472,7 @@ impl Thread {
     fn attach(&mut self, attach: Attach) {
         let Attach {
             key,
+            name,
             peer,
             side,
             done,
@@ -489,6 +509,7 @@ impl Thread {
         let link = Link {
             way,
             role,
+            name,
             moved,
             ended,
         };
@@ -593,13 +614,16 @@ impl Thread {
                 remains: link.way.endpoint.close(),
                 ended: Some(link.ended),
                 peer_ended: false,
+                name: link.name,
+                since: Instant::now(),
+                is_told: false,
             };
             self.closing.insert(key, closing);
             link.role.close(&ending);
         }
     }
 
-    /// Ends connections on which nothing moves although something should.
+    /// Ends connections on which nothing moves although something should, and tells of those whose memory is kept for long.
     fn look_for_silence(&mut self, now: Instant) {
         if now.duration_since(self.looked) < LONGEST_SLEEP {
             return;
@@ -615,6 +639,16 @@ impl Thread {
             .collect();
         for key in silent {
             self.close(key, Ending::Silence(self.stall));
+        }
+        for closing in self.closing.values_mut() {
+            if let Some(bytes) = closing.kept_for_long(now, self.stall) {
+                tracing::warn!(
+                    peer = closing.name,
+                    bytes,
+                    "a connection over UCX has ended here and not at the peer, which may still use memory: that is kept, and counts against \
+                     the limits, until the peer ends it, too; one that hangs has to be ended by hand"
+                );
+            }
         }
     }
 
@@ -651,5 +685,91 @@ impl Role {
             Self::Client(client) => client.close(ending),
             Self::Server(server) => server.close(ending),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use transload_gpu::Budget;
+    use transload_protocol::{Address, ClientId, GraphId, PartitionId, TaskId};
+
+    use super::*;
+    use crate::client::{Shared, requests::Reply};
+
+    #[test]
+    fn memory_that_is_kept_for_a_peer_that_hangs_is_told_once() {
+        let since = Instant::now();
+        let mut closing = Closing {
+            remains: Rc::default(),
+            ended: None,
+            peer_ended: false,
+            name: "a peer".to_owned(),
+            since,
+            is_told: false,
+        };
+        let patience = Duration::from_secs(30);
+        assert_eq!(closing.kept_for_long(since + patience, patience), None);
+        closing.remains.keep(vec![0_u8; 9], 9);
+        let told = [0, 29, 30, 31, 60]
+            .map(|seconds| closing.kept_for_long(since + Duration::from_secs(seconds), patience));
+        assert_eq!(told, [None, None, Some(9), None, None]);
+    }
+
+    /// A request of this partition, as it comes to the thread.
+    fn wanted(request: u64, reply: Reply) -> Wanted {
+        let graph = GraphId {
+            client: ClientId(1),
+            sequence: 0,
+        };
+        let task = TaskId { graph, index: 0 };
+        let places = Arc::new(tokio::sync::Semaphore::new(1));
+        Wanted {
+            request,
+            partition: PartitionId { task, output: 0 },
+            destination: Arc::new(Budget::new("test memory", u64::MAX)),
+            reply,
+            place: places.try_acquire_owned().expect("a place"),
+        }
+    }
+
+    #[test]
+    fn a_server_that_ends_what_was_not_given_up_makes_no_sense() {
+        let worker = match load(None).map(Worker::new) {
+            Ok(worker) => worker.expect("a worker"),
+            Err(unavailable) => return println!("skipped: {unavailable}"),
+        };
+        let endpoint = worker.connect(worker.address(), 1).expect("an endpoint");
+        let way = Way {
+            endpoint,
+            key: 1,
+            peer_key: 2,
+            eager_bytes: EAGER_BYTES,
+            moves_device_memory: false,
+        };
+        let (proven, _proof) = oneshot::channel();
+        let mut client = ClientLink::new(NewClient {
+            shared: Arc::new(Shared::new(Address::new("ucx", "nowhere:1"), 1)),
+            max_partition_bytes: 1,
+            proven,
+        });
+        let end = |client: &mut ClientLink, request| {
+            let header = Header {
+                to: 1,
+                request,
+                kind: Kind::Ended,
+            };
+            client.message(&way, header, Body::Copied(Vec::new()))
+        };
+        let mut answers = Vec::new();
+        for request in [5, 6] {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            client.fetch(&way, wanted(request, reply));
+        }
+        client.cancel(&way, 5);
+        end(&mut client, 5).expect("as asked for");
+        end(&mut client, 7).expect("one that has ended crossed its cancel");
+        let ending = end(&mut client, 6).expect_err("it is wanted");
+        assert!(matches!(ending, Ending::Nonsense(_)), "{ending:?}");
     }
 }

@@ -151,7 +151,11 @@ impl Serving {
             engine: Arc::clone(&self.engine),
             key: ours.key,
         };
-        let ended = match self.attach(ours.key, theirs).await {
+        let name = match stream.peer_addr() {
+            Ok(peer) => peer.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let ended = match self.attach(ours.key, name, theirs).await {
             Ok(ended) => ended,
             Err(reason) => {
                 hello::write(stream, &Answer::Refused(reason.clone())).await?;
@@ -163,7 +167,12 @@ impl Serving {
     }
 
     /// What comes back is told of the connection's end.
-    async fn attach(&self, key: u64, peer: Hello) -> Result<oneshot::Receiver<()>, String> {
+    async fn attach(
+        &self,
+        key: u64,
+        name: String,
+        peer: Hello,
+    ) -> Result<oneshot::Receiver<()>, String> {
         let server = ServerLink::new(
             Arc::clone(&self.source),
             Handle::current(),
@@ -175,6 +184,7 @@ impl Serving {
         let commands = self.engine.commands();
         commands.send(Command::Attach(Box::new(Attach {
             key,
+            name,
             peer,
             side: Side::Server(Box::new(server)),
             done,

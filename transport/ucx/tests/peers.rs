@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{options, start};
 use futures::future::join_all;
-use transload_gpu::{Budget, Partition};
+use tokio::sync::Notify;
+use transload_gpu::{Budget, HostBuffer, OutOfBudget, Partition, PartitionHeader};
 use transload_protocol::Address;
 use transload_transport::conformance::{Store, partition_id, random_partition};
-use transload_transport::{Connection, PartitionSource, Transport, TransportError};
+use transload_transport::{Connection, Destination, PartitionSource, Transport, TransportError};
 use transload_transport_ucx::{UcxOptions, UcxTransport};
 
 const MIB: usize = 1 << 20;
@@ -27,8 +28,12 @@ const MIB: usize = 1 << 20;
 const SMALL: u32 = 1;
 const LARGE: u32 = 2;
 const NEVER: u32 = 3;
+/// Memory for this one is given to the next that wants as much.
+const MIDDLE: u32 = 4;
 /// The environment variable that makes a test process a peer.
 const IS_PEER: &str = "TRANSLOAD_TEST_IS_PEER";
+/// The one that makes it a process that closes connections.
+const IS_CLOSING: &str = "TRANSLOAD_TEST_IS_CLOSING";
 /// Far less than the patience with silence, and far more than a busy machine needs to notice a death.
 const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -41,6 +46,7 @@ async fn a_peer() {
     let store = Store::new();
     store.insert(SMALL, random_partition(1, &[100]));
     store.insert(LARGE, large());
+    store.insert(MIDDLE, middle());
     store.insert_behind_gate(NEVER, random_partition(3, &[1]));
     let transport = UcxTransport::start(options()).expect("the other process has it");
     let source = store as Arc<dyn PartitionSource>;
@@ -60,6 +66,10 @@ async fn a_peer() {
 fn large() -> Partition {
     let buffer = random_partition(2, &[4 * MIB]).buffers()[0].clone();
     Partition::new(Bytes::new(), vec![buffer; 64])
+}
+
+fn middle() -> Partition {
+    random_partition(4, &[4 * MIB; 8])
 }
 
 struct Peer {
@@ -273,4 +283,80 @@ async fn everything_may_be_dropped_in_any_order() {
         assert_eq!(kept, random_partition(1, &[MIB]));
     }
     until_free(&budget).await;
+}
+
+/// Memory of the host, before which the peer is stopped.
+struct Stopping {
+    peer: Peer,
+    budget: Arc<Budget>,
+    asked: Notify,
+}
+
+impl Destination for Stopping {
+    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        self.peer.signal("-STOP");
+        self.asked.notify_one();
+        self.budget.allocate(header)
+    }
+}
+
+/// Not a test: closes a connection while its peer is stopped in mid payload, fills the memory with something else, and looks at that when
+/// the peer has gone on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_closes() {
+    if std::env::var_os(IS_CLOSING).is_none() {
+        return;
+    }
+    let Some(transport) = start(options()) else {
+        return;
+    };
+    let to = Arc::new(Stopping {
+        peer: Peer::start(&[]),
+        budget: ample(),
+        asked: Notify::new(),
+    });
+    let connection = transport.connect(&to.peer.address).await.unwrap();
+    println!("link {}", connection.link());
+    let fetching = connection.fetch(partition_id(MIDDLE), Arc::clone(&to) as _);
+    let asked = async {
+        to.asked.notified().await;
+        // For UCX to tell the peer where to write.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    tokio::select! {
+        biased;
+        () = asked => {}
+        fetched = fetching => panic!("it came from a peer that is stopped: {fetched:?}"),
+    }
+    drop(connection);
+    // For it to be closed.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let others = ample();
+    let mut other = others.allocate(&middle().header()).unwrap();
+    other.as_mut_slice().fill(7);
+    to.peer.signal("-CONT");
+    let connection = transport.connect(&to.peer.address).await.unwrap();
+    let again = fetch(&*connection, MIDDLE, &others).await.unwrap();
+    assert_eq!(again, middle());
+    let is_whole = other.as_slice().iter().all(|byte| *byte == 7);
+    assert!(is_whole, "a peer has written into memory of others");
+    until_free(&to.budget).await;
+}
+
+#[test]
+fn nobody_writes_to_host_memory_that_a_closed_connection_has_given_back() {
+    let closes = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "one_that_closes", "--nocapture"])
+        .env(IS_CLOSING, "yes")
+        // A peer's kernel writes, and asks nobody who has closed what.
+        .envs([
+            ("UCX_CMA_MEMORY_INVALIDATE", "y"),
+            ("UCX_RNDV_SCHEME", "put_zcopy"),
+        ])
+        .output()
+        .unwrap();
+    let said = [closes.stdout, closes.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    println!("{said}");
+    assert!(closes.status.success(), "{said}");
 }

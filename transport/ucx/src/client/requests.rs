@@ -228,8 +228,13 @@ impl ClientLink {
                 Ok(())
             }
             Kind::Ended => {
-                self.requests.remove(&request);
-                Ok(())
+                let ended = self.requests.remove(&request);
+                match ended.map(|ended| ended.stage) {
+                    None | Some(Stage::GivenUp) => Ok(()),
+                    Some(Stage::Asked(_) | Stage::Heading(..) | Stage::Paying(_)) => {
+                        Err(nonsense("an end of a request that is wanted"))
+                    }
+                }
             }
             Kind::Fetch { .. } | Kind::Cancel => Err(nonsense("a request from a server")),
         }

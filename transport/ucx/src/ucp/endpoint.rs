@@ -114,7 +114,9 @@ impl Endpoint {
                 .ucx
                 .ucp_ep_print_info(self.handle, stream.as_file());
         }
-        lanes(&stream.into_text())
+        let transports = lanes(&stream.into_text());
+        self.remains.learn(&transports);
+        transports
     }
 }
 

@@ -55,10 +55,12 @@ impl Operation {
             Kind::Send { tag, body, .. } => {
                 let result = result("a message was not sent");
                 let mut body = Some(body);
+                let may_be_used = |body: &mut Parcel| remains.may_be_used(body.device().is_some());
                 if result.is_err()
-                    && let Some(body) = body.take_if(|body| body.device().is_some())
+                    && let Some(body) = body.take_if(may_be_used)
                 {
-                    remains.keep(body);
+                    let bytes = body.bytes();
+                    remains.keep(body, bytes);
                 }
                 let _body = body;
                 Some(Event::Sent { tag, result, _body })
@@ -66,8 +68,9 @@ impl Operation {
             Kind::Receive { tag, claim } => {
                 let result = result("a body was not received");
                 // Else it ends before the event is read: who reads that may take the memory back.
-                if result.is_err() && claim.device().is_some() {
-                    remains.keep(claim);
+                if result.is_err() && remains.may_be_used(claim.device().is_some()) {
+                    let bytes = claim.bytes();
+                    remains.keep(claim, bytes);
                 }
                 Some(Event::Received { tag, result })
             }
