@@ -57,7 +57,9 @@
             const sum = done.get(`${graph.id} ${index}`) || { tasks: 0, run_us: 0, bytes: 0 };
             const tasks = Math.min(layer.total, sum.tasks);
             const busy = Math.min(layer.total - tasks, running.get(`${graph.id} ${index}`) || 0);
-            return { ...layer, done: tasks, running: busy, run_us: sum.run_us, bytes: sum.bytes };
+            // Of rows only the sum is known.
+            const rows = tasks === layer.total ? layer.rows : 0;
+            return { ...layer, done: tasks, running: busy, run_us: sum.run_us, bytes: sum.bytes, rows };
           });
           changed.push({ ...graph, state: 'running', reason: null, end_us: null, layers });
         }

@@ -26,10 +26,10 @@
 
   // How far each layer is from its sources, shown by indenting: the plan as people know it, from below.
   const makeLayer = () => t.h('tr', {}, t.h('th', { scope: 'row' }, t.h('span', { class: 'key' }), t.h('button', { type: 'button', class: 'link' })),
-    t.h('td'), t.h('td', { class: 'number' }), t.h('td', { class: 'number share' }), t.h('td', { class: 'number' }), t.h('td', { class: 'number share' }));
+    t.h('td'), t.h('td', { class: 'number' }), t.h('td', { class: 'number share' }), t.h('td', { class: 'number' }), t.h('td', { class: 'number' }), t.h('td', { class: 'number share' }));
   const updateLayer = (row, { graph, layer, index, most, mostBytes, sum }) => {
     const label = layer.name || layer.operator;
-    const [head, reads, tasks, time, each, bytes] = row.children;
+    const [head, reads, tasks, time, each, rows, bytes] = row.children;
     head.firstChild.style.background = t.colour.operator(label);
     t.setText(head.lastChild, `${index} ${label}`);
     head.lastChild.onclick = () => t.details.layer(graph.id, index);
@@ -38,6 +38,7 @@
     t.setText(time, `${t.duration(layer.run_us)} (${t.percent(layer.run_us / Math.max(1, sum))})`);
     time.style.setProperty('--share', `${100 * layer.run_us / Math.max(1, most)}%`);
     t.setText(each, layer.done ? t.duration(layer.run_us / layer.done) : '–');
+    t.setText(rows, layer.rows ? t.count(layer.rows) : '–');
     t.setText(bytes, t.bytes(layer.bytes));
     bytes.style.setProperty('--share', `${100 * layer.bytes / Math.max(1, mostBytes)}%`);
   };
@@ -74,8 +75,8 @@
     nodes.facts = t.h('p', { class: 'dim' });
     nodes.bar = t.progress.bar();
     nodes.layers = t.h('tbody');
-    const table = t.h('table', { class: 'plan' }, t.h('caption', { class: 'hidden' }, 'Plan: layers with their tasks, time and bytes'),
-      t.h('thead', {}, t.h('tr', {}, ['layer', 'reads', 'tasks', 'run time', 'per task', 'bytes made'].map((head, at) => t.h('th', { scope: 'col', class: at > 1 ? 'number' : '' }, head)))), nodes.layers);
+    const table = t.h('table', { class: 'plan' }, t.h('caption', { class: 'hidden' }, 'Plan: layers with their tasks, time, rows and bytes'),
+      t.h('thead', {}, t.h('tr', {}, ['layer', 'reads', 'tasks', 'run time', 'per task', 'rows made', 'bytes made'].map((head, at) => t.h('th', { scope: 'col', class: at > 1 ? 'number' : '' }, head)))), nodes.layers);
     nodes.chosen = t.h('div', { class: 'page scroll', tabindex: '0', role: 'region', 'aria-label': 'The query chosen' },
       nodes.title, nodes.facts, nodes.bar, nodes.reason, nodes.sql, t.h('h3', {}, 'Where the time went'), flame.node, t.h('h3', {}, 'Plan'),
       t.h('div', { class: 'scroll-x', tabindex: '0', role: 'region', 'aria-label': 'Plan' }, table));

@@ -47,6 +47,8 @@ pub struct RanTask {
     pub worker: WorkerId,
     /// Bytes of its outputs.
     pub bytes: u64,
+    /// Rows of its outputs; 0 where its operator does not count.
+    pub rows: u64,
     /// How long it ran. Of several that ended too close together to be told apart, one has the time of all.
     pub run_micros: u64,
 }

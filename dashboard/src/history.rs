@@ -76,10 +76,11 @@ impl History {
             task,
             worker,
             bytes,
+            rows,
             run_micros,
         } in batch.ran
         {
-            self.ran(batch.now, (task, worker), run_micros, bytes, None);
+            self.ran(batch.now, (task, worker), run_micros, (bytes, rows), None);
         }
         for record in batch.events {
             self.take_event(batch.now, record);
@@ -92,7 +93,7 @@ impl History {
                 task,
                 worker,
                 message,
-            } => self.ran(now, (*task, *worker), 0, 0, Some(words::cut(message))),
+            } => self.ran(now, (*task, *worker), 0, (0, 0), Some(words::cut(message))),
             Event::PartitionFetched {
                 partition,
                 from,
@@ -155,10 +156,10 @@ impl History {
         now: Time,
         (task, worker): (TaskId, WorkerId),
         run_micros: u64,
-        bytes: u64,
+        (bytes, rows): (u64, u64),
         failed: Option<String>,
     ) {
-        let Some(layer) = self.graphs.ran(task, run_micros, bytes) else {
+        let Some(layer) = self.graphs.ran(task, run_micros, (bytes, rows)) else {
             return;
         };
         let end_us = now.micros;

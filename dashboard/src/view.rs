@@ -200,6 +200,9 @@ pub struct Layer {
     pub run_us: u64,
     /// Bytes that they have made. Counted while somebody looks.
     pub bytes: u64,
+    /// Rows that they have made; 0 where their operator does not count. Counted while somebody looks.
+    #[serde(default)]
+    pub rows: u64,
 }
 
 /// Tasks of one layer that were handed to one worker.

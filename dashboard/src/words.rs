@@ -106,6 +106,7 @@ pub(crate) fn graph(info: &GraphInfo, start_us: u64) -> Graph {
         running: layer.progress.running,
         run_us: 0,
         bytes: 0,
+        rows: 0,
     };
     Graph {
         id: info.graph.to_string(),

@@ -16,6 +16,8 @@ pub struct OutputSizes {
     pub total_bytes: u64,
     /// Bytes of the largest.
     pub largest_bytes: u64,
+    /// Rows of all of them, for people; 0 where the operator does not count.
+    pub rows: u64,
 }
 
 impl OutputSizes {
@@ -27,6 +29,7 @@ impl OutputSizes {
                 .iter()
                 .fold(0, |sum, bytes| sum.saturating_add(*bytes)),
             largest_bytes: bytes.iter().copied().max().unwrap_or(0),
+            rows: 0,
         }
     }
 }

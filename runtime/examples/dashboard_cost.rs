@@ -104,7 +104,7 @@ async fn start(name: &'static str, dashboard: DashboardChoice) -> Way {
     Way {
         name,
         client,
-        cluster: cluster,
+        cluster,
         thread,
         rounds: Vec::new(),
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -91,6 +92,8 @@ pub struct TaskContext {
     pub(crate) gang: Option<Arc<Gang>>,
     /// Its way to the cluster: see [`TaskContext::client`] and [`TaskContext::wait_without_slot`].
     pub(crate) inside: Inside,
+    /// See [`TaskContext::add_rows`].
+    pub(crate) rows: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for TaskContext {
@@ -107,6 +110,11 @@ impl TaskContext {
     /// The argument that every task of the layer gets.
     pub fn common_argument(&self) -> &Bytes {
         &self.layer.arguments.common.0
+    }
+
+    /// Counts so many more rows of its outputs. For people who look at the task; nothing is decided by it.
+    pub fn add_rows(&self, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// The argument of this task alone; `None` when its layer has none.

@@ -353,6 +353,8 @@ impl Graph {
             outputs: layer.outputs,
             total_bytes: total.unwrap_or_else(|| largest.into()),
             largest_bytes: largest.into(),
+            // Told once, and not kept.
+            rows: 0,
         }
     }
 

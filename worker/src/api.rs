@@ -102,6 +102,8 @@ pub enum Input {
         attempt: Attempt,
         /// Bytes of each output; 0 only for one that is like any other without bytes, so that readers need not fetch it.
         bytes: Vec<u64>,
+        /// Rows of all of them, for people; 0 where the operator does not count.
+        rows: u64,
     },
     /// A started task failed or, after `Action::Stop`, was stopped. Nothing of its outputs is stored.
     TaskFailed {

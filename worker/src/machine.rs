@@ -194,7 +194,8 @@ impl Worker {
                 task,
                 attempt,
                 bytes,
-            } => self.on_task_done(task, attempt, bytes, turn),
+                rows,
+            } => self.on_task_done(task, attempt, (bytes, rows), turn),
             Input::TaskFailed {
                 task,
                 attempt,

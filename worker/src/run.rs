@@ -263,7 +263,7 @@ impl Worker {
         &mut self,
         task: TaskId,
         attempt: Attempt,
-        bytes: Vec<u64>,
+        (bytes, rows): (Vec<u64>, u64),
         turn: &mut Turn<'_>,
     ) {
         let outputs = (0..).zip(&bytes).map(|(output, bytes)| {
@@ -288,7 +288,10 @@ impl Worker {
                 if running.layer.gang {
                     self.of_gangs.insert(task, attempt);
                 }
-                let sizes = OutputSizes::of(&bytes);
+                let sizes = OutputSizes {
+                    rows,
+                    ..OutputSizes::of(&bytes)
+                };
                 let message = WorkerMessage::Finished {
                     task,
                     attempt,

@@ -60,6 +60,7 @@ fn ends_that_are_told_together_share_the_time_that_they_took() {
             task: task(index),
             attempt: FIRST,
             bytes: vec![],
+            rows: 0,
         })
         .collect();
     bench.inputs(ends);

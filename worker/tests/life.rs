@@ -224,6 +224,7 @@ fn a_newer_attempt_takes_the_place_of_an_older_one() {
         task: old,
         attempt,
         bytes: vec![5],
+        rows: 0,
     });
     let dropped = ended
         .iter()

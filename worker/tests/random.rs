@@ -598,6 +598,7 @@ impl World {
                 task,
                 attempt,
                 bytes,
+                rows: 0,
             });
         }
     }

@@ -176,6 +176,7 @@ impl Run {
                                     outputs,
                                     total_bytes: 8 * u64::from(outputs),
                                     largest_bytes: 8,
+                                    rows: 0,
                                 },
                                 run_micros: 1,
                             }

@@ -139,6 +139,7 @@ impl Run {
                     task,
                     attempt,
                     bytes: vec![OUTPUT_BYTES],
+                    rows: 0,
                 },
                 Action::Spill { partition, .. } => {
                     self.spills += 1;

@@ -113,13 +113,19 @@ impl Remembered {
         }
     }
 
-    /// A task has run for so long and made so many bytes: its layer, if its graph is remembered.
-    pub(super) fn ran(&mut self, task: TaskId, run_us: u64, bytes: u64) -> Option<u32> {
+    /// A task has run for so long and made so many bytes and rows: its layer, if its graph is remembered.
+    pub(super) fn ran(
+        &mut self,
+        task: TaskId,
+        run_us: u64,
+        (bytes, rows): (u64, u64),
+    ) -> Option<u32> {
         let index = self.layer_of(task)?;
         let layer = self.graphs.get_mut(&task.graph)?;
         let layer = layer.layers.get_mut(index as usize)?;
         layer.run_us = layer.run_us.saturating_add(run_us);
         layer.bytes = layer.bytes.saturating_add(bytes);
+        layer.rows = layer.rows.saturating_add(rows);
         self.changed.insert(task.graph);
         Some(index)
     }

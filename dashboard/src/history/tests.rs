@@ -42,6 +42,7 @@ fn ran(micros: u64, all: &[(u32, WorkerId, u64)]) -> Batch {
         task: task(*index),
         worker: *worker,
         bytes: 10,
+        rows: 3,
         run_micros: *run_micros,
     };
     Batch {
@@ -97,10 +98,8 @@ fn a_task_that_ran_is_a_span_of_its_layer_and_slot() {
     );
     let graph = &frame.graphs[0];
     assert_eq!((graph.name.as_str(), graph.start_us), ("SELECT 1", 1_000));
-    assert_eq!(
-        (graph.layers[1].run_us, graph.layers[1].bytes),
-        (70_000, 10)
-    );
+    let sum = &graph.layers[1];
+    assert_eq!((sum.run_us, sum.bytes, sum.rows), (70_000, 10, 3));
     let next = history.news(200_000, false);
     assert_eq!(
         (next.spans.len(), next.graphs.len(), next.assignments.len()),

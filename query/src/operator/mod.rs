@@ -106,22 +106,25 @@ impl Operator for SqlStage {
 async fn run_task(
     worker: &WorkerQueries,
     plans: &Mutex<RecentPlans>,
-    task: TaskContext,
+    mut task: TaskContext,
 ) -> Result<Vec<Partition>, OperatorError> {
     let key = (task.task.graph, task.layer.first_task, task.step);
     let stage = stage_plan(worker, plans, key, task.common_argument())?;
     let options = spec::options(&stage.spec.settings).map_err(explained)?;
     let inputs = TaskInputs {
         given: stage.spec.given.clone(),
-        partitions: task.inputs,
+        partitions: std::mem::take(&mut task.inputs),
         batch_rows: options.execution.batch_size.into(),
     };
-    let config = SessionConfig::from(options).with_extension(Arc::new(Exchange(Arc::new(inputs))));
+    let count = Arc::<run::RowCount>::default();
+    let config = SessionConfig::from(options)
+        .with_extension(Arc::new(Exchange(Arc::new(inputs))))
+        .with_extension(Arc::clone(&count));
     let context = Arc::new(worker.context(config));
     let plan = fresh(&stage, &context).map_err(explained)?;
-    run_stage(&stage.spec, plan, task.position as usize, context)
-        .await
-        .map_err(explained)
+    let made = run_stage(&stage.spec, plan, task.position as usize, context).await;
+    task.add_rows(count.rows());
+    made.map_err(explained)
 }
 
 /// The layer's plan, decoded by the first of its tasks.

@@ -2,6 +2,7 @@
 //! tests; knows nothing of workers or the network.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::BatchCoalescer;
@@ -162,6 +163,17 @@ async fn hashed(
     outputs.into_iter().map(Collector::finish).collect()
 }
 
+/// Counts the rows of all outputs of a task.
+#[derive(Debug, Default)]
+pub(crate) struct RowCount(AtomicU64);
+
+impl RowCount {
+    /// How many there are.
+    pub(crate) fn rows(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Gathers the rows of one output into batches worth sending.
 struct Collector {
     schema: SchemaRef,
@@ -172,6 +184,7 @@ struct Collector {
     carried: Option<SchemaRef>,
     done: Vec<RecordBatch>,
     memory: MemoryReservation,
+    count: Option<Arc<RowCount>>,
 }
 
 impl Collector {
@@ -201,10 +214,16 @@ impl Collector {
             carried,
             done: Vec::new(),
             memory: MemoryConsumer::new("StageOutput").register(context.memory_pool()),
+            count: context.session_config().get_extension(),
         }
     }
 
     fn push(&mut self, batch: RecordBatch) -> Result<()> {
+        if let Some(count) = &self.count {
+            count
+                .0
+                .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        }
         if self.schema.fields().is_empty() {
             self.bare_rows += batch.num_rows();
             return Ok(());

@@ -39,6 +39,7 @@ impl Memory {
                         outputs,
                         total_bytes: OUTPUT_BYTES * u64::from(outputs),
                         largest_bytes: OUTPUT_BYTES,
+                        rows: 0,
                     },
                     run_micros: 0,
                 }

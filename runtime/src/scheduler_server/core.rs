@@ -520,6 +520,7 @@ impl Core {
                 task: *task,
                 worker,
                 bytes: sizes.total_bytes,
+                rows: sizes.rows,
                 run_micros: *run_micros,
             });
         }

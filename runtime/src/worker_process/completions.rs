@@ -21,6 +21,8 @@ pub(super) enum Completion {
         task: TaskId,
         attempt: Attempt,
         result: Result<Made, Failure>,
+        /// Rows that it counted.
+        rows: u64,
     },
     /// A running operator gives up its slot or wants it back.
     Slot {
@@ -82,7 +84,8 @@ impl Driver {
                 task,
                 attempt,
                 result,
-            } => self.task_ended(task, attempt, result),
+                rows,
+            } => self.task_ended(task, attempt, result, rows),
             Completion::Slot {
                 task,
                 attempt,
@@ -130,6 +133,7 @@ impl Driver {
         task: TaskId,
         attempt: Attempt,
         result: Result<Made, Failure>,
+        rows: u64,
     ) -> Input {
         self.parts.executor.forget(task, attempt);
         if !self.resuming.is_empty() {
@@ -145,6 +149,7 @@ impl Driver {
                     task,
                     attempt,
                     bytes,
+                    rows,
                 }
             }
             Err(Failure {

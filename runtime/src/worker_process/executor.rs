@@ -119,6 +119,7 @@ impl Executor {
             environment: Arc::clone(&self.environment),
             gang,
             inside: self.inside(task, attempt, completions),
+            rows: Arc::default(),
         };
         let slots = own.resources.slots;
         let is_member = context.gang.is_some();
@@ -166,7 +167,7 @@ impl Executor {
         }
         if let Some(job) = self.slots.withdraw((task, attempt)) {
             let result = Err(Failure::of_own(stopped()));
-            job.completions.push(ended(job.id(), result));
+            job.completions.push(ended(job.id(), result, 0));
         }
     }
 
@@ -227,6 +228,7 @@ impl Job {
 
     async fn run(self) -> Completion {
         let id = self.id();
+        let rows = Arc::clone(&self.context.rows);
         let result = match self.device {
             None => {
                 let made = self.layer.run(&self.operators, self.context).await;
@@ -237,15 +239,16 @@ impl Job {
                 Box::pin(device.run(&self.layer, &self.operators, self.context)).await
             }
         };
-        ended(id, result)
+        ended(id, result, rows.load(Ordering::Relaxed))
     }
 }
 
-fn ended((task, attempt): Id, result: Result<Made, Failure>) -> Completion {
+fn ended((task, attempt): Id, result: Result<Made, Failure>, rows: u64) -> Completion {
     Completion::Task {
         task,
         attempt,
         result,
+        rows,
     }
 }
 

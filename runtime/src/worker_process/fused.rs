@@ -144,6 +144,8 @@ impl Program {
                 layer: Arc::clone(layer),
                 step: Some(call.step),
                 inputs: read.inputs,
+                // Those of the layer's own operator are told.
+                rows: Arc::default(),
                 ..task.clone()
             };
             let outputs = run_operator(operators, context).await.map_err(failed)?;

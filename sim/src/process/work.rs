@@ -326,6 +326,7 @@ impl Process {
                         task,
                         attempt,
                         bytes: sizes,
+                        rows: 0,
                     },
                 )
             }

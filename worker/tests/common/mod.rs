@@ -216,6 +216,7 @@ impl Bench {
             task: task(index),
             attempt: FIRST,
             bytes: bytes.to_vec(),
+            rows: 0,
         })
     }
 

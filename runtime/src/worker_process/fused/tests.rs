@@ -155,6 +155,7 @@ pub(in super::super) fn context(
             execution_memory: Budget::new("memory for operators", 1),
             scratch_dir: std::env::temp_dir(),
         }),
+        rows: Arc::default(),
     }
 }
 
