@@ -163,6 +163,7 @@ impl Cluster {
                 worker,
                 bytes: 1 << 20,
                 run_micros: 20_000,
+                rows: 0,
             });
         }
         events.push(Event::TaskFailed {
