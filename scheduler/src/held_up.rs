@@ -1,9 +1,9 @@
 //! Tasks that a worker gave back because they would have to wait there for one that waits without its slot.
 //!
-//! That one still reads what they would replace. In its worker's queue they would occupy the room for which it may be waiting; so
+//! That one still reads what they would replace, or leaves no room on a device for what they read. In its worker's queue they would occupy the room for which it may be waiting; so
 //! they wait here, or run elsewhere, until something has ended there. Called by `members`, asked by `place` and `gang`.
 
-use transload_protocol::{Attempt, TaskId, WorkerMessage};
+use transload_protocol::{Attempt, TaskErrorKind, TaskId, WorkerMessage};
 
 use crate::api::Action;
 use crate::attempts::Standing;
@@ -70,6 +70,15 @@ impl Scheduler {
     ) {
         match self.standing(worker, task, attempt) {
             Standing::Cancelled => self.close_cancel(task),
+            Standing::Current { at, .. } if self.waits_for(by, at) => {
+                let reason = format!(
+                    "its inputs do not fit into device memory beside those of task {by}, which waits for it; \
+                     cut the work into smaller partitions, or give the worker more with --gpu-memory"
+                );
+                let what = (TaskErrorKind::OutOfMemory, reason);
+                let error = self.error_of(at, Some(worker), what, 0);
+                self.on_failed(worker, attempt, error, out);
+            }
             Standing::Current { at, .. } => {
                 if by != task && self.will_end_on(worker, by) {
                     self.workers.held_up.insert((worker, at), by);
@@ -78,6 +87,16 @@ impl Scheduler {
             }
             Standing::Stale => {}
         }
+    }
+
+    /// Whether the graph of a task was submitted by that task, or by one that it waits for: neither would ever end.
+    fn waits_for(&self, by: TaskId, at: TaskAt) -> bool {
+        let parent_of = |at: TaskAt| self.graphs.slab[at.graph].compiled.parent();
+        let mut outer = parent_of(at);
+        while let Some(task) = outer.filter(|task| *task != by) {
+            outer = self.graphs.find(task).and_then(parent_of);
+        }
+        outer.is_some()
     }
 
     /// Whether the worker is still to tell the end of that task.
@@ -106,7 +125,7 @@ impl Scheduler {
         let its = held_up.filter(move |((_, other), _)| *other == at);
         its.map(|((worker, _), by)| {
             format!(
-                "it cannot begin on {} before task {by} has ended there, which has read what it replaces and waits without its slot",
+                "it cannot begin on {} before task {by} has ended there, which has what it needs, and waits without its slot",
                 self.worker_name(*worker)
             )
         })

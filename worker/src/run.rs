@@ -395,6 +395,7 @@ impl Worker {
                 },
                 _,
             ) if self.is_refused_for_now() => false,
+            _ if self.give_back_crowded_out(head, tier, turn) => true,
             // Nothing is behind it that could be used in its place.
             (
                 Shortage::NothingToEvict

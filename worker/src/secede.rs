@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use transload_protocol::{Attempt, PartitionId, Resources, TaskId, Time, WorkerMessage};
+use transload_protocol::{
+    Attempt, Memory, PartitionId, Resources, TaskId, Tier, Time, WorkerMessage,
+};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
@@ -135,11 +137,57 @@ impl Worker {
             Some((*place, queued.attempt, by))
         });
         let held_up: Vec<(Place, Attempt, TaskId)> = held_up.collect();
-        for (place, attempt, by) in held_up {
-            let task = place.task;
-            self.tell(WorkerMessage::HeldUp { task, attempt, by }, turn);
-            self.unqueue(place, turn);
+        for held_up in held_up {
+            self.tell_held_up(held_up, turn);
         }
+    }
+
+    /// The same of one whose inputs fit into device memory, but not beside those of a task without its slot. Returns whether it was that.
+    pub(crate) fn give_back_crowded_out(
+        &mut self,
+        place: Place,
+        tier: Tier,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let Some(queued) = self.queue.get(&place).filter(|_| tier == Tier::Device) else {
+            return false;
+        };
+        let on_device = |partition: &PartitionId| {
+            let record = self.store.get(*partition);
+            record.map_or(0, |it| {
+                if it.memory == Memory::Device {
+                    it.bytes
+                } else {
+                    0
+                }
+            })
+        };
+        let inputs = queued.distinct_inputs();
+        let bytes: u64 = inputs.iter().map(on_device).sum();
+        if bytes > self.limits.tiers[tier].bytes {
+            return false;
+        }
+        let occupies = |running: &Running| {
+            let mut read = running.inputs.iter();
+            read.any(|input| !inputs.contains(input) && on_device(input) > 0)
+        };
+        let mut running = self.running.iter();
+        let by = running.find(|(_, running)| !running.is_working() && occupies(running));
+        let Some((by, attempt)) = by.map(|(by, _)| (*by, queued.attempt)) else {
+            return false;
+        };
+        self.tell_held_up((place, attempt, by), turn);
+        true
+    }
+
+    fn tell_held_up(
+        &mut self,
+        (place, attempt, by): (Place, Attempt, TaskId),
+        turn: &mut Turn<'_>,
+    ) {
+        let task = place.task;
+        self.tell(WorkerMessage::HeldUp { task, attempt, by }, turn);
+        self.unqueue(place, turn);
     }
 
     /// The running task that has to end before a queued one can begin, if there is one.

@@ -574,3 +574,28 @@ fn inputs_in_host_memory_are_fetched_while_a_device_is_left_to_one_task() {
     assert_eq!(fetches(&said), [(part(52), PEER)], "while the task runs");
     assert_eq!(fetches(&bench.done(5, &[10])), [(part(50), PEER)]);
 }
+
+/// A task that waits without its slot reads 60 of the device's 100 B, and another is to read so many more.
+fn beside_one_that_waits(bytes: u64) -> Vec<Action> {
+    let mut bench = bench(100);
+    make(&mut bench, 1, 60);
+    let said = bench.assign_as(5, FIRST, DEVICE, &[from(common::SELF, part(1), 60)]);
+    assert!(starts(&said, 5));
+    common::secede(&mut bench, 5);
+    bench.assign_as(6, FIRST, DEVICE, &[from(PEER, part(50), bytes)])
+}
+
+#[test]
+fn what_a_task_without_its_slot_leaves_no_room_for_is_given_back_and_does_not_fail() {
+    let said = beside_one_that_waits(50);
+    let (task, by, attempt) = (task(6), task(5), FIRST);
+    let held_up = WorkerMessage::HeldUp { task, attempt, by };
+    assert!(messages(&said).contains(&&held_up), "{said:?}");
+    assert_eq!(failure(&said, 6), None);
+}
+
+#[test]
+fn what_does_not_fit_a_device_even_alone_waits_for_nobody() {
+    let (kind, _) = failure(&beside_one_that_waits(101), 6).expect("failed");
+    assert_eq!(kind, TaskErrorKind::OutOfMemory);
+}

@@ -1,6 +1,8 @@
 //! Tasks that would have to wait at their worker for one that waits without its slot.
 
-use transload_protocol::{ClientMessage, GraphId, GraphOutcome, TaskId, WorkerId, WorkerMessage};
+use transload_protocol::{
+    ClientMessage, GraphId, GraphOutcome, TaskErrorKind, TaskId, WorkerId, WorkerMessage,
+};
 
 use crate::testing::graphs::{gang, independent};
 use crate::testing::{CLIENT, Cluster, task};
@@ -54,6 +56,35 @@ fn a_task_that_is_held_up_leaves_its_room_to_what_the_other_waits_for() {
     cluster.finish(waits);
     cluster.ends(held_up);
     cluster.ends(inner);
+}
+
+#[test]
+fn a_task_that_is_held_up_by_one_that_waits_for_it_fails() {
+    let mut cluster = Cluster::of(1, 1);
+    let (waits, _) = cluster.waiting();
+    let inside = |parent| {
+        let mut graph = independent(1);
+        graph.parent = Some(parent);
+        graph.layers[0].retries = 0;
+        graph
+    };
+    let inner = cluster.submit(inside(waits));
+    cluster.start(task(inner, 0));
+    let worker = cluster.worker_of(task(inner, 0)).expect("assigned");
+    let waits_too = WorkerMessage::Seceded {
+        task: task(inner, 0),
+        attempt: cluster.workers[&worker].assigned[&task(inner, 0)]
+            .task
+            .attempt,
+    };
+    cluster.say(worker, waits_too);
+    let innermost = cluster.submit(inside(task(inner, 0)));
+    cluster.hold_up(task(innermost, 0), waits);
+    let outcome = cluster.outcome(innermost);
+    assert!(
+        matches!(outcome, Some(GraphOutcome::Failed(error)) if error.kind == TaskErrorKind::OutOfMemory),
+        "{outcome:?}"
+    );
 }
 
 #[test]
