@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use transload_gpu::{Partition, Stored};
 use transload_protocol::{Address, Demotion, PartitionId};
+use transload_transport::backend::Unopened;
 use transload_transport::{Connection, Destination, Transport, TransportError, backend};
 
 use self::demoted::Demoted;
@@ -294,6 +295,7 @@ async fn hand_over(
             demotion: None,
         }),
         Ok(None) => Err(failed("it is not there", true)),
-        Err(reason) => Err(failed(&reason, false)),
+        Err(Unopened::There(reason)) => Err(failed(&reason, false)),
+        Err(Unopened::Here(error)) => Err(error.into()),
     }
 }

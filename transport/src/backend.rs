@@ -104,16 +104,31 @@ async fn outgoing(partition: DevicePartition) -> Result<Outgoing, String> {
     }
 }
 
+/// Why a partition of this process was not brought to where it is read.
+#[derive(Debug)]
+pub enum Unopened {
+    /// Its holder cannot read it, for this reason.
+    There(String),
+    /// The reader's device, or memory, does not take it.
+    Here(TransportError),
+}
+
+impl From<String> for Unopened {
+    fn from(reason: String) -> Self {
+        Self::There(reason)
+    }
+}
+
 /// As [`open`], for a destination in this process: what is on a device is brought to the destination's device, if there is one with room,
 /// and is then where it belongs. Everything else is in host memory.
 ///
 /// # Errors
-/// As there, and where the copy fails.
+/// [`Unopened`].
 pub async fn open_beside(
     source: &dyn PartitionSource,
     partition: PartitionId,
     destination: &dyn Destination,
-) -> Result<Option<Stored>, String> {
+) -> Result<Option<Stored>, Unopened> {
     if destination.device().is_some() {
         let (header, payload) = match open_in_place(source, partition).await? {
             None => return Ok(None),
@@ -121,9 +136,9 @@ pub async fn open_beside(
             Some(Outgoing::Device { partition, payload }) => (partition.header().clone(), payload),
         };
         let memory = allocate_on_device(destination, &header);
-        if let Some(OnDevice { buffer, tiers }) = memory.map_err(|error| error.to_string())? {
+        if let Some(OnDevice { buffer, tiers }) = memory.map_err(Unopened::Here)? {
             let brought = tiers.bring(header, payload, buffer).await;
-            let brought = brought.map_err(|error| error.to_string())?;
+            let brought = brought.map_err(|error| Unopened::Here(error.into()))?;
             return Ok(Some(brought.into()));
         }
     }

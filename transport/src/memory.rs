@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use transload_gpu::{ALIGNMENT_BYTES, HostBuffer, Partition, Stored};
 use transload_protocol::{Address, PartitionId};
 
+use crate::backend::Unopened;
 use crate::{
     Connection, Destination, Listener, PartitionSource, Transport, TransportError, backend,
 };
@@ -183,7 +184,8 @@ impl MemoryConnection {
                     partition: id,
                 });
             }
-            Err(reason) => {
+            Err(Unopened::Here(error)) => return Err(error),
+            Err(Unopened::There(reason)) => {
                 return Err(TransportError::Source {
                     peer: self.peer.clone(),
                     partition: id,

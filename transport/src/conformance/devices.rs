@@ -14,7 +14,7 @@ use transload_gpu::{
 use transload_protocol::{PartitionId, Tier};
 
 use super::fixture::{Backend, ample, fetch, partition_id, random_partition, until, within};
-use crate::{Connection, Destination, Listener, OnDevice, PartitionSource};
+use crate::{Connection, Destination, Listener, OnDevice, PartitionSource, TransportError};
 
 const MIB: usize = 1 << 20;
 
@@ -65,6 +65,7 @@ macro_rules! device_conformance_suite {
             without_room_on_the_device_it_lands_beside_it,
             without_page_locked_memory_it_arrives_all_the_same,
             what_is_larger_than_page_locked_memory_passes_through_a_little_of_it,
+            a_destination_that_gives_wrong_device_memory_is_told_so,
             many_device_partitions_arrive_at_once,
             a_partition_that_leaves_the_device_while_it_is_sent_arrives_whole,
             a_device_fetch_dropped_after_any_poll_leaves_nothing_behind,
@@ -162,6 +163,30 @@ impl Destination for ToDevice {
             Prepared::Pieces(staging) => Some(staging),
             Prepared::Whole(_) => None,
         }
+    }
+}
+
+/// A destination that gives memory of another size than it is asked for.
+struct Wrong(ToDevice);
+
+impl Destination for Wrong {
+    fn allocate(&self, header: &PartitionHeader) -> Result<HostBuffer, OutOfBudget> {
+        self.0.allocate(header)
+    }
+
+    fn device(&self) -> Option<&Device> {
+        self.0.device()
+    }
+
+    fn allocate_on_device(&self, _header: &PartitionHeader) -> Option<OnDevice> {
+        Some(OnDevice {
+            buffer: self.0.tiers.memory().try_allocate(64).ok()?,
+            tiers: self.0.tiers.clone(),
+        })
+    }
+
+    fn staging(&self) -> Option<Staging> {
+        self.0.staging()
     }
 }
 
@@ -401,6 +426,22 @@ pub async fn a_copy_that_fails_ends_its_fetch_alone(devices: DeviceBackend) {
     assert!(error.to_string().contains("ILLEGAL_STATE"), "{error}");
     assert!(!bench.connection.is_closed());
     assert_eq!(bench.fetch(0, 7 * MIB).await, partition);
+    bench.end_idle().await;
+}
+
+/// It is told so, and the peer is not to blame.
+pub async fn a_destination_that_gives_wrong_device_memory_is_told_so(devices: DeviceBackend) {
+    let bench = Bench::new(devices).await;
+    let partition = random_partition(43, &[2 * MIB]);
+    bench.hold(&partition).await;
+    let to = Arc::new(Wrong(ToDevice::new(&bench.here, 2 * MIB).await));
+    let error = within(bench.connection.fetch(partition_id(0), to)).await;
+    let error = error.expect_err("it gave 64 B");
+    assert!(
+        matches!(error, TransportError::WrongBuffer { .. }),
+        "{error}"
+    );
+    assert_eq!(bench.fetch(0, 2 * MIB).await, partition);
     bench.end_idle().await;
 }
 
