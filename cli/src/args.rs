@@ -1,6 +1,8 @@
 //! The command line: every command, flag and help text. Knows nothing of what the commands do.
 
 mod bench;
+mod top;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ pub(crate) use bench::{
     BenchArgs, BenchCommand, SchedulerBenchArgs, TasksBenchArgs, TransferBenchArgs,
     TransportBenchArgs,
 };
+pub(crate) use top::TopArgs;
+pub(crate) use trace::{ExportArgs, RecordArgs, TraceArgs, TraceCommand, TraceFormat};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +64,10 @@ pub(crate) enum Command {
     Worker(Box<WorkerArgs>),
     /// Looks at a running cluster, or stops it.
     Cluster(ClusterArgs),
+    /// Shows a running cluster on the terminal as it works.
+    Top(TopArgs),
+    /// Records what a cluster does, and makes traces and pages of recordings.
+    Trace(TraceArgs),
     /// Says why a task waits, or what became of it.
     Explain(ExplainArgs),
     /// Makes data to try things with.
@@ -88,6 +96,7 @@ Examples:
   transload sql --table 'orders=data/orders-*.parquet' --table lineitem=data/lineitem.parquet report.sql
   transload sql --tables tpch --format parquet -o top.parquet -c 'SELECT * FROM orders ORDER BY o_totalprice DESC LIMIT 10'
   transload sql --connect 10.0.0.3:8790 --tables /shared/tpch
+  transload sql --tables tpch --report slow.html slow.sql
   echo 'SELECT 1' | transload sql --format json -
 
 At the prompt: a statement ends with a semicolon; \\? lists the commands; Ctrl-C stops the running query; Ctrl-D leaves.";
@@ -117,6 +126,10 @@ pub(crate) struct SqlArgs {
     /// Write results to a file, which appears when everything is written, or not at all.
     #[arg(short = 'o', long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Write a report: one page that shows tasks, memory, transfers and plans of the run and needs nothing else to be opened. It is written
+    /// also where a statement failed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Show at most N rows of each result and stop the query then; 0 for all. [default: 10000 on a terminal, else all]
     #[arg(long, value_name = "N")]
     pub(crate) max_rows: Option<u64>,
@@ -451,6 +464,12 @@ mod tests {
             "transload explain a:1",
             "transload data tpch --scale 0 --out d",
             "transload data tpch --scale 1 --out d --table x",
+            "transload top",
+            "transload top a:1 --interval 10ms",
+            "transload top a:1 --interval soon",
+            "transload trace record a:1 --for ever",
+            "transload trace export",
+            "transload trace export f --format pdf",
             "transload nonsense",
             "transload",
         ] {
@@ -459,6 +478,8 @@ mod tests {
         assert!(parse("transload cluster info --scheduler-file f").is_ok());
         assert!(parse("transload explain 1.0.17 --scheduler-file f").is_ok());
         assert!(parse("transload explain 1.0.17 a:1 --json").is_ok());
+        assert!(parse("transload top --scheduler-file f --interval 250ms").is_ok());
+        assert!(parse("transload trace record a:1 --for 2min -o f").is_ok());
         assert!(parse("transload worker 1.2.3.4:5 -vv --slots 2").is_ok());
     }
 }

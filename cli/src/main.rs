@@ -17,6 +17,9 @@ mod settings;
 mod show;
 mod signals;
 mod sql;
+mod top;
+mod trace;
+mod viewer;
 
 use std::process::ExitCode;
 use std::thread;
@@ -70,6 +73,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo
         | Command::Sql(_)
         | Command::Cluster(_)
+        | Command::Top(_)
+        | Command::Trace(_)
         | Command::Explain(_)
         | Command::Data(_)
         | Command::Bench(_)
@@ -96,6 +101,8 @@ async fn command(command: Command) -> Result<(), Failure> {
         Command::Scheduler(args) => serve::scheduler(*args, &signals).await,
         Command::Worker(args) => Box::pin(serve::worker(*args, &signals)).await,
         Command::Cluster(args) => info::run(args.command, &signals).await,
+        Command::Top(args) => Box::pin(top::run(args, &signals)).await,
+        Command::Trace(args) => Box::pin(trace::run(args.command, &signals)).await,
         Command::Explain(args) => explain::run(&args, &signals).await,
         Command::Data(args) => match args.command {
             DataCommand::Tpch(args) => make::tpch(args, &signals).await,

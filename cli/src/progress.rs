@@ -132,6 +132,18 @@ pub(crate) fn counting_bar(what: &'static str, shown: bool) -> ProgressBar {
     bar
 }
 
+/// A line for work of which nobody knows how much there is.
+pub(crate) fn waiting_line(shown: bool) -> ProgressBar {
+    let target = if shown {
+        ProgressDrawTarget::stderr_with_hz(10)
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_style(style("{spinner} {msg}"));
+    bar
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -148,6 +160,7 @@ mod tests {
             "{spinner} {elapsed:>4} [{bar:30}] {pos}/{len} tasks{msg}",
             "         [{bar:30}] {pos}/{len} {prefix}{msg}",
             "{prefix} {elapsed:>4} [{bar:30}] {percent}%",
+            "{spinner} {msg}",
         ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }

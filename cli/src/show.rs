@@ -54,6 +54,22 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
+/// A text of somebody else as one line that a terminal shows and does not obey: nothing in it moves the cursor, changes colours, or turns
+/// the direction of what stands behind it.
+pub(crate) fn plain(text: &str) -> String {
+    let shown = |character: char| match character {
+        '\u{61c}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' => '\u{fffd}',
+        control if control.is_control() => '\u{fffd}',
+        other => other,
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().map(shown).collect()
+}
+
 /// Rows of cells as aligned columns, two blanks apart; each row ends in a line break. Numbers are aligned to the right.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -125,6 +141,20 @@ mod tests {
         assert_eq!(count(1_234_567, "row"), "1,234,567 rows");
         assert_eq!(time(Duration::from_millis(1_234)), "1.234 s");
         assert_eq!(time(Duration::from_millis(61_250)), "61.2 s");
+    }
+
+    #[test]
+    fn what_others_have_written_is_one_line_without_anything_that_a_terminal_obeys() {
+        assert_eq!(plain("SELECT 1\n  FROM t\t\n"), "SELECT 1 FROM t");
+        assert_eq!(
+            plain("a\u{1b}[31mb\u{7}\u{9b}0m"),
+            "a\u{fffd}[31mb\u{fffd}\u{fffd}0m"
+        );
+        assert_eq!(
+            plain("\u{202e}txt\u{200d}\u{2066}"),
+            "\u{fffd}txt\u{fffd}\u{fffd}"
+        );
+        assert_eq!(plain("größe 数"), "größe 数");
     }
 
     #[test]

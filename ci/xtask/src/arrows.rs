@@ -103,8 +103,8 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         from: "cli",
-        to: &["query", "runtime", "protocol", "cuda-emulator"],
-        reason: "the program joins SQL and runtime and adds nothing of its own; its tests alone run on the emulator",
+        to: &["query", "runtime", "dashboard", "protocol", "cuda-emulator"],
+        reason: "the program joins SQL, runtime and what is shown of clusters, and adds nothing of its own; its tests alone run on the emulator",
     },
     Arrows {
         from: "sim",

@@ -1,6 +1,7 @@
 //! `transload sql`: decides where statements come from, where they run and where results go.
 
 mod prompt;
+mod report;
 mod run;
 mod statements;
 mod tables;
@@ -18,6 +19,9 @@ use crate::cluster::{Cluster, Place, config_failure};
 use crate::failure::Failure;
 use crate::output::{Destination, Format};
 use crate::signals::Signals;
+use crate::viewer;
+
+use report::Recorder;
 
 /// Rows of one result that a terminal shows unless told otherwise.
 const TERMINAL_ROWS: u64 = 10_000;
@@ -39,6 +43,11 @@ pub(crate) async fn run(args: SqlArgs, signals: &Signals) -> Result<(), Failure>
         Some(path) => Destination::file(path)?,
         None => Destination::stdout(),
     };
+    let report = args.report.as_deref().map(Destination::file).transpose()?;
+    let token = match &report {
+        Some(_) => viewer::token(None, &config)?,
+        None => None,
+    };
     let place = place_of(&args, &config);
     let cluster = tokio::select! {
         opened = Cluster::open(&place, &config) => opened?,
@@ -51,17 +60,47 @@ pub(crate) async fn run(args: SqlArgs, signals: &Signals) -> Result<(), Failure>
         // Only for people, and their terminal may be gone.
         let _ = writeln!(io::stderr(), "dashboard at {dashboard}");
     }
-    let done = answer(
-        &args,
-        &cluster,
-        statements,
-        format,
-        &mut destination,
-        signals,
-    )
+    let done = reported(&args, &cluster, report, token, signals, async || {
+        answer(
+            &args,
+            &cluster,
+            statements,
+            format,
+            &mut destination,
+            signals,
+        )
+        .await
+    })
     .await;
     cluster.close().await;
     done.and_then(|()| destination.commit())
+}
+
+/// Does the work, and writes the report of it however that ended.
+async fn reported(
+    args: &SqlArgs,
+    cluster: &Cluster,
+    target: Option<Destination>,
+    token: Option<String>,
+    signals: &Signals,
+    work: impl AsyncFnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (Some(target), Some(path)) = (target, &args.report) else {
+        return work().await;
+    };
+    let recorder = tokio::select! {
+        started = Recorder::start(target, &cluster.client, token) => started?,
+        _ = signals.stop() => return Err(Failure::interrupted()),
+    };
+    let done = work().await;
+    let written = recorder.finish(path, args.quiet).await;
+    match (done, written) {
+        (Err(failure), Err(also)) => {
+            also.report();
+            Err(failure)
+        }
+        (done, written) => done.and(written),
+    }
 }
 
 async fn answer(

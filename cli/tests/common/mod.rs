@@ -89,6 +89,21 @@ impl Sandbox {
 
     /// Starts the program on a terminal of its own, made by `script`; what it prints comes out, what is typed in goes there.
     pub(crate) fn on_terminal(&self, arguments: &str) -> Background {
+        self.in_shell(&format!(
+            "exec {} {arguments}",
+            env!("CARGO_BIN_EXE_transload")
+        ))
+    }
+
+    /// The same on a terminal of that size.
+    pub(crate) fn on_sized_terminal(&self, columns: u16, rows: u16, arguments: &str) -> Background {
+        let program = env!("CARGO_BIN_EXE_transload");
+        self.in_shell(&format!(
+            "stty cols {columns} rows {rows}; exec {program} {arguments}"
+        ))
+    }
+
+    fn in_shell(&self, line: &str) -> Background {
         let inner = self.command(&[]);
         let mut command = Command::new("script");
         for (name, value) in inner.get_envs() {
@@ -97,9 +112,8 @@ impl Sandbox {
                 None => command.env_remove(name),
             };
         }
-        let line = format!("exec {} {arguments}", env!("CARGO_BIN_EXE_transload"));
         command
-            .args(["-qefc", &line, "/dev/null"])
+            .args(["-qefc", line, "/dev/null"])
             .current_dir(self.path(""))
             .env("TERM", "xterm")
             .env("TRANSLOAD_HISTORY", self.path("history"))

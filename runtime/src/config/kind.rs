@@ -292,7 +292,11 @@ pub fn format_bytes(bytes: u64) -> String {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A duration as options have it, as in `500ms`, `10s` or `2min`.
+///
+/// # Errors
+/// What it should be, to be put behind "is not".
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || "a duration; write it as in 500ms, 10s or 2min".to_owned();
     let text = text.trim();
     let split = text

@@ -29,7 +29,7 @@ use crate::transports::{TransportChoice, UcxConfig};
 
 pub use error::ConfigError;
 pub use flags::{SchedulerFlags, SqlFlags, WorkerFlags};
-pub use kind::{format_bytes, parse_bytes};
+pub use kind::{format_bytes, parse_bytes, parse_duration};
 pub use load::{CONFIG_FILE, CONFIG_VARIABLE, Sources};
 pub(crate) use machine::resident_bytes;
 pub use machine::{machine_memory_bytes, machine_slots};

@@ -42,7 +42,7 @@ pub(super) async fn start(
             tracing::info!("dashboard at http://{address}/");
             let shown = Shown {
                 feed: dashboard.feed(),
-                address: address.to_string(),
+                address: super::reachable(address),
                 heard: Batch::default(),
             };
             Ok(Some((dashboard, shown)))

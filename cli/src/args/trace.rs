@@ -1,0 +1,104 @@
+//! The command line of `transload trace`. Knows nothing of how it is recorded.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use transload_runtime::config::parse_duration;
+
+use super::ClusterAddress;
+
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  transload trace record 10.0.0.3:8790 -o run.jsonl      while something runs; Ctrl-C ends it
+  transload trace export run.jsonl -o run.json           to open in ui.perfetto.dev or chrome://tracing
+  transload trace export run.jsonl -o run.html           one page that shows it all, to attach to a ticket
+The dashboard replays recordings, too, and has a button that makes them.";
+
+/// Arguments of `transload trace`.
+#[derive(Debug, Args)]
+#[command(after_help = TRACE_EXAMPLES)]
+pub(crate) struct TraceArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: TraceCommand,
+}
+
+/// The commands under `transload trace`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TraceCommand {
+    /// Records what a cluster's dashboard shows, until Ctrl-C, for a time, or until the cluster ends.
+    Record(RecordArgs),
+    /// Makes a trace for Perfetto, or a page that stands by itself, of a recording.
+    Export(ExportArgs),
+}
+
+const RECORD_HELP: &str = "\
+Records what a cluster's dashboard shows: first all that it remembers, then about ten times a second what is new, as one JSON object a \
+line. Ctrl-C ends the recording and keeps what there is. It also ends when the cluster does.
+
+The dashboard has to be reachable from here. One that was given a token wants it.";
+
+const RECORD_EXAMPLES: &str = "\
+Examples:
+  transload trace record 10.0.0.3:8790 -o run.jsonl
+  transload trace record --scheduler-file ~/s.json --for 30s -o run.jsonl
+  transload trace record 10.0.0.3:8790 --token-file token -o run.jsonl
+  transload trace record 127.0.0.1:8790 --for 10s | jq -c '.spans[]?'";
+
+/// Arguments of `transload trace record`.
+#[derive(Debug, Args)]
+#[command(long_about = RECORD_HELP, after_help = RECORD_EXAMPLES)]
+pub(crate) struct RecordArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterAddress,
+    /// Write to a file, which appears when the recording is complete. [default: standard output]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// End after so long, as in 30s or 5min. [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+    pub(crate) limit: Option<Duration>,
+    /// File with the token that the dashboard wants. [default: what scheduler.dashboard_token_file names]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// No progress and no summary.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  transload trace export run.jsonl -o run.json
+  transload trace export run.jsonl -o run.html
+  curl http://127.0.0.1:8787/api/v1/record | transload trace export - --format report > run.html
+A last line that was cut off is left out; any other line that is none of a recording is an error.";
+
+/// Arguments of `transload trace export`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub(crate) struct ExportArgs {
+    /// What `transload trace record` or the dashboard's button wrote; - reads standard input.
+    #[arg(value_name = "RECORDING")]
+    pub(crate) recording: PathBuf,
+    /// Write to a file, which appears when everything is written, or not at all. [default: standard output]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// What to make. [default: report where the -o file ends in .html, else perfetto]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<TraceFormat>,
+}
+
+/// What can be made of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TraceFormat {
+    /// JSON that ui.perfetto.dev and chrome://tracing open: a track for each slot, arrows for transfers.
+    Perfetto,
+    /// One page with every view, which needs nothing else.
+    Report,
+}
+
+/// A duration of some length.
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|what| format!("not {what}"))
+}
