@@ -27,6 +27,7 @@
     const panel = t.$('details');
     if (panel.hidden) opener = document.activeElement;
     asked += 1;
+    t.hideTooltip();
     const heading = t.h('h2', { tabindex: '-1' }, title);
     panel.replaceChildren(
       t.h('div', { class: 'details-head' }, heading, t.h('button', { type: 'button', class: 'close', 'aria-label': 'Close details', onclick: close }, '×')),

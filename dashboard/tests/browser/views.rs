@@ -157,6 +157,8 @@ async fn why_it_waits_is_told_of_the_layer_or_task_that_is_chosen() {
     page.until(&format!(
         "/^task 1\\.0\\.\\d+ waits for $/.test({summary}.textContent)"
     ));
+    // What says less of the same no longer covers it.
+    assert_eq!(page.ask("document.getElementById('tooltip').hidden"), true);
     is_content(page);
 }
 
