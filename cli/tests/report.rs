@@ -90,6 +90,7 @@ fn a_report_shows_the_run_and_asks_nobody_for_anything() {
             .iter()
             .any(|it| it["finished"].as_u64().unwrap() > 0)
     );
+    assert!(report.all("memory").len() >= 4, "two looks at two workers");
     for elsewhere in ["src=\"http", "href=\"http", "app.js", "style.css\""] {
         assert!(!report.page.contains(elsewhere), "{elsewhere}");
     }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use transload_dashboard::report;
-use transload_dashboard::view::{Frame, Message};
+use transload_dashboard::view::{Frame, Message, Sample};
 use transload_protocol::ClientId;
 use transload_runtime::Client;
 
@@ -100,6 +100,8 @@ struct Recording {
     ours: String,
     /// Graphs of ours that were not seen to end.
     running: BTreeSet<String>,
+    /// Workers have tasks of ours, as of their last reports.
+    is_busy: bool,
     /// Frames since the last statement ended, and among them those that tell of workers.
     frames_after: u32,
     looks_after: u32,
@@ -112,6 +114,7 @@ impl Recording {
             bytes: 0,
             ours: format!("{}.", client.0),
             running: BTreeSet::new(),
+            is_busy: false,
             frames_after: 0,
             looks_after: 0,
         }
@@ -156,13 +159,14 @@ impl Recording {
     }
 
     fn take(&mut self, text: &str) -> Result<(), Failure> {
-        let message = serde_json::from_str(text).map_err(|error| {
+        let mut message = serde_json::from_str(text).map_err(|error| {
             Failure::failed(format!(
                 "the dashboard says what nobody understands: {error}"
             ))
         })?;
-        if let Message::Frame(frame) = &message {
+        if let Message::Frame(frame) = &mut message {
             self.see(frame);
+            sample(frame);
         }
         self.bytes += text.len();
         self.messages.push(message);
@@ -171,7 +175,11 @@ impl Recording {
 
     fn see(&mut self, frame: &Frame) {
         self.frames_after += 1;
-        self.looks_after += u32::from(frame.workers.is_some());
+        if let Some(workers) = &frame.workers {
+            self.looks_after += 1;
+            let mut running = workers.iter().flat_map(|it| &it.running);
+            self.is_busy = running.any(|it| it.task.starts_with(&self.ours));
+        }
         for graph in frame
             .graphs
             .iter()
@@ -201,6 +209,7 @@ impl Recording {
                 frame.moves.clear();
                 frame.notes.clear();
                 frame.memory.clear();
+                sample(frame);
                 frame.graphs.retain(|it| it.state == "running");
                 if let Some(workers) = &mut frame.workers {
                     workers.retain(|it| it.lost.is_none());
@@ -211,13 +220,35 @@ impl Recording {
 
     /// Events come in order, ahead of the frame that is made next; what a frame says that was under way may be older.
     fn has_all(&self) -> bool {
-        self.frames_after >= 2 && self.looks_after >= 1 && self.running.is_empty()
+        self.frames_after >= 2 && self.looks_after >= 1 && self.running.is_empty() && !self.is_busy
     }
+}
+
+/// Memory is told once a second, and workers twice: of a short run, that is more.
+fn sample(frame: &mut Frame) {
+    if !frame.memory.is_empty() {
+        return;
+    }
+    let here = frame
+        .workers
+        .iter()
+        .flatten()
+        .filter(|it| it.lost.is_none());
+    let samples = here.map(|worker| Sample {
+        at_us: frame.now_us,
+        worker: worker.id.clone(),
+        used_bytes: ["host", "disk", "device", "pinned"].map(|tier| {
+            let usage = worker.tiers.iter().find(|it| it.tier == tier);
+            usage.map_or(0, |it| it.used_bytes)
+        }),
+        resident_bytes: worker.resident_bytes,
+    });
+    frame.memory = samples.collect();
 }
 
 #[cfg(test)]
 mod tests {
-    use transload_dashboard::view::{Graph, Note, NoteKind, Worker};
+    use transload_dashboard::view::{Graph, Note, NoteKind, Running, Usage, Worker};
 
     use super::*;
 
@@ -265,6 +296,59 @@ mod tests {
         assert!(!recording.has_all());
         told(&mut recording, with(Vec::new(), Some(Vec::new())));
         assert!(recording.has_all());
+    }
+
+    #[test]
+    fn a_worker_that_still_has_one_of_our_tasks_is_waited_for() {
+        let mut recording = Recording::of(ClientId(1));
+        let running = |task: &str| {
+            let running = vec![Running {
+                task: task.to_owned(),
+                layer: None,
+                running_ms: 1,
+            }];
+            Frame {
+                workers: Some(vec![Worker {
+                    running,
+                    ..Worker::default()
+                }]),
+                ..Frame::default()
+            }
+        };
+        told(&mut recording, Frame::default());
+        told(&mut recording, running("1.0.17"));
+        assert!(!recording.has_all());
+        told(&mut recording, running("11.0.17"));
+        assert!(recording.has_all());
+    }
+
+    #[test]
+    fn memory_is_told_as_often_as_workers_are() {
+        let mut recording = Recording::of(ClientId(1));
+        let usage = |tier: &str, used_bytes| Usage {
+            tier: tier.to_owned(),
+            used_bytes,
+            limit_bytes: None,
+        };
+        let worker = Worker {
+            id: "w1".to_owned(),
+            tiers: vec![usage("device", 3), usage("host", 1)],
+            resident_bytes: 9,
+            ..Worker::default()
+        };
+        let frame = Frame {
+            now_us: 7,
+            workers: Some(vec![worker]),
+            ..Frame::default()
+        };
+        told(&mut recording, frame);
+        let Some(Message::Frame(frame)) = recording.messages.first() else {
+            panic!("a frame");
+        };
+        let [sample] = frame.memory.as_slice() else {
+            panic!("one sample");
+        };
+        assert_eq!((sample.at_us, sample.used_bytes), (7, [1, 0, 3, 0]));
     }
 
     #[test]

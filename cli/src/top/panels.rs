@@ -51,7 +51,7 @@ fn graph(graph: &GraphInfo) -> Vec<Line<'static>> {
     };
     let name = text::name(&graph.name, NAME);
     let mut lines = vec![progress(&graph.graph.to_string(), &whole, &name).bold()];
-    for (index, layer) in graph.layers.iter().enumerate() {
+    for layer in &graph.layers {
         let LayerProgress {
             total,
             done,
@@ -59,7 +59,7 @@ fn graph(graph: &GraphInfo) -> Vec<Line<'static>> {
         } = layer.progress;
         if done < total && running + done > 0 {
             let name = text::name(&layer.name, NAME);
-            lines.push(progress(&format!("  {index}"), &layer.progress, &name));
+            lines.push(progress("", &layer.progress, &name));
         }
     }
     lines

@@ -148,7 +148,10 @@ fn columns(workers: &[&WorkerInfo], sort: Sort) -> Vec<Column> {
             .into_iter()
             .filter(|(tier, _)| used.contains(tier))
             .map(|(tier, rank)| Column {
-                head: tier.to_string(),
+                head: match tier {
+                    Tier::Disk => tier.to_string(),
+                    Tier::Host | Tier::Device | Tier::PinnedHost => format!("{tier} memory"),
+                },
                 width: BAR + 1 + NUMBERS,
                 rank: if sort == Sort::Memory {
                     rank.min(2)
