@@ -8,6 +8,16 @@
     clients: 0, graphs_running: 0, tasks_ready: 0, tasks_finished: 0, moved_bytes: 0, spilled_bytes: 0, dropped_events: 0,
   };
 
+  const UNKNOWN = 'graph no longer known';
+  const NUMBERED = /^(\d+)\. /; // as stages of SQL are
+
+  t.layerName = (layer) => layer.name || layer.operator;
+  // What people call it by: the number that is in its name, or its index.
+  t.layerNumber = (layer, index) => (NUMBERED.exec(t.layerName(layer)) || [null, String(index)])[1];
+  t.layerTitle = (layer, index) => (NUMBERED.test(t.layerName(layer)) ? t.layerName(layer) : `${index} ${t.layerName(layer)}`);
+  // The work itself: two scans of one table are alike, whichever number they have in their queries.
+  t.layerKind = (layer) => t.layerName(layer).replace(NUMBERED, '') || t.layerName(layer);
+
   t.createStore = () => {
     const store = {
       about: null,
@@ -121,10 +131,14 @@
       if (!graph) return -1;
       return graph.layers.findIndex((layer) => index >= layer.first_task && index < layer.first_task + layer.total);
     };
-    // What a task is coloured by.
     store.label = (graph, layer) => {
       const known = store.layer(graph, layer);
-      return known ? known.name || known.operator : 'graph no longer known';
+      return known ? t.layerName(known) : UNKNOWN;
+    };
+    // What a task is coloured by.
+    store.kind = (graph, layer) => {
+      const known = store.layer(graph, layer);
+      return known ? t.layerKind(known) : UNKNOWN;
     };
     store.newestGraphs = () => [...store.graphs.values()].sort((one, other) => other.start_us - one.start_us);
     store.sortedWorkers = () => {

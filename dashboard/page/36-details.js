@@ -21,7 +21,10 @@
   const link = (text, onclick) => t.h('button', { type: 'button', class: 'link', onclick }, text);
   const linkGraph = (id) => link(id, () => t.details.graph(id));
   const linkWorker = (id) => link(id, () => t.details.worker(id));
-  const linkLayer = (graph, index) => link(t.shorten(`${index}: ${store.label(graph, index)}`, 60), () => t.details.layer(graph, index));
+  const linkLayer = (graph, index) => {
+    const layer = store.layer(graph, index);
+    return link(t.shorten(layer ? t.layerTitle(layer, index) : `${index} ${store.label(graph, index)}`, 60), () => t.details.layer(graph, index));
+  };
 
   const show = (title, ...content) => {
     const panel = t.$('details');
@@ -100,7 +103,7 @@
     layer: (graph, index) => {
       const layer = store.layer(graph, index);
       if (!layer) { show(`Layer ${index} of ${graph}`, t.h('p', {}, 'Nothing is known of this layer any more.')); return; }
-      show(layer.name || layer.operator, pairs([
+      show(t.layerName(layer), pairs([
         ['graph', linkGraph(graph)],
         ...layerPairs(layer),
         layer.reads.length > 0 && ['reads', layer.reads.map((read) => linkLayer(graph, read))],

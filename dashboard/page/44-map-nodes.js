@@ -11,7 +11,7 @@
 
   // What runs on a worker: colours, one for each busy slot.
   const busyColours = (worker, store, most) => (worker.running.length > most ? worker.running.slice(0, most) : worker.running).map((task) =>
-    t.colour.operator(store.label(t.graphOf(task.task), task.layer)));
+    t.colour.operator(store.kind(t.graphOf(task.task), task.layer)));
 
   const shareOf = (usage, most) => {
     if (usage.limit_bytes) return t.clamp(usage.used_bytes / usage.limit_bytes, 0, 1);
@@ -190,11 +190,50 @@
     context.fill();
   };
 
+  // An arc would tell nobody apart.
+  const drawOnlyHost = (context, layout, surface) => {
+    context.font = surface.font(0.8, 500);
+    context.fillStyle = t.colour.css('--dim');
+    context.textAlign = 'center';
+    context.textBaseline = 'middle';
+    const y = layout.cy - layout.ry - layout.outside - surface.rem * 0.6;
+    context.fillText(t.fitText(context, layout.arcs[0].label, surface.width / 2), layout.cx, Math.max(surface.rem * 0.7, y));
+  };
+
+  // Text that is read on whatever is behind.
+  const outlined = (context, text, x, y, colour) => {
+    context.lineJoin = 'round';
+    context.lineWidth = 4;
+    context.strokeStyle = t.colour.css('--bg');
+    context.strokeText(text, x, y);
+    context.fillStyle = colour;
+    context.fillText(text, x, y);
+  };
+
+  // Who it was, over its cross and below.
+  const drawWhoIsLost = (context, node, radius, worker, surface) => {
+    const isRoomy = radius * 0.8 > surface.rem * 0.9;
+    const called = [isRoomy ? '' : worker.id, isRoomy ? worker.name || worker.host : '', 'lost'].filter(Boolean).join(' ');
+    context.textAlign = 'center';
+    context.textBaseline = 'middle';
+    if (isRoomy) {
+      context.font = surface.font(Math.max(0.78, radius / surface.rem * 0.3), 650);
+      outlined(context, worker.id, node.x, node.y + 0.5, t.colour.css('--text'));
+    }
+    context.font = surface.font(0.8, 600);
+    const text = t.fitText(context, called, surface.rem * 12);
+    const half = context.measureText(text).width / 2 + 4;
+    const x = t.clamp(node.x, half, Math.max(half, surface.width - half));
+    const below = node.y + radius + surface.rem * 0.9;
+    outlined(context, text, x, below < surface.height - surface.rem * 0.5 ? below : node.y - radius - surface.rem * 0.9, t.colour.alarm());
+  };
+
   t.mapNodes = {
     isDetailed: (layout) => layout.radius >= DETAILED,
 
     drawHosts: (context, layout, surface) => {
       const { outside } = layout;
+      if (layout.arcs.length === 1) { drawOnlyHost(context, layout, surface); return; }
       for (const host of layout.arcs) {
         context.beginPath();
         context.ellipse(layout.cx, layout.cy, layout.rx + outside, layout.ry + outside, 0, host.from, host.to);
@@ -231,12 +270,12 @@
     },
 
     // A death is seen: a flash, a cross, then grey, then nothing.
-    drawLost: (context, node, ageMs, lastsMs, calm) => {
+    drawLost: (context, node, worker, ageMs, lastsMs, env) => {
       const fade = t.clamp(1 - (ageMs - lastsMs * 0.7) / (lastsMs * 0.3), 0, 1);
       const heat = t.clamp(1 - ageMs / 4000, 0, 1);
       const radius = Math.max(4, node.radius);
       context.globalAlpha = fade;
-      if (!calm && ageMs < 1400) {
+      if (!env.calm && ageMs < 1400) {
         for (let ring = 0; ring < 3; ring += 1) {
           const share = t.clamp((ageMs - ring * 220) / 900, 0, 1);
           if (share <= 0 || share >= 1) continue;
@@ -266,6 +305,7 @@
       context.moveTo(node.x + arm, node.y - arm);
       context.lineTo(node.x - arm, node.y + arm);
       context.stroke();
+      drawWhoIsLost(context, node, radius, worker, env.surface);
       context.globalAlpha = 1;
     },
 

@@ -103,7 +103,7 @@
     for (const each of assignments) {
       const node = layout.nodes.get(each.worker);
       if (!node) continue;
-      const colour = t.colour.operator(store.label(each.graph, each.layer));
+      const colour = t.colour.operator(store.kind(each.graph, each.layer));
       const dx = node.x - centre.x;
       const dy = node.y - centre.y;
       const [x0, y0] = rim({ ...centre, radius: layout.core }, node);
@@ -219,7 +219,7 @@
       if (!worker.lost) { moving = moving || (detailed && worker.running.length > 0 && !still); continue; }
       const node = layout.nodes.get(worker.id);
       const ageMs = performance.now() - deaths.get(worker.id);
-      if (node) t.mapNodes.drawLost(context, node, ageMs, LOST_STAYS_MS, calm);
+      if (node) t.mapNodes.drawLost(context, node, worker, ageMs, LOST_STAYS_MS, { calm, surface });
       moving = true;
     }
     t.mapNodes.drawScheduler(context, layout, store, env);

@@ -10,7 +10,13 @@
   let shownAt = 0;
   let showAll = false;
 
-  const title = (graph) => graph.name || (graph.layers.length ? graph.layers[graph.layers.length - 1].name : '') || `graph ${graph.id}`;
+  // A comment that begins SQL says what it is for; titles go without it, and those who have room show it beside.
+  t.graphComment = (graph) => {
+    const comment = /^(\s*--[^\n]*\n)*/.exec(graph.name || '')[0].trimEnd();
+    return (graph.name || '').slice(comment.length).trim() ? comment : '';
+  };
+  const nameOf = (graph) => (graph.name || '').slice(t.graphComment(graph).length).trim();
+  const title = (graph) => nameOf(graph) || (graph.layers.length ? graph.layers[graph.layers.length - 1].name : '') || `graph ${graph.id}`;
   t.graphTitle = title;
   t.graphState = (graph) => graph.state.replace('_', ' ');
   t.graphElapsed = (graph) => t.duration((graph.end_us ?? store.nowUs) - graph.start_us);
@@ -41,11 +47,11 @@
   const makeLayer = () => t.h('li', { class: 'layer' },
     t.h('button', { type: 'button', class: 'link name' }), bar(), t.h('span', { class: 'number' }), t.h('span', { class: 'dim number' }));
   const updateLayer = (node, { graph, layer, index }) => {
-    const label = layer.name || layer.operator;
+    const label = t.layerName(layer);
     t.setText(node.children[0], label);
     node.children[0].title = label;
     node.children[0].onclick = () => t.details.layer(graph.id, index);
-    setBar(node.children[1], layer, t.colour.operator(label));
+    setBar(node.children[1], layer, t.colour.operator(t.layerKind(layer)));
     t.setText(node.children[2], counted(layer));
     t.setText(node.children[3], layer.run_us ? `${t.duration(layer.run_us)}, ${t.bytes(layer.bytes)}` : '');
   };

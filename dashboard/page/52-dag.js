@@ -10,6 +10,8 @@
   let picker = null;
   let drawing = null;
   let box = null;
+  let shades = null;
+  let hint = null;
   let empty = null;
   let chosen = null; // a graph's id, or null for the newest
   let drawnKey = '';
@@ -109,7 +111,7 @@
   };
 
   const boxOf = (graph, layer, index, at) => {
-    const label = layer.name || layer.operator;
+    const label = t.layerName(layer);
     const open = () => t.details.layer(graph.id, index);
     const node = {
       counts: t.svg('text', { x: 12, y: 44, class: 'counts' }),
@@ -123,8 +125,8 @@
     };
     node.group.append(
       t.svg('rect', { class: 'box', width: WIDTH, height: HEIGHT, rx: 8 }, t.svg('title', {}, label)),
-      t.svg('rect', { class: 'tone', width: 5, height: HEIGHT - 16, x: 0, y: 8, rx: 2, fill: t.colour.operator(label) }),
-      t.svg('text', { x: 12, y: 24, class: 'name' }, t.shorten(`${index} ${label}`, 27)), node.counts, node.cost,
+      t.svg('rect', { class: 'tone', width: 5, height: HEIGHT - 16, x: 0, y: 8, rx: 2, fill: t.colour.operator(t.layerKind(layer)) }),
+      t.svg('text', { x: 12, y: 24, class: 'name' }, t.shorten(t.layerTitle(layer, index), 27)), node.counts, node.cost,
       t.svg('rect', { x: 12, y: 72, width: WIDTH - 24, height: 8, rx: 2, class: 'track' }), node.done, node.running);
     parts.set(index, node);
     return node.group;
@@ -147,7 +149,7 @@
   const updateBoxes = (graph) => graph.layers.forEach((layer, index) => {
     const node = parts.get(index);
     if (!node) return;
-    const label = layer.name || layer.operator;
+    const colour = t.colour.operator(t.layerKind(layer));
     const waiting = Math.max(0, layer.total - layer.done - layer.running);
     const text = `${t.count(layer.done)} done · ${t.count(layer.running)} run · ${t.count(waiting)} wait`;
     t.setText(node.counts, text);
@@ -156,12 +158,33 @@
     const done = room * layer.done / Math.max(1, layer.total);
     const running = Math.min(room - done, Math.max(layer.running ? 3 : 0, room * layer.running / Math.max(1, layer.total)));
     t.setAttribute(node.done, 'width', done);
-    t.setAttribute(node.done, 'fill', t.colour.operator(label));
-    t.setAttribute(node.running, 'fill', t.colour.operator(label));
+    t.setAttribute(node.done, 'fill', colour);
+    t.setAttribute(node.running, 'fill', colour);
     t.setAttribute(node.running, 'x', 12 + done);
     t.setAttribute(node.running, 'width', Math.max(0, running));
     t.setAttribute(node.group, 'data-state', layer.done >= layer.total ? 'done' : layer.running ? 'running' : 'waiting');
   });
+
+  // Says where layers are out of sight: a shade at that edge, and in words how many.
+  const updateHint = () => {
+    const far = (hidden) => hidden > 8;
+    const ways = [
+      far(box.scrollLeft) && 'left', far(box.scrollWidth - box.clientWidth - box.scrollLeft) && 'right',
+      far(box.scrollTop) && 'above', far(box.scrollHeight - box.clientHeight - box.scrollTop) && 'below',
+    ].filter(Boolean);
+    t.setAttribute(shades, 'data-more', ways.join(' '));
+    const seen = box.getBoundingClientRect();
+    let out = 0;
+    if (ways.length) {
+      for (const { group } of parts.values()) {
+        const at = group.getBoundingClientRect();
+        const x = at.left + at.width / 2;
+        const y = at.top + at.height / 2;
+        if (x < seen.left || x > seen.right || y < seen.top || y > seen.bottom) out += 1;
+      }
+    }
+    t.setText(hint, out ? `${t.plural(out, 'layer')} out of sight: scroll ${ways.join(', ')}` : '');
+  };
 
   // A list to choose a graph from, kept up to date without losing the choice.
   t.graphPicker = (label, onchange) => {
@@ -179,8 +202,10 @@
     picker = t.graphPicker('Graph to show', (id) => { chosen = id; update(true); });
     drawing = t.h('div');
     empty = t.h('p', { class: 'empty' }, 'No graph has been submitted yet.');
-    box = t.h('div', { class: 'page scroll', tabindex: '0', role: 'region', 'aria-label': 'Layers of the graph' }, empty, drawing);
-    panel.append(t.h('div', { class: 'toolbar' }, t.h('label', {}, 'Graph ', picker)), box);
+    box = t.h('div', { class: 'page scroll', tabindex: '0', role: 'region', 'aria-label': 'Layers of the graph', onscroll: () => updateHint() }, empty, drawing);
+    shades = t.h('div', { class: 'shades' }, box, ['left', 'right', 'above', 'below'].map((way) => t.h('div', { class: `shade ${way}`, 'aria-hidden': 'true' })));
+    hint = t.h('span', { class: 'dim' });
+    panel.append(t.h('div', { class: 'toolbar' }, t.h('label', {}, 'Graph ', picker), hint), shades);
   };
   const update = (force) => {
     const nowMs = performance.now();
@@ -196,6 +221,7 @@
     const key = `${graph.id} ${graph.layers.length} ${t.colour.isDark()}`;
     if (key !== drawnKey) { drawnKey = key; draw(graph); }
     updateBoxes(graph);
+    updateHint();
   };
 
   t.views.push({ id: 'graph', title: 'Graph', mount, update, order: 4 });

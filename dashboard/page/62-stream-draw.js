@@ -20,7 +20,7 @@
       if (!layers) graphs.set(span.graph, layers = []);
       let paint = layers[span.layer];
       if (!paint) {
-        const label = store.label(span.graph, span.layer);
+        const label = store.kind(span.graph, span.layer);
         const colour = t.colour.operator(label);
         paint = { label, graph: span.graph, layer: span.layer, colour, drawn: hidden.has(label) ? t.colour.alpha(colour, 0.1) : colour, us: 0, count: 0 };
         layers[span.layer] = paint;

@@ -6,7 +6,7 @@
   const LONGEST_US = 24 * 3600e6;
   const store = t.store;
   const lanes = t.createStreamLanes(store);
-  const hidden = new Set(); // labels whose spans are dimmed
+  const hidden = new Set(); // kinds whose spans are dimmed
   let surface = null;
   const nodes = {};
   let lengthUs = 20e6;

@@ -9,7 +9,7 @@
     ['copy', 'copy between tiers', () => t.colour.alpha(t.colour.move(), 0.45)],
   ];
 
-  // One chip for each label in sight; pressed means shown.
+  // One chip for each kind of work in sight; pressed means shown.
   t.streamLegend = (box, paints, hidden, changed) => {
     const byLabel = new Map();
     for (const paint of paints) {

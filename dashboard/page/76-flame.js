@@ -16,14 +16,15 @@
     return node;
   };
 
+  const titleOf = (graph, index) => (graph.layers[index] ? t.layerTitle(graph.layers[index], index) : `layer ${index}`);
+
   const build = (graph) => {
     const root = { label: t.graphTitle(graph).replace(/\s+/g, ' '), us: 0, count: 0, bytes: 0, byKey: new Map(), children: [], colour: null };
     let tasks = 0;
     store.history.eachTask((span) => {
       if (span.graph !== graph.id || span.end_us > store.nowUs) return;
-      const label = store.label(span.graph, span.layer);
-      const colour = t.colour.operator(label);
-      const layer = child(root, span.layer, () => ({ label: `${span.layer} ${label}`, colour, layer: span.layer, children: [] }));
+      const colour = t.colour.operator(store.kind(span.graph, span.layer));
+      const layer = child(root, span.layer, () => ({ label: titleOf(graph, span.layer), colour, layer: span.layer, children: [] }));
       const worker = child(layer, span.worker, () => ({ label: span.worker, colour, worker: span.worker, children: [] }));
       const us = span.end_us - span.start_us;
       for (const node of [root, layer, worker]) { node.us += us; node.count += span.count; node.bytes += span.bytes; }
@@ -32,9 +33,8 @@
     // The history may have begun after the graph: then layers are all that is known.
     if (!root.us) {
       graph.layers.forEach((layer, index) => {
-        const label = layer.name || layer.operator;
         if (!layer.run_us) return;
-        root.children.push({ label: `${index} ${label}`, us: layer.run_us, count: layer.done, bytes: layer.bytes, colour: t.colour.operator(label), parent: root, layer: index, children: [] });
+        root.children.push({ label: t.layerTitle(layer, index), us: layer.run_us, count: layer.done, bytes: layer.bytes, colour: t.colour.operator(t.layerKind(layer)), parent: root, layer: index, children: [] });
         root.us += layer.run_us;
         root.count += layer.done;
       });
