@@ -10,6 +10,7 @@ mod chromium;
 mod crowd;
 mod made;
 mod names;
+mod queries;
 mod reports;
 mod screenshots;
 mod stream;
