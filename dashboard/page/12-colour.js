@@ -29,12 +29,14 @@
   const system = window.matchMedia('(prefers-color-scheme: dark)');
   const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
   let cache = new Map();
+  // What the style sheet has made of the system's theme: queries of media are not always told of its changes.
+  const sheet = { text: '', isDark: system.matches };
   const taken = new Map();
   const names = new Map();
 
   const isDark = () => {
     const wanted = document.documentElement.dataset.theme;
-    return wanted === 'dark' || (wanted !== 'light' && system.matches);
+    return wanted === 'dark' || (wanted !== 'light' && sheet.isDark);
   };
   const set = () => (isDark() ? DARK : LIGHT);
 
@@ -100,6 +102,14 @@
 
   const listeners = [];
   const changed = () => { cache = new Map(); listeners.forEach((listener) => listener()); };
+  // Before each frame.
+  const check = () => {
+    const text = getComputedStyle(document.documentElement).getPropertyValue('--text').trim();
+    if (text === sheet.text || !/^#[0-9a-f]{6}$/i.test(text)) return;
+    sheet.text = text;
+    sheet.isDark = luminance(text) > 0.4;
+    changed();
+  };
   system.addEventListener('change', changed);
   calm.addEventListener('change', changed);
 
@@ -113,6 +123,7 @@
     lost: () => set().lost,
     alarm: () => set().alarm,
     isCalm: () => calm.matches,
+    check,
     onChange: (listener) => listeners.push(listener),
     // `auto`, `light` or `dark`, kept where the browser lets us.
     setTheme: (theme) => {

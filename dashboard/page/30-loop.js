@@ -24,6 +24,7 @@
     const elapsedMs = Math.min(gapMs, 100);
     const began = performance.now();
     let again = false;
+    t.colour.check();
     for (const tick of ticking) again = tick(elapsedMs) || again;
     if (view) {
       try { again = view.draw(nowMs, elapsedMs) || again; } catch (error) { t.reportError(error && error.stack); }
