@@ -9,6 +9,7 @@ use crate::args::ExplainArgs;
 use crate::cluster::client_failure;
 use crate::failure::{Failure, io_failure};
 use crate::info;
+use crate::show::plain;
 use crate::signals::Signals;
 
 /// Runs `transload explain`.
@@ -38,9 +39,9 @@ async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
 
 /// The sentence, and below it one line for each further fact.
 fn as_text(explanation: &Explanation) -> String {
-    let details = explanation.details.iter();
+    let details = explanation.details.iter().map(|detail| plain(detail));
     let lines: String = details.map(|detail| format!("  {detail}\n")).collect();
-    format!("{}\n{lines}", explanation.summary)
+    format!("{}\n{lines}", plain(&explanation.summary))
 }
 
 fn as_json(task: TaskId, explanation: &Explanation) -> String {

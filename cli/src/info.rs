@@ -157,6 +157,13 @@ fn as_text(info: &ClusterInfo) -> String {
             ));
         }
     }
+    for worker in info.workers.iter().filter(|worker| worker.aside) {
+        text.push_str(&format!(
+            "\n{} gets nothing that others can take: fetching between it and {} failed",
+            worker.worker,
+            texts(&worker.apart_from).join(", ")
+        ));
+    }
     if !info.transfers.is_empty() {
         let matrix = show::transfers(&info.transfers, |worker: WorkerId| worker.to_string());
         text.push_str(&format!("\nmoved between workers so far\n{matrix}"));
@@ -257,6 +264,8 @@ fn as_value(info: &ClusterInfo) -> Value {
             "finished": worker.finished,
             "spilled_bytes": worker.spilled_bytes,
             "stragglers": stragglers.collect::<Vec<_>>(),
+            "apart_from": texts(&worker.apart_from),
+            "aside": worker.aside,
         })
     });
     let transfers = info.transfers.iter().map(|transfer| {
@@ -318,9 +327,50 @@ fn texts<T: ToString>(values: &[T]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use transload_protocol::Demotion;
+    use transload_protocol::{Demotion, WorkerHello};
 
     use super::*;
+
+    #[test]
+    fn who_stands_aside_is_named_and_nobodys_name_moves_the_cursor() {
+        let worker = |number: u32, name: &str| WorkerInfo {
+            worker: WorkerId(number),
+            hello: WorkerHello {
+                name: name.to_owned(),
+                host: "node\u{1b}[2J".to_owned(),
+                process: 1,
+                resources: Resources::slots(1),
+                memory_bytes: 1 << 30,
+                addresses: Vec::new(),
+                labels: Default::default(),
+                shared: Default::default(),
+                gpu: None,
+            },
+            load: Default::default(),
+            assigned: 0,
+            finished: 0,
+            spilled_bytes: 0,
+            stragglers: Vec::new(),
+            apart_from: Vec::new(),
+            aside: false,
+        };
+        let aside = WorkerInfo {
+            apart_from: vec![WorkerId(0), WorkerId(2)],
+            aside: true,
+            ..worker(1, "b\nc")
+        };
+        let info = ClusterInfo {
+            workers: vec![worker(0, "a\u{1b}[31m"), aside],
+            ..ClusterInfo::default()
+        };
+        let text = as_text(&info);
+        let line = "w1 gets nothing that others can take: fetching between it and w0, w2 failed";
+        assert!(text.lines().any(|it| it == line), "{text}");
+        assert!(!text.contains('\u{1b}') && text.contains("b c"), "{text}");
+        let value = as_value(&info);
+        assert_eq!(value["workers"][1]["apart_from"], json!(["w0", "w2"]));
+        assert_eq!(value["workers"][1]["aside"], true);
+    }
 
     #[test]
     fn every_pair_says_what_carries_it_how_fast_and_why_not_something_better() {

@@ -70,9 +70,14 @@ pub(crate) fn plain(text: &str) -> String {
     words.join(" ").chars().map(shown).collect()
 }
 
-/// Rows of cells as aligned columns, two blanks apart; each row ends in a line break. Numbers are aligned to the right.
+/// Rows of cells as aligned columns, two blanks apart; each row ends in a line break. Numbers are aligned to the right. Cells may be
+/// texts of somebody else.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| plain(cell)).collect())
+        .collect();
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
     let widths: Vec<usize> = (0..count)
         .map(|column| {
@@ -83,7 +88,7 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
         .map(Option::unwrap_or_default)
         .collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (column, width) in widths.iter().enumerate() {
             let cell = cell(row, column);

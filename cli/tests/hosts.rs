@@ -101,6 +101,12 @@ fn part_two(worker: &[&str]) {
     let (client, answer) = cluster.begin_on(1);
     assert_answered(client, &answer);
     assert_eq!(cluster.names().len(), HOSTS);
+    // One of the two may stand aside, and nobody else.
+    let info = cluster.info();
+    let workers = info["workers"].as_array().unwrap().iter();
+    let aside: Vec<_> = workers.filter(|it| it["aside"] == true).collect();
+    assert!(aside.len() <= 1, "{aside:?}");
+    assert!(aside.iter().all(|it| it["name"] != "host-1"), "{aside:?}");
 }
 
 /// Fetches from host 3 to host 1 without end, so that the cable is pulled in the middle of a partition.

@@ -6,7 +6,7 @@
   const TROUBLE_STAYS_US = 60e6;
   const MAX_TROUBLES = 6;
   const MAX_OTHERS = 5;
-  const TROUBLES = new Set(['worker_lost', 'task_failed', 'straggler', 'unschedulable']);
+  const TROUBLES = new Set(['worker_lost', 'task_failed', 'straggler', 'unschedulable', 'apart']);
   // Of these there may be hundreds at once.
   const FOLDED = new Set(['task_recomputed', 'task_failed', 'straggler', 'unschedulable']);
   const store = t.store;

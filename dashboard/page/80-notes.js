@@ -7,7 +7,7 @@
     worker_joined: 'joined', worker_lost: 'lost', graph_accepted: 'graph', graph_ended: 'graph', task_failed: 'failed',
     task_recomputed: 'again', straggler: 'slow', unschedulable: 'stuck', link: 'link',
   };
-  const SERIOUS = new Set(['worker_lost', 'task_failed', 'unschedulable', 'straggler', 'link', 'task_recomputed']);
+  const SERIOUS = new Set(['worker_lost', 'task_failed', 'unschedulable', 'straggler', 'link', 'apart', 'task_recomputed']);
   const store = t.store;
   const nodes = {};
   let shownAt = 0;

@@ -40,6 +40,8 @@ pub(crate) fn worker(number: u32) -> WorkerInfo {
         finished: 0,
         spilled_bytes: 0,
         stragglers: Vec::new(),
+        apart_from: Vec::new(),
+        aside: false,
     }
 }
 

@@ -144,6 +144,7 @@ impl History {
             | Event::TaskRecomputed { .. }
             | Event::TaskUnschedulable { .. }
             | Event::TaskStraggles { .. }
+            | Event::WorkersApart { .. }
             | Event::LinkDemoted { .. } => {}
         }
         if let Some(note) = words::note(&record.event, now.micros) {

@@ -342,6 +342,8 @@ pub enum NoteKind {
     Unschedulable,
     /// A transport is not used between two workers.
     Link,
+    /// A worker cannot fetch from another.
+    Apart,
 }
 
 /// Memory of one worker at one moment.

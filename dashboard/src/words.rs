@@ -1,6 +1,7 @@
 //! From what the cluster calls things to what is shown. Knows no history.
 
-use transload_protocol::{Event, GraphInfo, GraphOutcome, Tier, TierUsage, WorkerInfo};
+use transload_protocol::words::duration;
+use transload_protocol::{Event, GraphInfo, GraphOutcome, Tier, TierUsage, WorkerId, WorkerInfo};
 
 use crate::view::{Gpu, Graph, Layer, Note, NoteKind, Pair, Running, Usage, Way, Worker};
 
@@ -252,6 +253,26 @@ pub(crate) fn note(event: &Event, at_us: u64) -> Option<Note> {
                 ),
             )
         },
+        Event::WorkersApart {
+            reader,
+            holder,
+            reason,
+            aside,
+            pause_ms,
+        } => {
+            let aside: Vec<String> = aside.iter().map(WorkerId::to_string).collect();
+            Note {
+                worker: Some(reader.to_string()),
+                ..note(
+                    NoteKind::Apart,
+                    format!(
+                        "{reader} cannot fetch from {holder}: {reason}; {} gets nothing that others can take for {}",
+                        aside.join(" and "),
+                        duration(pause_ms.saturating_mul(1_000)),
+                    ),
+                )
+            }
+        }
         Event::TaskAssigned { .. }
         | Event::TaskFinished { .. }
         | Event::PartitionFetched { .. }

@@ -116,6 +116,20 @@ pub enum Event {
         /// How long the others took on average, in milliseconds.
         typical_ms: u64,
     },
+    /// A worker could not fetch from another that is a member still. What would fail again is not tried for a while: one of the two stands
+    /// aside, and gets no task that another can take.
+    WorkersApart {
+        /// Who tried to read.
+        reader: WorkerId,
+        /// From whom.
+        holder: WorkerId,
+        /// Why that failed, in words.
+        reason: String,
+        /// Which of the two stands aside; both where other workers are out of reach, too.
+        aside: Vec<WorkerId>,
+        /// For how long, in milliseconds.
+        pause_ms: u64,
+    },
     /// A transport between two workers failed, and their partitions come over another one for a while. Told with the first that
     /// came so.
     LinkDemoted {

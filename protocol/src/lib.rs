@@ -47,7 +47,7 @@ pub use ids::{
 pub use journal::JournalEntry;
 pub use message::{
     ClientHello, ClientMessage, ClusterInfo, Demotion, Explanation, Gpu, GraphInfo, GraphOutcome,
-    Hello, InputLocation, InputSpec, Inventory, LayerInfo, LayerProgress, LayerSpec,
+    Hello, InputLocation, InputSpec, Inventory, LayerInfo, LayerProgress, LayerSpec, MissingCause,
     OutputLocation, ReturningClient, ReturningWorker, Role, RunningTask, SchedulerToClient,
     SchedulerToWorker, Session, Straggler, TaskAssignment, TierUsage, Transfer, Welcome,
     WorkerHello, WorkerInfo, WorkerLoad, WorkerMessage,

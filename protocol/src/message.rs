@@ -564,6 +564,8 @@ pub enum WorkerMessage {
         attempt: Attempt,
         /// Partitions that could not be had, and from whom.
         missing: Vec<(PartitionId, WorkerId)>,
+        /// Why.
+        cause: MissingCause,
     },
     /// The attempt was cancelled and will not run.
     Cancelled {
@@ -743,6 +745,22 @@ pub struct WorkerInfo {
     pub spilled_bytes: u64,
     /// Tasks that run there much longer than others of their layers took.
     pub stragglers: Vec<Straggler>,
+    /// Workers with which it exchanges no partitions for now, because fetching failed.
+    pub apart_from: Vec<WorkerId>,
+    /// For that reason it gets no task that another can take.
+    pub aside: bool,
+}
+
+/// Why inputs of a task could not be had where they were said to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MissingCause {
+    /// They are not there, or their holder is gone.
+    Gone,
+    /// Their holder is still a member of the cluster, and fetching from it failed each time.
+    Unreached {
+        /// How it failed last, in words.
+        reason: String,
+    },
 }
 
 /// Traffic from one worker to another.

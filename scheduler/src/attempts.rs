@@ -3,7 +3,11 @@
 //! Called by `members`. A report about any attempt but the current one changes nothing; one that cannot be true drops the
 //! worker.
 
-use transload_protocol::{Attempt, Event, OutputSizes, PartitionId, TaskError, TaskId, WorkerId};
+use std::collections::BTreeSet;
+
+use transload_protocol::{
+    Attempt, Event, MissingCause, OutputSizes, PartitionId, TaskError, TaskId, WorkerId,
+};
 
 use crate::api::Action;
 use crate::machine::Scheduler;
@@ -176,7 +180,7 @@ impl Scheduler {
         worker: WorkerSlot,
         task: TaskId,
         attempt: Attempt,
-        missing: &[(PartitionId, WorkerId)],
+        (missing, cause): (&[(PartitionId, WorkerId)], &MissingCause),
         out: &mut Vec<Action>,
     ) {
         let (at, serial) = match self.standing(worker, task, attempt) {
@@ -188,6 +192,18 @@ impl Scheduler {
             Standing::Stale => return,
         };
         let reporter = self.workers.slab[worker].id;
+        let why = match cause {
+            MissingCause::Gone => "it is not there".to_owned(),
+            MissingCause::Unreached { reason } => reason.clone(),
+        };
+        if let MissingCause::Unreached { reason } = cause {
+            let holders: BTreeSet<WorkerId> = missing.iter().map(|(_, holder)| *holder).collect();
+            for holder in holders {
+                if let Some(holder) = self.workers.by_id.get(&holder).copied() {
+                    self.on_unreached(worker, holder, reason, out);
+                }
+            }
+        }
         self.take_back_ended(at, out);
         for (partition, holder) in missing {
             let source = self.graphs.find(partition.task);
@@ -196,7 +212,7 @@ impl Scheduler {
             if let (Some(source), Some(holder)) = (source, holder)
                 && (source.graph == at.graph || self.source_of(at) == Some(source))
             {
-                let reason = format!("worker {reporter} could not fetch {partition}");
+                let reason = format!("worker {reporter} could not fetch {partition}: {why}");
                 self.on_out_of_reach(source, holder, Some(serial), &reason, out);
             }
         }

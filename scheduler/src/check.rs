@@ -62,6 +62,7 @@ impl Scheduler {
         self.check_cancels(&mut expected)?;
         self.check_retries()?;
         self.check_stragglers()?;
+        self.check_links()?;
         self.check_limits()?;
         self.check_shares()?;
         self.check_workers(&expected)?;
@@ -195,7 +196,7 @@ impl Scheduler {
             record.ready.is_empty()
                 || record.gang.is_some()
                 || !is_settled
-                || record.is_stuck != self.workers.any_covers(record, None),
+                || record.is_stuck != self.workers.any_covers(record, |_| true),
             || "it is stuck although a worker can run it, or not although none can".to_owned(),
         )?;
         let first = record

@@ -219,7 +219,7 @@ impl Scheduler {
     /// Whether any worker of the cluster could run the task if it had nothing else.
     fn can_be_run(&self, at: TaskAt) -> bool {
         let layer = self.graphs.slab[at.graph].layer_of(at.index);
-        self.workers.any_covers(layer, None) || self.pinned_worker(at).is_some()
+        self.workers.any_covers(layer, |_| true) || self.pinned_worker(at).is_some()
     }
 
     fn describe_source(&self, graph: &Graph, source: u32) -> String {
@@ -257,10 +257,11 @@ impl Scheduler {
             return "is ready, but no worker has joined".to_owned();
         }
         details.extend(self.explain_hold_ups(at));
+        details.extend(self.explain_aside());
         if self.graphs.slab[at.graph].is_of_gang(at.index) {
             return self.explain_ready_member(at, details);
         }
-        if prefers.is_none() && !self.workers.any_covers(layer, None) {
+        if prefers.is_none() && !self.workers.any_covers(layer, |_| true) {
             if let Some(due) = self.ready.stuck.layers.get(&layer.rank) {
                 details.push(format!(
                     "its graph fails in {} ms, unless a worker that can run it joins before",

@@ -17,8 +17,8 @@ impl Scheduler {
                 .workers
                 .by_id
                 .values()
-                .map(|slot| &self.workers.slab[*slot])
-                .map(|worker| WorkerInfo {
+                .map(|slot| (*slot, &self.workers.slab[*slot]))
+                .map(|(slot, worker)| WorkerInfo {
                     worker: worker.id,
                     hello: worker.hello.clone(),
                     load: worker.load.clone(),
@@ -26,6 +26,10 @@ impl Scheduler {
                     finished: worker.finished,
                     spilled_bytes: worker.spilled_bytes,
                     stragglers: self.stragglers_on(worker),
+                    apart_from: (self.apart.from(slot))
+                        .map(|(other, _)| self.workers.slab[other].id)
+                        .collect(),
+                    aside: self.apart.stands_aside(slot),
                 })
                 .collect(),
             clients: count(self.clients.len()).saturating_sub(self.away),

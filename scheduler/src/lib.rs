@@ -4,6 +4,7 @@
 //! deliberately knows no bytes, sockets or clock: time is an argument.
 #![forbid(unsafe_code)]
 
+mod apart;
 mod api;
 mod attempts;
 mod barrier;

@@ -9,6 +9,7 @@ use transload_protocol::{
     SessionToken, TaskId, TaskRange, Time, WorkerId,
 };
 
+use crate::apart::Apart;
 use crate::api::{Action, Config, Input};
 use crate::bits::BitSet;
 use crate::coordination::{Coordination, Step};
@@ -55,6 +56,8 @@ pub struct Scheduler {
     pub(crate) retries: Timers<TaskAt>,
     pub(crate) transfers: BTreeMap<(WorkerId, WorkerId), Traffic>,
     pub(crate) links: Links,
+    /// Workers that cannot fetch from each other.
+    pub(crate) apart: Apart,
     pub(crate) steals: Steals,
     pub(crate) recalls: Recalls,
     pub(crate) coordination: Coordination,
@@ -194,6 +197,7 @@ impl Scheduler {
             retries: Timers::default(),
             transfers: BTreeMap::new(),
             links: Links::default(),
+            apart: Apart::default(),
             steals: Steals::default(),
             recalls: Recalls::default(),
             names: BTreeMap::new(),
@@ -291,7 +295,7 @@ impl Scheduler {
         let absence = self.next_absence_end();
         let coordination = self.coordination.next_deadline();
         let stuck = self.next_stuck_end();
-        let members = [self.liveness_check, recovery, absence];
+        let members = [self.liveness_check, recovery, absence, self.next_link_due()];
         let others = [progress, coordination, self.retries.next_due(), stuck];
         let limits = [self.graph_limits.next_due(), self.attempt_limits.next_due()];
         let all = members.into_iter().chain(others).chain(limits);
@@ -315,6 +319,7 @@ impl Scheduler {
         self.end_absences(out);
         self.end_waits_before_retries();
         self.end_limits(out);
+        self.end_breaks();
         let now = self.now;
         self.coordination.on_tick(&mut Step { now, out });
     }

@@ -63,7 +63,8 @@ impl Scheduler {
                 task,
                 attempt,
                 missing,
-            } => self.on_missing_inputs(worker, task, attempt, &missing, out),
+                cause,
+            } => self.on_missing_inputs(worker, task, attempt, (&missing, &cause), out),
             WorkerMessage::Cancelled { task, attempt } => {
                 self.on_cancelled(worker, task, attempt, out);
             }
@@ -183,6 +184,7 @@ impl Scheduler {
             }
         }
         self.recalls.forget(worker);
+        self.forget_links_of(worker);
         self.workers.remove(worker);
         self.doubt_all();
     }

@@ -322,7 +322,7 @@ impl Scheduler {
     ) -> Option<(Rank, TaskAt)> {
         let graph = &self.graphs.slab[rank.graph];
         let layer = &graph.layers[rank.layer() as usize];
-        if !self.workers.fits(worker, layer, reach) {
+        if !self.workers.fits(worker, layer, reach) || self.stands_aside_for(layer, worker) {
             return None;
         }
         let is_welcome = graph.history.is_empty() && self.workers.held_up.is_empty();
@@ -349,15 +349,20 @@ impl Scheduler {
         None
     }
 
-    /// Whether a task failed on this worker and another could take it, or would have to wait there for one without its slot.
+    /// Whether a task failed on this worker, or the worker stands aside, and another could take it; or the task would have to wait
+    /// there for one without its slot.
     pub(crate) fn avoids(&self, at: TaskAt, worker: WorkerSlot) -> bool {
         let graph = &self.graphs.slab[at.graph];
+        let layer = graph.layer_of(at.index);
         let history = graph.history.get(&at.index);
+        // Those aside are no others for one that is not: they avoid the task themselves.
+        let is_other = |other| {
+            other != worker && self.apart.stands_aside(other) == self.apart.stands_aside(worker)
+        };
         self.workers.is_held_up(worker, at)
+            || self.stands_aside_for(layer, worker)
             || history.is_some_and(|history| history.avoid == Some(self.workers.slab[worker].id))
-                && self
-                    .workers
-                    .any_covers(graph.layer_of(at.index), Some(worker))
+                && self.workers.any_covers(layer, is_other)
     }
 
     /// The first task in a worker's own queue that is wanted. Of each layer only the first is asked about.

@@ -45,6 +45,7 @@ impl Scheduler {
                     micros,
                     ..
                 } => {
+                    self.on_reached((*from, *to));
                     let traffic = self.on_fetched((*from, *to), *bytes, *micros);
                     traffic.on_fetched(*bytes, transport, record.at, *micros);
                 }
@@ -72,7 +73,8 @@ impl Scheduler {
                 | Event::TaskFinished { .. }
                 | Event::TaskFailed { .. }
                 | Event::TaskRecomputed { .. }
-                | Event::TaskStraggles { .. } => {}
+                | Event::TaskStraggles { .. }
+                | Event::WorkersApart { .. } => {}
             }
             if self.subscribers > 0 {
                 self.events.push(record.clone());

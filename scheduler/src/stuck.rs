@@ -133,7 +133,7 @@ impl Scheduler {
                 .placement_of(rank.layer())
                 .is_some_and(names_ids)
         } else {
-            !self.workers.any_covers(self.layer_at(rank), None)
+            !self.workers.any_covers(self.layer_at(rank), |_| true)
         }
     }
 

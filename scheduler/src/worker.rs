@@ -409,14 +409,15 @@ impl Workers {
         layer.scope.allows(slot) && !worker.leaving && worker.hello.offers(&layer.resources)
     }
 
-    /// Whether any worker but `except` could run those tasks of this layer that are in no worker's queue if it had nothing else. None
-    /// can where each has a worker of its own.
-    pub(crate) fn any_covers(&self, layer: &LayerRecord, except: Option<WorkerSlot>) -> bool {
-        !layer.scope.is_each()
-            && self
-                .slab
-                .iter()
-                .any(|(slot, _)| Some(slot) != except && self.covers(slot, layer))
+    /// Whether any such worker could run those tasks of this layer that are in no worker's queue if it had nothing else. None can where
+    /// each has a worker of its own.
+    pub(crate) fn any_covers(
+        &self,
+        layer: &LayerRecord,
+        is_such: impl Fn(WorkerSlot) -> bool,
+    ) -> bool {
+        let mut workers = self.slab.iter();
+        !layer.scope.is_each() && workers.any(|(slot, _)| is_such(slot) && self.covers(slot, layer))
     }
 
     /// How many tasks of a layer fit on the worker at once.

@@ -112,6 +112,8 @@ pub struct Scenario {
     pub bytes_per_milli: u64,
     /// Chance that one fetch fails.
     pub fetch_fails_per_mille: u32,
+    /// Chance that two processes never reach each other.
+    pub apart_per_mille: u32,
     /// A fetch that is not answered for so long fails.
     pub fetch_timeout_micros: u64,
     /// Longest duration of a spill or load.
@@ -229,6 +231,7 @@ impl Scenario {
             slow_link_per_mille: 0,
             bytes_per_milli: 100_000,
             fetch_fails_per_mille: 0,
+            apart_per_mille: 0,
             fetch_timeout_micros: 1_000_000,
             disk_micros: 5_000,
             spill_fails_per_mille: 0,
@@ -288,6 +291,7 @@ impl Scenario {
         if scenario.gpus || random.chance(200) {
             scenario.vary_devices(&mut random);
         }
+        scenario.apart_per_mille = random.pick(&[0, 0, 0, 0, 0, 0, 100, 400], 0);
         scenario
     }
 

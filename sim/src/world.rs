@@ -10,7 +10,7 @@ use transload_protocol::{
 use crate::gangs::{Gangs, Incarnation};
 use crate::graphs::GraphPlan;
 use crate::network::{Agenda, FetchAnswer, Happening, Link, TaskRun};
-use crate::random::Random;
+use crate::random::{Random, mix};
 use crate::scenario::Scenario;
 use crate::trace::{Trace, Tracing};
 
@@ -175,6 +175,22 @@ impl World {
     /// A chance that is zero once the run is calm.
     pub(crate) const fn mishap(&mut self, per_mille: u32) -> bool {
         !self.calm && self.random.chance(per_mille)
+    }
+
+    /// Whether a reader never reaches a process. Takes no chance, so that what else happens is the same.
+    pub(crate) const fn are_apart(&self, reader: Reader, holder: usize) -> bool {
+        match reader {
+            Reader::Process(reader) if reader != holder && self.scenario.apart_per_mille > 0 => {
+                let (low, high) = if reader < holder {
+                    (reader, holder)
+                } else {
+                    (holder, reader)
+                };
+                let pair = mix((low as u64) << 32 | high as u64);
+                mix(pair ^ self.scenario.seed) % 1_000 < self.scenario.apart_per_mille as u64
+            }
+            Reader::Process(_) | Reader::Client(_) => false,
+        }
     }
 
     /// Whether a task that waits does so for a graph of its own.

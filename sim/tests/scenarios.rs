@@ -277,6 +277,22 @@ fn fetches_that_fail_are_tried_again_or_their_source_is_made_again() {
 }
 
 #[test]
+fn workers_that_never_reach_each_other_cost_time_but_no_graph() {
+    for apart_per_mille in [100, 300, 1_000] {
+        let outcome = run(|scenario| {
+            scenario.workers = 5;
+            scenario.apart_per_mille = apart_per_mille;
+            scenario.tasks_per_layer = 12;
+        });
+        assert!(outcome.of("inputs out of reach") > 0);
+        assert_eq!(
+            outcome.of("graphs finished"),
+            outcome.of("graphs submitted")
+        );
+    }
+}
+
+#[test]
 fn a_client_that_vanishes_leaves_nothing_behind() {
     let outcome = run(|scenario| {
         scenario.clients = 3;

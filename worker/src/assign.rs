@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use transload_protocol::{
-    Attempt, InputLocation, InputSpec, LayerIndex, PartitionId, TaskAssignment, TaskErrorKind,
-    TaskId, WorkerId, WorkerMessage,
+    Attempt, InputLocation, InputSpec, LayerIndex, MissingCause, PartitionId, TaskAssignment,
+    TaskErrorKind, TaskId, WorkerId, WorkerMessage,
 };
 
 use crate::Action;
@@ -78,6 +78,7 @@ impl Worker {
                 task,
                 attempt,
                 missing,
+                cause: MissingCause::Gone,
             };
             self.tell(message, turn);
             return;
@@ -263,13 +264,19 @@ impl Worker {
     }
 
     /// Gives queued tasks back to the scheduler.
-    pub(crate) fn give_back(&mut self, readers: Readers, turn: &mut Turn<'_>) {
+    pub(crate) fn give_back(
+        &mut self,
+        readers: Readers,
+        cause: &MissingCause,
+        turn: &mut Turn<'_>,
+    ) {
         for (place, missing) in readers {
             if let Some(queued) = self.queue.get(&place) {
                 let message = WorkerMessage::MissingInputs {
                     task: place.task,
                     attempt: queued.attempt,
                     missing,
+                    cause: cause.clone(),
                 };
                 self.tell(message, turn);
                 self.unqueue(place, turn);
@@ -291,7 +298,7 @@ impl Worker {
             })
         });
         let readers = self.readers(&unstored, |from| !self.peers.contains(&from));
-        self.give_back(readers, turn);
+        self.give_back(readers, &MissingCause::Gone, turn);
     }
 
     pub(crate) fn queued(&self, task: TaskId) -> Option<(Place, &Queued)> {

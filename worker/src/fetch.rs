@@ -2,7 +2,7 @@
 
 use std::ops::Bound::{Excluded, Unbounded};
 
-use transload_protocol::{Demotion, Event, Memory, PartitionId, Tier, WorkerId};
+use transload_protocol::{Demotion, Event, Memory, MissingCause, PartitionId, Tier, WorkerId};
 
 use crate::Action;
 use crate::index::Source;
@@ -227,7 +227,7 @@ impl Worker {
         &mut self,
         partition: PartitionId,
         from: WorkerId,
-        gone: bool,
+        (gone, reason): (bool, String),
         turn: &mut Turn<'_>,
     ) {
         let failed = match self.store.get(partition).map(|record| record.state) {
@@ -237,11 +237,17 @@ impl Worker {
             }) if asked == from => failed + 1,
             _ => return,
         };
-        if gone || failed >= self.limits.fetch_attempts || !self.peers.contains(&from) {
+        let is_gone = gone || !self.peers.contains(&from);
+        if is_gone || failed >= self.limits.fetch_attempts {
             // Whoever was told of another holder tries that one next.
             self.store.set_state(partition, State::Absent { failed: 0 });
             let readers = self.readers(&[partition], |holder| holder == from);
-            self.give_back(readers, turn);
+            let cause = if is_gone {
+                MissingCause::Gone
+            } else {
+                MissingCause::Unreached { reason }
+            };
+            self.give_back(readers, &cause, turn);
         } else {
             let delay = FETCH_RETRY_MICROS << failed.min(10);
             let until = turn.now.after_micros(delay);
@@ -275,7 +281,7 @@ impl Worker {
             .map(|(partition, _)| partition)
             .collect();
         let readers = self.readers(&lost, |holder| holder == peer);
-        self.give_back(readers, turn);
+        self.give_back(readers, &MissingCause::Gone, turn);
     }
 
     /// Ends pauses whose time is over.

@@ -188,8 +188,8 @@ impl Worker {
                 partition,
                 from,
                 gone,
-                reason: _,
-            } => self.on_fetch_failed(partition, from, gone, turn),
+                reason,
+            } => self.on_fetch_failed(partition, from, (gone, reason), turn),
             Input::TaskDone {
                 task,
                 attempt,

@@ -1,6 +1,6 @@
 //! How partitions leave for good: released, forgotten, no longer needed. Part of `machine`.
 
-use transload_protocol::{GraphId, PartitionId, TaskId};
+use transload_protocol::{GraphId, MissingCause, PartitionId, TaskId};
 
 use crate::Action;
 use crate::machine::{Turn, Worker};
@@ -50,7 +50,7 @@ impl Worker {
         }
         let partitions = self.store.of_task(task);
         let readers = self.readers(&partitions, |_| true);
-        self.give_back(readers, turn);
+        self.give_back(readers, &MissingCause::Gone, turn);
         self.release(task, turn);
     }
 
@@ -62,7 +62,7 @@ impl Worker {
         }
         let partitions = self.store.of_graph(graph);
         let readers = self.readers(&partitions, |_| true);
-        self.give_back(readers, turn);
+        self.give_back(readers, &MissingCause::Gone, turn);
         for partition in partitions {
             let Some(record) = self.store.get(partition) else {
                 continue;

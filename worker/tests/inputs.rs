@@ -10,7 +10,7 @@ mod common;
 
 use common::{
     Bench, FIRST, OTHER, PEER, SELF, drops, events, fetches, from, loads, messages, output, part,
-    says, says_missing, shared, small, starts, task,
+    says, says_missing, says_unreached, shared, small, starts, task,
 };
 use transload_protocol::{
     Attempt, Demotion, Event, Memory, OutputSizes, Resources, WorkerId, WorkerMessage,
@@ -151,7 +151,7 @@ fn a_task_is_given_back_when_the_attempts_to_fetch_its_input_are_used_up() {
     bench.pass_millis(1_000);
     let given_back = bench.fetch_failed(part(50), PEER, false);
     for index in [1, 2] {
-        assert!(says_missing(&given_back, index, &[(part(50), PEER)]));
+        assert!(says_unreached(&given_back, index, &[(part(50), PEER)]));
     }
     assert!(bench.worker.is_idle());
 }

@@ -252,6 +252,8 @@ fn worker(number: u32, word: &str) -> WorkerInfo {
         finished: 7,
         spilled_bytes: 1 << 20,
         stragglers: Vec::new(),
+        apart_from: Vec::new(),
+        aside: false,
     }
 }
 

@@ -633,6 +633,15 @@ fn log(record: &EventRecord) {
                 tracing::warn!(%from, %to, wanted, %used, reason, "two workers use another transport for a while");
             }
         }
+        Event::WorkersApart {
+            reader,
+            holder,
+            reason,
+            aside,
+            pause_ms,
+        } => {
+            tracing::warn!(%reader, %holder, reason, ?aside, pause_ms, "a worker cannot fetch from another; who stands aside gets nothing that others can take");
+        }
         event @ (Event::GraphAccepted { .. }
         | Event::TaskAssigned { .. }
         | Event::TaskFinished { .. }

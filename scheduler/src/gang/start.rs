@@ -4,7 +4,7 @@
 //! as needed, and for one gang at a time, so that no two wait for each other.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
     Attempt, Event, GangMember, GangTable, LayerIndex, Resources, SchedulerToWorker, TaskErrorKind,
@@ -136,7 +136,7 @@ impl Scheduler {
             let is_taken = reach == Reach::Slot
                 && first.is_some_and(|(first, _)| self.ready.shares.goes_before(first, rank));
             let is_held_up = self.is_gang_held_up(rank, Some(worker));
-            if is_taken && !own || Some(worker) == avoided || is_held_up {
+            if is_taken && !own || avoided.contains(&worker) || is_held_up {
                 continue;
             }
             let beside = if own {
@@ -162,15 +162,25 @@ impl Scheduler {
             .collect()
     }
 
-    /// The worker on which the gang failed last, if the others together can run it.
-    fn avoided_by(&self, rank: &Rank) -> Option<WorkerSlot> {
+    /// The workers that stand aside, and the one on which the gang failed last, as far as the others together can run it.
+    fn avoided_by(&self, rank: &Rank) -> BTreeSet<WorkerSlot> {
         let graph = &self.graphs.slab[rank.graph];
         let first = graph.layers[rank.layer() as usize].first_task;
-        let avoid = graph.history.get(&first)?.avoid?;
-        let worker = *self.workers.by_id.get(&avoid)?;
-        let mut others = self.room_if_idle(rank);
-        others.remove(&worker);
-        is_enough(&others, self.members(rank)).then_some(worker)
+        let failed = graph.history.get(&first).and_then(|history| history.avoid);
+        let failed = failed.and_then(|worker| self.workers.by_id.get(&worker).copied());
+        let mut avoided = BTreeSet::new();
+        for unwanted in [self.apart.aside().collect(), failed.into_iter().collect()] {
+            let more: BTreeSet<WorkerSlot> = &avoided | &unwanted;
+            // Nearly always nothing is.
+            if more.len() > avoided.len() {
+                let mut others = self.room_if_idle(rank);
+                others.retain(|worker, _| !more.contains(worker));
+                if is_enough(&others, self.members(rank)) {
+                    avoided = more;
+                }
+            }
+        }
+        avoided
     }
 
     /// Keeps room for this gang and for no other.
@@ -202,9 +212,8 @@ impl Scheduler {
     /// Keeps room on those who will soonest have it.
     fn keep_room(&mut self, rank: Rank) {
         let mut room = self.room_if_idle(&rank);
-        if let Some(avoided) = self.avoided_by(&rank) {
-            room.remove(&avoided);
-        }
+        let avoided = self.avoided_by(&rank);
+        room.retain(|worker, _| !avoided.contains(worker));
         let mut missing = self.members(&rank);
         if !is_enough(&room, missing) {
             return;

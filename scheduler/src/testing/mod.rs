@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use transload_protocol::{
     Attempt, ClientHello, ClientId, ClientMessage, Event, GraphId, GraphOutcome, JournalEntry,
-    LayerIndex, OutputSizes, PartitionId, Resources, TaskError, TaskErrorKind, TaskGraph, TaskId,
-    Time, WorkerHello, WorkerId, WorkerMessage,
+    LayerIndex, MissingCause, OutputSizes, PartitionId, Resources, TaskError, TaskErrorKind,
+    TaskGraph, TaskId, Time, WorkerHello, WorkerId, WorkerMessage,
 };
 
 use crate::{Action, Config, Input, Scheduler};
@@ -338,6 +338,21 @@ impl Cluster {
     }
 
     pub(crate) fn miss(&mut self, task: TaskId, missing: Vec<(PartitionId, WorkerId)>) {
+        self.miss_for(task, missing, MissingCause::Gone);
+    }
+
+    /// A worker could not fetch this from that one.
+    pub(crate) fn not_reach(&mut self, task: TaskId, missing: (PartitionId, WorkerId)) {
+        let reason = "no route to host".to_owned();
+        self.miss_for(task, vec![missing], MissingCause::Unreached { reason });
+    }
+
+    fn miss_for(
+        &mut self,
+        task: TaskId,
+        missing: Vec<(PartitionId, WorkerId)>,
+        cause: MissingCause,
+    ) {
         let worker = self.worker_of(task).expect("assigned");
         let attempt = self
             .workers
@@ -350,6 +365,7 @@ impl Cluster {
                 task,
                 attempt,
                 missing,
+                cause,
             },
         );
     }

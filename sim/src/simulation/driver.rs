@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use transload_protocol::{
-    ClientHello, ClientId, Event, EventRecord, SchedulerToWorker, SessionToken, TaskId, WorkerId,
-    WorkerMessage,
+    ClientHello, ClientId, Event, EventRecord, MissingCause, SchedulerToWorker, SessionToken,
+    TaskId, WorkerId, WorkerMessage,
 };
 use transload_scheduler::{Action, Input};
 
@@ -287,8 +287,12 @@ impl Simulation {
                 task,
                 attempt,
                 missing,
+                cause,
             } => {
                 self.world.count("missing inputs");
+                if matches!(cause, MissingCause::Unreached { .. }) {
+                    self.world.count("inputs out of reach");
+                }
                 for (partition, _) in missing {
                     self.world.injected(partition.task).losses += 1;
                 }

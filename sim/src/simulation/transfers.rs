@@ -13,6 +13,9 @@ impl Simulation {
         let answer = match holder.life {
             Life::Dead { silent: true, .. } => return,
             Life::Dead { silent: false, .. } => FetchAnswer::Failed("connection refused"),
+            Life::Alive if self.world.are_apart(request.reader, request.holder) => {
+                FetchAnswer::Failed("no route to host")
+            }
             Life::Alive if self.world.mishap(self.world.scenario.fetch_fails_per_mille) => {
                 FetchAnswer::Failed("connection reset")
             }

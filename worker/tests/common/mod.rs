@@ -11,8 +11,8 @@
 
 use transload_protocol::{
     Arguments, Attempt, ClientId, Event, GraphId, InputLocation, InputSpec, LayerIndex, LayerSpec,
-    Memory, PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind,
-    TaskId, Tier, Time, WorkerId, WorkerMessage,
+    Memory, MissingCause, PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment,
+    TaskErrorKind, TaskId, Tier, Time, WorkerId, WorkerMessage,
 };
 use transload_worker::{Action, Config, Input, Worker};
 
@@ -361,6 +361,20 @@ pub fn says_missing(actions: &[Action], index: u32, missing: &[(PartitionId, Wor
         task: task(index),
         attempt: FIRST,
         missing: missing.to_vec(),
+        cause: MissingCause::Gone,
+    };
+    says(actions, &message)
+}
+
+/// As [`says_missing`], where the holder was asked in vain.
+pub fn says_unreached(actions: &[Action], index: u32, missing: &[(PartitionId, WorkerId)]) -> bool {
+    let message = WorkerMessage::MissingInputs {
+        task: task(index),
+        attempt: FIRST,
+        missing: missing.to_vec(),
+        cause: MissingCause::Unreached {
+            reason: "broken".to_owned(),
+        },
     };
     says(actions, &message)
 }

@@ -68,6 +68,8 @@ fn worker(number: u32) -> WorkerInfo {
         finished: 1_000 * u64::from(number),
         spilled_bytes: 0,
         stragglers: Vec::new(),
+        apart_from: Vec::new(),
+        aside: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Cases that speak for themselves, by subject.
 
+mod apart;
 mod asking;
 mod constraints;
 mod ending;
