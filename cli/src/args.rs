@@ -18,7 +18,7 @@ pub(crate) use bench::{
     TransportBenchArgs,
 };
 pub(crate) use top::TopArgs;
-pub(crate) use trace::{ExportArgs, RecordArgs, TraceArgs, TraceCommand, TraceFormat};
+pub(crate) use trace::{ExportArgs, RecordArgs, SendArgs, TraceArgs, TraceCommand, TraceFormat};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -470,6 +470,8 @@ mod tests {
             "transload trace record a:1 --for ever",
             "transload trace export",
             "transload trace export f --format pdf",
+            "transload trace send",
+            "transload trace send a:1 --for ever",
             "transload nonsense",
             "transload",
         ] {
@@ -480,6 +482,7 @@ mod tests {
         assert!(parse("transload explain 1.0.17 a:1 --json").is_ok());
         assert!(parse("transload top --scheduler-file f --interval 250ms").is_ok());
         assert!(parse("transload trace record a:1 --for 2min -o f").is_ok());
+        assert!(parse("transload trace send a:1 --to http://b:4318 --for 2min").is_ok());
         assert!(parse("transload worker 1.2.3.4:5 -vv --slots 2").is_ok());
     }
 }

@@ -9,7 +9,12 @@
 mod common;
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
 use common::{Background, ByHand, Sandbox, kill, tpch, wait_until};
 use serde_json::Value;
 
@@ -211,6 +216,141 @@ fn what_is_no_recording_is_named_with_its_line() {
     let said = sandbox.run(&["trace", "export", "nowhere.jsonl"]);
     assert!(
         said.code == 1 && said.err.contains("cannot read nowhere.jsonl"),
+        "{}",
+        said.err
+    );
+}
+
+/// A collector of OpenTelemetry: what it was sent, with the headers.
+struct Collector {
+    address: String,
+    requests: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Collector {
+    /// It gives these answers first, and then takes everything.
+    fn answering(first: Vec<(StatusCode, &'static str)>) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let answers = Arc::new(Mutex::new(first.into_iter()));
+        let taken = Arc::clone(&requests);
+        let take = move |State(()), headers: HeaderMap, body: String| async move {
+            let answer = answers.lock().unwrap().next();
+            let answer = answer.unwrap_or((StatusCode::OK, "{}"));
+            if answer.0 == StatusCode::OK {
+                let body = serde_json::from_str(&body).unwrap();
+                taken.lock().unwrap().push((headers, body));
+            }
+            answer
+        };
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+        let listener = listener.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let routes = Router::new().route("/v1/traces", post(take)).with_state(());
+        runtime.spawn(async move { axum::serve(listener, routes).await });
+        Self {
+            address,
+            requests,
+            _runtime: runtime,
+        }
+    }
+
+    fn spans(&self) -> Vec<Value> {
+        let requests = self.requests.lock().unwrap();
+        let groups = requests
+            .iter()
+            .flat_map(|(_, body)| body["resourceSpans"].as_array());
+        let spans = groups
+            .flatten()
+            .flat_map(|it| it["scopeSpans"][0]["spans"].as_array());
+        spans.flatten().cloned().collect()
+    }
+}
+
+#[test]
+fn spans_of_a_query_come_to_a_collector_that_was_busy_at_first() {
+    let cluster = ByHand::new(2);
+    let collector = Collector::answering(vec![(StatusCode::SERVICE_UNAVAILABLE, "busy")]);
+    let send = [
+        "trace",
+        "send",
+        &cluster.address,
+        "--to",
+        &collector.address,
+    ];
+    let mut send = cluster.sandbox.command(&send);
+    send.env("OTEL_EXPORTER_OTLP_HEADERS", "api-key=correct%20horse");
+    let sending = Background::new(send);
+    let tables = tpch().to_str().unwrap();
+    // It looks on from when it has connected: until then, queries come and go.
+    let of_query = |spans: &[Value]| {
+        let fetch = spans.iter().find(|it| it["kind"] == 3)?;
+        let graph = spans
+            .iter()
+            .find(|it| it["spanId"] == fetch["parentSpanId"])?;
+        Some((graph.clone(), fetch.clone()))
+    };
+    wait_until("a query and what it moved were sent", || {
+        let partitions = "SET datafusion.execution.target_partitions = 4";
+        let said = cluster.sql(&["--tables", tables, "-c", partitions, "-c", JOIN]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        of_query(&collector.spans()).is_some()
+    });
+    kill("-INT", sending.pid());
+    let said = sending.finish();
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.starts_with("sent "), "{}", said.err);
+
+    let spans = collector.spans();
+    let (graph, fetch) = of_query(&spans).unwrap();
+    assert_eq!(graph["name"], format!("{}…", &JOIN[..80]));
+    assert_eq!(graph["traceId"], fetch["traceId"]);
+    assert_eq!(graph["status"]["code"], 1);
+    let tasks = spans
+        .iter()
+        .filter(|it| it["kind"] == 1 && it["parentSpanId"] == graph["spanId"]);
+    assert!(tasks.count() > 1);
+    let requests = collector.requests.lock().unwrap();
+    let (headers, _) = &requests[0];
+    assert_eq!(headers["api-key"], "correct horse");
+    assert_eq!(headers["content-type"], "application/json");
+}
+
+#[test]
+fn a_collector_that_is_not_there_or_wants_no_spans_is_named_with_its_reason() {
+    let cluster = ByHand::new(1);
+    let send = |to: &str| {
+        cluster
+            .sandbox
+            .run(&["trace", "send", &cluster.address, "--to", to, "--for", "3s"])
+    };
+    let said = send("http://127.0.0.1:1");
+    assert_eq!(said.code, 3, "{}", said.err);
+    assert!(
+        said.err
+            .starts_with("error: cannot send spans to http://127.0.0.1:1: "),
+        "{}",
+        said.err
+    );
+    assert!(said.err.contains("4318"), "{}", said.err);
+    let said = send("https://127.0.0.1:1");
+    assert_eq!(said.code, 2, "{}", said.err);
+
+    let tables = tpch().to_str().unwrap();
+    let said = cluster.sql(&["--tables", tables, "-c", JOIN]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let collector = Collector::answering(vec![(StatusCode::BAD_REQUEST, "no \u{1b}[31mspans")]);
+    let said = send(&collector.address);
+    assert_eq!(said.code, 1, "{}", said.err);
+    let reason = "refuses spans: 400 Bad Request: no \u{fffd}[31mspans";
+    assert!(said.err.contains(reason), "{}", said.err);
+    let some = r#"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"one is too many"}}"#;
+    let collector = Collector::answering(vec![(StatusCode::OK, some)]);
+    let said = send(&collector.address);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(
+        said.err.contains("did not take 1 span: one is too many"),
         "{}",
         said.err
     );

@@ -10,6 +10,7 @@ mod history;
 mod keeper;
 mod lanes;
 mod metrics;
+mod otlp;
 mod page;
 mod server;
 mod socket;
@@ -29,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use feed::{AssignedTasks, Batch, Feed, RanTask};
+pub use otlp::{OtlpSpans, otlp};
 pub use page::report;
 pub use source::{Gone, Source};
 pub use trace::chrome;

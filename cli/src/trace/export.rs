@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
 use transload_dashboard::view::Message;
-use transload_dashboard::{chrome, report};
+use transload_dashboard::{chrome, otlp, report};
 
 use crate::args::{ExportArgs, TraceFormat};
 use crate::failure::{Failure, io_failure};
@@ -24,6 +24,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let text = match format_of(args) {
         TraceFormat::Perfetto => chrome(&messages),
         TraceFormat::Report => report(&messages),
+        TraceFormat::Otlp => otlp(&messages),
     };
     destination
         .write_all(text.as_bytes())

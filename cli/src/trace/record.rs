@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use tokio::time::sleep;
 
+use super::End;
 use crate::args::RecordArgs;
-use crate::cluster;
 use crate::failure::{Failure, io_failure};
-use crate::info;
 use crate::output::Destination;
 use crate::progress;
 use crate::show;
 use crate::signals::Signals;
-use crate::viewer::{self, Viewer};
+use crate::viewer::Viewer;
 
 /// Whose dashboard it is, and everything: less than that is no recording.
 const LEAST_MESSAGES: u64 = 2;
@@ -26,19 +25,11 @@ struct Recorded {
     since: Instant,
 }
 
-/// Why a recording has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Asked,
-    Time,
-    ClusterEnded,
-}
-
 /// Runs `transload trace record`.
 pub(super) async fn run(args: &RecordArgs, signals: &Signals) -> Result<(), Failure> {
     let mut destination = super::destination(args.output.as_deref())?;
     let mut viewer = tokio::select! {
-        opened = open(args) => opened?,
+        opened = super::open(&args.cluster, args.token_file.as_deref()) => opened?,
         _ = signals.stop() => return Err(Failure::interrupted()),
     };
     let bar = progress::waiting_line(progress::is_shown(args.quiet));
@@ -67,18 +58,14 @@ pub(super) async fn run(args: &RecordArgs, signals: &Signals) -> Result<(), Fail
             format!("\nto look at it: transload trace export {path} -o {path}.html")
         });
         // Nobody is left to tell when standard error is gone.
-        let _ = writeln!(io::stderr(), "{}{}{hint}", end.words(), recorded.words());
+        let _ = writeln!(
+            io::stderr(),
+            "{}recorded {}{hint}",
+            end.words(),
+            recorded.words()
+        );
     }
     Ok(())
-}
-
-async fn open(args: &RecordArgs) -> Result<Viewer, Failure> {
-    let token = viewer::token(args.token_file.as_deref(), &cluster::config()?)?;
-    let cluster = info::open(&args.cluster).await?;
-    // Looking on needs no client: the cluster is left before its dashboard counts how many are there.
-    let viewer = Viewer::open(&cluster.client, token.as_deref()).await;
-    cluster.close().await;
-    viewer
 }
 
 impl Recorded {
@@ -111,14 +98,5 @@ impl Recorded {
             show::bytes(self.bytes),
             show::time(self.since.elapsed()),
         )
-    }
-}
-
-impl End {
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Asked | Self::Time => "recorded ",
-            Self::ClusterEnded => "the cluster has ended; recorded ",
-        }
     }
 }
