@@ -93,7 +93,11 @@ impl History {
                 task,
                 worker,
                 message,
-            } => self.ran(now, (*task, *worker), 0, (0, 0), Some(words::cut(message))),
+                run_micros,
+            } => {
+                let failed = Some(words::cut(message));
+                self.ran(now, (*task, *worker), *run_micros, (0, 0), failed);
+            }
             Event::PartitionFetched {
                 partition,
                 from,

@@ -197,6 +197,7 @@ pub(crate) fn note(event: &Event, at_us: u64) -> Option<Note> {
             task,
             worker,
             message,
+            ..
         } => Note {
             task: Some(task.to_string()),
             worker: Some(worker.to_string()),

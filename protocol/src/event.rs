@@ -61,6 +61,8 @@ pub enum Event {
         worker: WorkerId,
         /// Why, in words.
         message: String,
+        /// How long it ran, in microseconds; 0 where it did not begin.
+        run_micros: u64,
     },
     /// A finished task must run again because its partitions were lost.
     TaskRecomputed {

@@ -555,6 +555,8 @@ pub enum WorkerMessage {
         attempt: Attempt,
         /// The failure; boxed, since it is rare and large.
         error: Box<TaskError>,
+        /// How long it ran, in microseconds; 0 where it did not begin.
+        run_micros: u64,
     },
     /// The task cannot run because these inputs are not where they were said to be. The worker has dropped the task.
     MissingInputs {

@@ -122,7 +122,7 @@ impl Scheduler {
         &mut self,
         worker: WorkerSlot,
         attempt: Attempt,
-        error: TaskError,
+        (error, run_micros): (TaskError, u64),
         out: &mut Vec<Action>,
     ) {
         let at = match self.standing(worker, error.task, attempt) {
@@ -140,6 +140,7 @@ impl Scheduler {
                 task: error.task,
                 worker: id,
                 message: error.message.clone(),
+                run_micros,
             },
             out,
         );

@@ -77,7 +77,7 @@ impl Scheduler {
                 );
                 let what = (TaskErrorKind::OutOfMemory, reason);
                 let error = self.error_of(at, Some(worker), what, 0);
-                self.on_failed(worker, attempt, error, out);
+                self.on_failed(worker, attempt, (error, 0), out);
             }
             Standing::Current { at, .. } => {
                 if by != task && self.will_end_on(worker, by) {

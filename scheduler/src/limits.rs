@@ -75,6 +75,7 @@ impl Scheduler {
             task,
             worker: id,
             message: message.clone(),
+            run_micros: u64::from(limit) * 1_000,
         };
         self.emit(event, out);
         if may_retry {

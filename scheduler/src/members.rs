@@ -56,9 +56,11 @@ impl Scheduler {
                 sizes,
                 run_micros,
             } => self.on_finished(worker, (task, attempt), sizes, run_micros, out),
-            WorkerMessage::Failed { attempt, error } => {
-                self.on_failed(worker, attempt, *error, out)
-            }
+            WorkerMessage::Failed {
+                attempt,
+                error,
+                run_micros,
+            } => self.on_failed(worker, attempt, (*error, run_micros), out),
             WorkerMessage::MissingInputs {
                 task,
                 attempt,

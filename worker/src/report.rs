@@ -20,9 +20,21 @@ impl Worker {
         }
     }
 
-    /// Reports the end of an attempt that failed. `layer` is what failed: the names of a layer and its operator.
+    /// Reports the end of an attempt that failed before it ran. `layer` is what failed: the names of a layer and its operator.
     pub(crate) fn tell_failed(
         &mut self,
+        attempt: (TaskId, Attempt),
+        layer: Option<(&str, &str)>,
+        error: (TaskErrorKind, String),
+        turn: &mut Turn<'_>,
+    ) {
+        self.tell_failed_after(0, attempt, layer, error, turn);
+    }
+
+    /// As [`Worker::tell_failed`], after it ran for so many microseconds.
+    pub(crate) fn tell_failed_after(
+        &mut self,
+        run_micros: u64,
         (task, attempt): (TaskId, Attempt),
         layer: Option<(&str, &str)>,
         (kind, message): (TaskErrorKind, String),
@@ -41,7 +53,12 @@ impl Worker {
             attempts: 0,
         };
         let error = Box::new(error);
-        self.tell(WorkerMessage::Failed { attempt, error }, turn);
+        let message = WorkerMessage::Failed {
+            attempt,
+            error,
+            run_micros,
+        };
+        self.tell(message, turn);
     }
 
     pub(crate) fn note(&mut self, event: Event, turn: &mut Turn<'_>) {

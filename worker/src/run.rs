@@ -326,8 +326,10 @@ impl Worker {
                     self.queue_again(*queued, turn);
                 }
                 Some(_) | None => {
-                    let names = running.layer.names(step);
-                    self.tell_failed((task, attempt), Some(names), (kind, message), turn);
+                    let names = Some(running.layer.names(step));
+                    let run_micros = running.run_micros(turn.now);
+                    let error = (kind, message);
+                    self.tell_failed_after(run_micros, (task, attempt), names, error, turn);
                 }
             },
             Phase::Cancelled | Phase::Disowned => {

@@ -139,10 +139,19 @@ fn a_failing_step_of_a_fused_layer_is_named_as_the_layer_that_it_was() {
 fn a_failed_task_says_why_and_stores_nothing() {
     let mut bench = Bench::new(small());
     bench.assign(1, &[]);
+    bench.now = bench.now.after_micros(7_000);
     let failed = bench.failed(1);
-    let [WorkerMessage::Failed { attempt, error }] = messages(&failed)[..] else {
+    let [
+        WorkerMessage::Failed {
+            attempt,
+            error,
+            run_micros,
+        },
+    ] = messages(&failed)[..]
+    else {
         panic!("{failed:?}");
     };
+    assert!((7_000..8_000).contains(run_micros), "{run_micros}");
     assert_eq!(
         (*attempt, error.task, error.worker),
         (FIRST, task(1), Some(SELF))

@@ -331,7 +331,7 @@ impl World {
             | WorkerMessage::MissingInputs { task, attempt, .. }
             | WorkerMessage::Cancelled { task, attempt }
             | WorkerMessage::HeldUp { task, attempt, .. } => (task, attempt),
-            WorkerMessage::Failed { attempt, error } => (error.task, attempt),
+            WorkerMessage::Failed { attempt, error, .. } => (error.task, attempt),
             WorkerMessage::Inventory(inventory) => {
                 let running = inventory.running.iter();
                 assert!(

@@ -331,6 +331,47 @@ fn what_is_remembered_is_bounded_whatever_comes() {
 }
 
 #[test]
+fn a_task_that_failed_is_a_span_as_long_as_it_ran_and_a_note() {
+    let mut history = History::default();
+    history.take(accepted(1_000));
+    let failed = Event::TaskFailed {
+        task: task(2),
+        worker: W1,
+        message: "boom".to_owned(),
+        run_micros: 80_000,
+    };
+    history.take(at(90_000, vec![failed]));
+    let frame = history.news(100_000, false);
+    let [span] = frame.spans.as_slice() else {
+        panic!("{frame:?}");
+    };
+    assert_eq!((span.start_us, span.end_us), (10_000, 90_000));
+    assert_eq!(span.failed.as_deref(), Some("boom"));
+    let note = frame.notes.last().expect("a note");
+    assert_eq!(note.kind, NoteKind::TaskFailed);
+    assert_eq!(note.text, "task 1.0.2 failed on w1: boom");
+}
+
+#[test]
+fn who_stands_aside_and_why_is_a_note() {
+    let mut history = History::default();
+    let apart = Event::WorkersApart {
+        reader: W2,
+        holder: W1,
+        reason: "no route".to_owned(),
+        aside: vec![W1],
+        pause_ms: 15_000,
+    };
+    history.take(at(5, vec![apart]));
+    let frame = history.news(10, false);
+    assert_eq!(frame.notes[0].kind, NoteKind::Apart);
+    assert_eq!(
+        frame.notes[0].text,
+        "w2 cannot fetch from w1: no route; w1 gets nothing that others can take for 15 s"
+    );
+}
+
+#[test]
 fn what_others_say_of_links_is_a_note() {
     let mut history = History::default();
     let demotion = Demotion {

@@ -170,6 +170,7 @@ impl Cluster {
             task: task(first % TASKS),
             worker: WorkerId(1),
             message: format!("no luck with {}", self.word),
+            run_micros: 15_000,
         });
         events.push(Event::PartitionMoved {
             partition: PartitionId {

@@ -602,8 +602,9 @@ fn log(record: &EventRecord) {
             task,
             worker,
             message,
+            run_micros,
         } => {
-            tracing::info!(%task, %worker, %message, "task failed");
+            tracing::info!(%task, %worker, %message, run_micros, "task failed");
         }
         Event::TaskUnschedulable { task, message } => {
             tracing::warn!(%task, reason = %message, "no worker can run a task");

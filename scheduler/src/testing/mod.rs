@@ -333,7 +333,12 @@ impl Cluster {
             attempts: 0,
         };
         let error = Box::new(error);
-        self.say(worker, WorkerMessage::Failed { attempt, error });
+        let message = WorkerMessage::Failed {
+            attempt,
+            error,
+            run_micros: RUN_MICROS,
+        };
+        self.say(worker, message);
         worker
     }
 

@@ -95,7 +95,7 @@ impl Process {
             | WorkerMessage::Cancelled { task, attempt }
             | WorkerMessage::HeldUp { task, attempt, .. }
             | WorkerMessage::MissingInputs { task, attempt, .. } => (*task, *attempt),
-            WorkerMessage::Failed { attempt, error } => (error.task, *attempt),
+            WorkerMessage::Failed { attempt, error, .. } => (error.task, *attempt),
             WorkerMessage::Started { task, attempt } => {
                 return if self.said_to_run.insert((*task, *attempt)) {
                     Ok(())

@@ -273,7 +273,7 @@ impl Simulation {
             }
         }
         let ended = match &message {
-            WorkerMessage::Failed { attempt, error } => {
+            WorkerMessage::Failed { attempt, error, .. } => {
                 self.world.injected(error.task).reported += 1;
                 Some((error.task, *attempt))
             }
