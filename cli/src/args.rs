@@ -48,7 +48,7 @@ pub(crate) struct Cli {
 }
 
 /// What `--version` prints after the name: the release, and the protocol that all processes of a cluster must share.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 10)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 11)");
 
 /// The commands.
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
@@ -28,6 +28,8 @@ const MOST_MESSAGE_BYTES: usize = 256 << 20;
 /// A connection to a dashboard.
 pub(crate) struct Viewer {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// When it said something last.
+    heard: Instant,
 }
 
 impl Viewer {
@@ -54,23 +56,28 @@ impl Viewer {
             .max_frame_size(Some(MOST_MESSAGE_BYTES));
         let connecting = connect_async_with_config(request, Some(config), true);
         match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok((socket, _))) => Ok(Self { socket }),
+            Ok(Ok((socket, _))) => Ok(Self {
+                socket,
+                heard: Instant::now(),
+            }),
             Ok(Err(error)) => Err(refused(&address, &error)),
             Err(_) => Err(unreachable(&address, "it does not answer")),
         }
     }
 
-    /// What it says next; `None` when the cluster has ended.
+    /// What it says next; `None` when the cluster has ended. May be dropped while it waits: nothing is lost, and how long the
+    /// dashboard has been silent is not forgotten.
     ///
     /// # Errors
     /// It says nothing any more, or something that no dashboard says.
     pub(crate) async fn next(&mut self) -> Result<Option<String>, Failure> {
         loop {
-            let Ok(said) = timeout(SILENCE, self.socket.next()).await else {
+            let Ok(said) = timeout_at(self.heard + SILENCE, self.socket.next()).await else {
                 let seconds = SILENCE.as_secs();
                 let message = format!("the dashboard has said nothing for {seconds} s");
                 return Err(Failure::new(Exit::Unreachable, message));
             };
+            self.heard = Instant::now();
             match said {
                 Some(Ok(Message::Text(text))) => return Ok(Some(text.to_string())),
                 // Pings are answered below us.

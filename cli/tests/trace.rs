@@ -9,6 +9,7 @@
 mod common;
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -225,6 +226,7 @@ fn what_is_no_recording_is_named_with_its_line() {
 struct Collector {
     address: String,
     requests: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
+    refused: Arc<AtomicUsize>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -235,12 +237,16 @@ impl Collector {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let answers = Arc::new(Mutex::new(first.into_iter()));
         let taken = Arc::clone(&requests);
+        let refused = Arc::new(AtomicUsize::new(0));
+        let refusing = Arc::clone(&refused);
         let take = move |State(()), headers: HeaderMap, body: String| async move {
             let answer = answers.lock().unwrap().next();
             let answer = answer.unwrap_or((StatusCode::OK, "{}"));
             if answer.0 == StatusCode::OK {
                 let body = serde_json::from_str(&body).unwrap();
                 taken.lock().unwrap().push((headers, body));
+            } else {
+                refusing.fetch_add(1, Ordering::Relaxed);
             }
             answer
         };
@@ -252,8 +258,13 @@ impl Collector {
         Self {
             address,
             requests,
+            refused,
             _runtime: runtime,
         }
+    }
+
+    fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn spans(&self) -> Vec<Value> {
@@ -315,6 +326,30 @@ fn spans_of_a_query_come_to_a_collector_that_was_busy_at_first() {
     let (headers, _) = &requests[0];
     assert_eq!(headers["api-key"], "correct horse");
     assert_eq!(headers["content-type"], "application/json");
+}
+
+#[test]
+fn what_is_on_its_way_when_somebody_asks_for_the_end_still_arrives() {
+    let cluster = ByHand::new(1);
+    let tables = tpch().to_str().unwrap();
+    let said = cluster.sql(&["--tables", tables, "-c", JOIN]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let busy = (StatusCode::SERVICE_UNAVAILABLE, "busy");
+    let collector = Collector::answering(vec![busy]);
+    let to = &collector.address;
+    let sending = ["trace", "send", &cluster.address, "--to", to];
+    let sending = cluster.sandbox.start(&sending);
+    wait_until("the first request was refused", || collector.refused() == 1);
+    kill("-INT", sending.pid());
+    let said = sending.finish();
+    assert_eq!(said.code, 0, "{}", said.err);
+    let spans = collector.spans();
+    let is_query = |it: &Value| {
+        it["name"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("SELECT n_name"))
+    };
+    assert!(spans.iter().any(is_query), "{spans:?}");
 }
 
 #[test]

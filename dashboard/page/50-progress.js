@@ -10,9 +10,9 @@
   let shownAt = 0;
   let showAll = false;
 
-  // A comment that begins SQL says what it is for; titles go without it, and those who have room show it beside.
+  // Comments that begin SQL say what it is for; titles go without them, and those who have room show them beside.
   t.graphComment = (graph) => {
-    const comment = /^(\s*--[^\n]*\n)*/.exec(graph.name || '')[0].trimEnd();
+    const comment = /^(?:\s*(?:--[^\n]*\n|\/\*[^]*?\*\/))*/.exec(graph.name || '')[0].trimEnd();
     return (graph.name || '').slice(comment.length).trim() ? comment : '';
   };
   const nameOf = (graph) => (graph.name || '').slice(t.graphComment(graph).length).trim();

@@ -21,7 +21,7 @@
     t.setAttribute(button, 'aria-current', graph.id === shown ? 'true' : 'false');
     t.setText(button.children[0], t.graphState(graph));
     t.setAttribute(button.children[0], 'data-state', graph.state);
-    const comment = t.graphComment(graph).replace(/\s*--\s*/g, ' ').trim();
+    const comment = t.graphComment(graph).replace(/\s*(?:--|\/\*|\*\/)\s*/g, ' ').trim();
     t.setText(button.children[1], t.shorten(comment, 110));
     button.children[1].hidden = !comment;
     t.setText(button.children[2], t.shorten(t.graphTitle(graph).replace(/\s+/g, ' '), 110));

@@ -5,7 +5,7 @@
   const MAX_SHOWN = 400;
   const KINDS = {
     worker_joined: 'joined', worker_lost: 'lost', graph_accepted: 'graph', graph_ended: 'graph', task_failed: 'failed',
-    task_recomputed: 'again', straggler: 'slow', unschedulable: 'stuck', link: 'link',
+    task_recomputed: 'again', straggler: 'slow', unschedulable: 'stuck', link: 'link', apart: 'apart',
   };
   const SERIOUS = new Set(['worker_lost', 'task_failed', 'unschedulable', 'straggler', 'link', 'apart', 'task_recomputed']);
   const store = t.store;

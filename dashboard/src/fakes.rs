@@ -77,6 +77,7 @@ pub(crate) fn about() -> Message {
         scheduler: "127.0.0.1:8790".to_owned(),
         now_us: 5_000,
         unix_ms: 1_000,
+        started_unix_ms: 995,
     })
 }
 

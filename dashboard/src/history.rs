@@ -164,7 +164,9 @@ impl History {
         (bytes, rows): (u64, u64),
         failed: Option<String>,
     ) {
-        let Some(layer) = self.graphs.ran(task, run_micros, (bytes, rows)) else {
+        // What failed is not part of what a task takes.
+        let counted_micros = if failed.is_none() { run_micros } else { 0 };
+        let Some(layer) = self.graphs.ran(task, counted_micros, (bytes, rows)) else {
             return;
         };
         let end_us = now.micros;

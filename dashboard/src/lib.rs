@@ -109,6 +109,7 @@ impl Dashboard {
         let site = Site {
             keeper,
             scheduler: options.scheduler.as_str().into(),
+            started_unix_ms: server::unix_ms(),
             stop: stop.clone(),
         };
         let routes = server::routes(site, Guard::new(token));

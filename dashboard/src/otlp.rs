@@ -12,6 +12,8 @@ use crate::view::{About, Frame, Graph, Message, Note, Span, Transfer, Worker};
 const MOST_MARKS: usize = 128;
 /// So many graphs that have ended keep their names, for what is told of them later.
 const MOST_ENDED: usize = 256;
+/// More than this do not run.
+const MOST_GRAPHS: usize = 4_096;
 /// What belongs to a graph that nobody has described yet waits for so many frames.
 const PATIENCE: u32 = 30;
 /// And so many of these at most.
@@ -70,6 +72,8 @@ pub struct OtlpSpans {
 struct Known {
     graph: Graph,
     marks: Vec<Value>,
+    /// It was heard of, and not only of what comes later in a recording: when last, on the scheduler's clock.
+    heard_us: Option<u64>,
     is_told: bool,
 }
 
@@ -111,6 +115,14 @@ impl OtlpSpans {
         };
         self.frames += 1;
         self.now_us = self.now_us.max(frame.now_us);
+        if frame.whole {
+            self.give_up_all_but(&frame.graphs);
+        }
+        for graph in &frame.graphs {
+            if let Some(known) = self.graphs.get_mut(&graph.id) {
+                known.heard_us = Some(frame.now_us);
+            }
+        }
         for note in &frame.notes {
             self.mark(note);
         }
@@ -133,6 +145,32 @@ impl OtlpSpans {
             if graph.end_us.is_some() {
                 self.tell_graph(&graph.id);
             }
+        }
+        while self.graphs.len() > MOST_GRAPHS && self.give_up_oldest() {}
+    }
+
+    /// Where very many graphs are said to run, the end of some was never told. False where there is none.
+    fn give_up_oldest(&mut self) -> bool {
+        let heard = self.graphs.iter();
+        let heard = heard.filter_map(|(id, known)| Some((known.heard_us?, id)));
+        let Some(oldest) = heard.min().map(|(_, id)| id.clone()) else {
+            return false;
+        };
+        self.tell_graph(&oldest);
+        self.graphs.remove(&oldest);
+        true
+    }
+
+    /// A viewer that was too slow is told all that is remembered: other graphs ended unheard.
+    fn give_up_all_but(&mut self, graphs: &[Graph]) {
+        let named: HashSet<&str> = graphs.iter().map(|graph| graph.id.as_str()).collect();
+        let over = self.graphs.iter().filter(|(id, known)| {
+            !known.is_told && known.heard_us.is_some() && !named.contains(id.as_str())
+        });
+        let over: Vec<String> = over.map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.tell_graph(&id);
+            self.graphs.remove(&id);
         }
     }
 
@@ -249,6 +287,7 @@ impl OtlpSpans {
                     let known = Known {
                         graph: graph.clone(),
                         marks: Vec::new(),
+                        heard_us: None,
                         is_told: false,
                     };
                     self.graphs.insert(graph.id.clone(), known);
@@ -286,7 +325,7 @@ impl OtlpSpans {
 
     fn tell_task(&mut self, span: &Span) {
         let id = id_of((
-            &self.scheduler(),
+            self.scheduler(),
             "task",
             &span.task,
             &span.worker,
@@ -328,7 +367,7 @@ impl OtlpSpans {
             from,
             ..
         } = transfer;
-        let id = id_of((&self.scheduler(), "fetch", partition, to, transfer.start_us));
+        let id = id_of((self.scheduler(), "fetch", partition, to, transfer.start_us));
         if !self.told.insert(id) {
             return;
         }
@@ -373,7 +412,8 @@ impl OtlpSpans {
         let marks = std::mem::take(&mut known.marks);
         let graph = &known.graph;
         let status = match (graph.state.as_str(), &graph.reason) {
-            ("running", _) => json!({}),
+            // How it ended nobody has heard.
+            ("running" | "ended", _) => json!({}),
             ("finished", _) => json!({"code": OK}),
             (_, Some(reason)) => json!({"code": ERROR, "message": reason}),
             (state, None) => json!({"code": ERROR, "message": state}),
@@ -389,7 +429,11 @@ impl OtlpSpans {
         ];
         let times = (
             graph.start_us,
-            graph.end_us.unwrap_or(self.now_us).max(graph.start_us),
+            graph
+                .end_us
+                .or(known.heard_us)
+                .unwrap_or(self.now_us)
+                .max(graph.start_us),
         );
         let name = short(&graph.name);
         let span = json!({
@@ -424,18 +468,17 @@ impl OtlpSpans {
         self.count += 1;
     }
 
-    /// The trace of a graph, and its first span. The same each time that somebody looks; another when a scheduler is started anew and
-    /// begins to count again.
+    /// The trace of a graph, and its first span: the same whoever looks.
     fn trace(&self, graph: &str) -> (String, u64) {
-        let known = self.graphs.get(graph);
-        let start_us = known.map_or(0, |known| known.graph.start_us);
-        let of = (self.scheduler(), graph, start_us);
+        let of = (self.scheduler(), graph);
         let (high, low) = (id_of(("trace", &of)), id_of(("trace, second half", &of)));
         (format!("{}{}", hex(high), hex(low)), id_of(("graph", &of)))
     }
 
-    fn scheduler(&self) -> &str {
-        self.about.as_ref().map_or("", |it| it.scheduler.as_str())
+    /// Which scheduler: one that is started anew at the same address begins to count again.
+    fn scheduler(&self) -> (&str, u64) {
+        let about = self.about.as_ref();
+        about.map_or(("", 0), |it| (it.scheduler.as_str(), it.started_unix_ms))
     }
 
     /// A moment of the scheduler's clock, as OTLP writes 64 bits.

@@ -23,6 +23,8 @@ use crate::{Gone, metrics, page, socket, trace};
 pub(crate) struct Site {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) scheduler: Arc<str>,
+    /// When it began to be served.
+    pub(crate) started_unix_ms: u64,
     /// Cancelled when all of it ends.
     pub(crate) stop: CancellationToken,
 }
@@ -30,13 +32,13 @@ pub(crate) struct Site {
 impl Site {
     /// Whose dashboard it is.
     pub(crate) fn about(&self) -> About {
-        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: transload_protocol::PROTOCOL_VERSION,
             scheduler: self.scheduler.to_string(),
             now_us: self.keeper.now_us(),
-            unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            unix_ms: unix_ms(),
+            started_unix_ms: self.started_unix_ms,
         }
     }
 
@@ -45,6 +47,12 @@ impl Site {
         let whole = Box::new(self.keeper.whole());
         [Message::About(self.about()), Message::Frame(whole)]
     }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// All there is.

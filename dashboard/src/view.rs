@@ -30,6 +30,9 @@ pub struct About {
     pub now_us: u64,
     /// Milliseconds since 1970 at that moment.
     pub unix_ms: u64,
+    /// Milliseconds since 1970 when the scheduler began to be shown: no other has the same address and the same start.
+    #[serde(default)]
+    pub started_unix_ms: u64,
 }
 
 /// What has happened since the last frame, and how the cluster is. Everything that is a list may be empty.
@@ -196,7 +199,7 @@ pub struct Layer {
     pub done: u32,
     /// Of these, handed to a worker and not done.
     pub running: u32,
-    /// Time that its tasks have run, all together. Counted while somebody looks.
+    /// Time that tasks of it have run that ended well, all together. Counted while somebody looks.
     pub run_us: u64,
     /// Bytes that they have made. Counted while somebody looks.
     pub bytes: u64,

@@ -758,8 +758,13 @@ pub struct WorkerInfo {
 pub enum MissingCause {
     /// They are not there, or their holder is gone.
     Gone,
-    /// Their holder is still a member of the cluster, and fetching from it failed each time.
+    /// Their holder is still a member of the cluster, and nothing comes from it.
     Unreached {
+        /// How it failed last, in words.
+        reason: String,
+    },
+    /// Fetching failed each time, for a reason that is not the way to the holder.
+    Failed {
         /// How it failed last, in words.
         reason: String,
     },

@@ -4,7 +4,7 @@ use crate::Hello;
 use crate::codec::{self, CodecError};
 
 /// Version of everything in this crate that crosses a socket. Raised by every change of a message's shape.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 
 /// Two peers speak different versions of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

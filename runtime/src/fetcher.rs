@@ -84,6 +84,15 @@ impl FetchError {
             Self::Transport(error) => error.is_gone(),
         }
     }
+
+    /// Whether it says something of the way to the holder and nothing of the partition.
+    pub fn is_about_the_link(&self) -> bool {
+        match self {
+            Self::NoCommonTransport { .. } => true,
+            Self::OnDevice | Self::Process { .. } => false,
+            Self::Transport(error) => error.is_about_the_link(),
+        }
+    }
 }
 
 impl Fetched {

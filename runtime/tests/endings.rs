@@ -66,6 +66,20 @@ async fn joined(server: &SchedulerServer, workers: usize) {
     }
 }
 
+/// Its only worker has heard that it was welcome: it reports.
+async fn heard(server: &SchedulerServer) {
+    joined(server, 1).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.info().await.expect("info").workers[0]
+        .load
+        .tiers
+        .is_empty()
+    {
+        assert!(Instant::now() < deadline, "workers report in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn ends(worker: Ending) -> Result<(), RuntimeError> {
     tokio::time::timeout(Duration::from_secs(10), worker)
         .await
@@ -160,7 +174,7 @@ async fn workers_end_with_their_scheduler() {
 
     let server = scheduler().await;
     let (orphan, _stop) = worker(&server, spill.path(), builtin_operators());
-    joined(&server, 1).await;
+    heard(&server).await;
     drop(server);
     let error = ends(orphan).await.expect_err("nobody said goodbye");
     assert!(

@@ -193,24 +193,28 @@ impl Scheduler {
             Standing::Stale => return,
         };
         let reporter = self.workers.slab[worker].id;
-        let why = match cause {
-            MissingCause::Gone => "it is not there".to_owned(),
-            MissingCause::Unreached { reason } => reason.clone(),
+        let (why, is_unreached) = match cause {
+            MissingCause::Gone => ("it is not there", false),
+            MissingCause::Failed { reason } => (reason.as_str(), false),
+            MissingCause::Unreached { reason } => (reason.as_str(), true),
         };
-        if let MissingCause::Unreached { reason } = cause {
+        if is_unreached {
             let holders: BTreeSet<WorkerId> = missing.iter().map(|(_, holder)| *holder).collect();
             for holder in holders {
                 if let Some(holder) = self.workers.by_id.get(&holder).copied() {
-                    self.on_unreached(worker, holder, reason, out);
+                    self.on_unreached(worker, holder, why, out);
                 }
             }
         }
         self.take_back_ended(at, out);
+        // Whoever reads it next reaches a holder that does not stand aside, as far as anyone knows.
+        let is_read_elsewhere = is_unreached && self.is_left_by(at, worker);
         for (partition, holder) in missing {
             let source = self.graphs.find(partition.task);
             let holder = self.workers.by_id.get(holder).copied();
             // Both are gone when a loss has ended the graph, or the worker died meanwhile.
             if let (Some(source), Some(holder)) = (source, holder)
+                && (!is_read_elsewhere || self.workers.slab[holder].aside)
                 && (source.graph == at.graph || self.source_of(at) == Some(source))
             {
                 let reason = format!("worker {reporter} could not fetch {partition}: {why}");

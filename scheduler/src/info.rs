@@ -26,10 +26,10 @@ impl Scheduler {
                     finished: worker.finished,
                     spilled_bytes: worker.spilled_bytes,
                     stragglers: self.stragglers_on(worker),
-                    apart_from: (self.apart.from(slot))
-                        .map(|(other, _)| self.workers.slab[other].id)
+                    apart_from: (self.apart.from(slot).into_keys())
+                        .map(|other| self.workers.slab[other].id)
                         .collect(),
-                    aside: self.apart.stands_aside(slot),
+                    aside: worker.aside,
                 })
                 .collect(),
             clients: count(self.clients.len()).saturating_sub(self.away),

@@ -442,9 +442,7 @@ impl Scheduler {
         let holder_id = self.workers.slab[holder].id;
         let key = graph.history_key(at.index);
         let history = graph.history.entry(key).or_default();
-        // What was placed before it was known who reaches whom says nothing of how it would go now.
-        let is_informed = self.apart.known_since.is_none_or(is_newer);
-        history.losses += u32::from(is_informed);
+        history.losses += 1;
         history.avoid = Some(holder_id);
         history.last = format!("its partitions could not be had from worker {holder_id}: {reason}");
         if history.losses > MAX_LOSSES_PER_TASK {

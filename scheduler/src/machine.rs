@@ -295,7 +295,12 @@ impl Scheduler {
         let absence = self.next_absence_end();
         let coordination = self.coordination.next_deadline();
         let stuck = self.next_stuck_end();
-        let members = [self.liveness_check, recovery, absence, self.next_link_due()];
+        let members = [
+            self.liveness_check,
+            recovery,
+            absence,
+            self.next_apart_due(),
+        ];
         let others = [progress, coordination, self.retries.next_due(), stuck];
         let limits = [self.graph_limits.next_due(), self.attempt_limits.next_due()];
         let all = members.into_iter().chain(others).chain(limits);

@@ -167,6 +167,7 @@ impl Scheduler {
                 }
             }
             self.with_room = with_room;
+            self.serve_aside(out);
         }
     }
 
@@ -179,6 +180,13 @@ impl Scheduler {
             {
                 self.assign(at, worker, out);
             }
+        }
+    }
+
+    /// Gives a worker all that it may have.
+    pub(crate) fn serve_fully(&mut self, worker: WorkerSlot, reach: Reach, out: &mut Vec<Action>) {
+        while let Some(pick) = self.pick(worker, reach) {
+            self.assign_picked(pick, worker, reach, out);
         }
     }
 
@@ -322,8 +330,11 @@ impl Scheduler {
     ) -> Option<(Rank, TaskAt)> {
         let graph = &self.graphs.slab[rank.graph];
         let layer = &graph.layers[rank.layer() as usize];
-        if !self.workers.fits(worker, layer, reach) || self.stands_aside_for(layer, worker) {
+        if !self.workers.fits(worker, layer, reach) {
             return None;
+        }
+        if self.is_aside_for(layer, worker) {
+            return self.pick_exception(rank, worker);
         }
         let is_welcome = graph.history.is_empty() && self.workers.held_up.is_empty();
         if let Some(families) = &layer.families {
@@ -352,17 +363,20 @@ impl Scheduler {
     /// Whether a task failed on this worker, or the worker stands aside, and another could take it; or the task would have to wait
     /// there for one without its slot.
     pub(crate) fn avoids(&self, at: TaskAt, worker: WorkerSlot) -> bool {
+        let workers = &self.workers;
+        if workers.is_held_up(worker, at) {
+            return true;
+        }
         let graph = &self.graphs.slab[at.graph];
         let layer = graph.layer_of(at.index);
         let history = graph.history.get(&at.index);
-        // Those aside are no others for one that is not: they avoid the task themselves.
-        let is_other = |other| {
-            other != worker && self.apart.stands_aside(other) == self.apart.stands_aside(worker)
+        let avoid = history.and_then(|history| history.avoid);
+        let failed_on = |other: WorkerSlot| avoid == Some(workers.slab[other].id);
+        let is_open_to = |other: WorkerSlot| {
+            !workers.slab[other].aside && !failed_on(other) && !workers.is_held_up(other, at)
         };
-        self.workers.is_held_up(worker, at)
-            || self.stands_aside_for(layer, worker)
-            || history.is_some_and(|history| history.avoid == Some(self.workers.slab[worker].id))
-                && self.workers.any_covers(layer, is_other)
+        workers.slab[worker].aside && workers.any_covers(layer, is_open_to)
+            || failed_on(worker) && workers.any_covers(layer, |other| other != worker)
     }
 
     /// The first task in a worker's own queue that is wanted. Of each layer only the first is asked about.

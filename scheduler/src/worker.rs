@@ -78,6 +78,8 @@ pub(crate) struct Worker {
     pub(crate) announcement: PeerTable,
     /// It is being taken out of the cluster: nothing new for it.
     pub(crate) leaving: bool,
+    /// It gets what no other worker can take, and is not among those with room: see `apart`.
+    pub(crate) aside: bool,
     /// What of it a gang waits for: nobody else gets that.
     kept: Option<Box<Kept>>,
     /// The fullness under which it stands in `Workers::open`, if it does.
@@ -159,6 +161,7 @@ impl Worker {
             knows: BitSet::default(),
             introductions: Vec::new(),
             leaving: false,
+            aside: false,
             kept: None,
             listed: None,
             is_changed: false,
@@ -476,7 +479,8 @@ impl Workers {
     pub(crate) fn listing(&self, slot: WorkerSlot) -> Option<u32> {
         let worker = &self.slab[slot];
         let fullness = worker.fullness();
-        (!worker.leaving && fullness < FULL.saturating_mul(worker.factor())).then_some(fullness)
+        let is_open = !worker.leaving && !worker.aside;
+        (is_open && fullness < FULL.saturating_mul(worker.factor())).then_some(fullness)
     }
 
     /// Whether no other worker is emptier, as far as `open` knows.

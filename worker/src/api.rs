@@ -89,8 +89,8 @@ pub enum Input {
         partition: PartitionId,
         /// From whom.
         from: WorkerId,
-        /// The peer answered that it does not have the partition, so asking it again is pointless.
-        gone: bool,
+        /// What is at fault.
+        fault: FetchFault,
         /// Why, in words.
         reason: String,
     },
@@ -183,6 +183,17 @@ pub enum Input {
         /// What carries partitions instead.
         used: String,
     },
+}
+
+/// What is at fault where a fetch failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchFault {
+    /// The peer answered that it does not have the partition, so asking it again is pointless.
+    Gone,
+    /// Nothing comes from that peer.
+    Link,
+    /// Something else, here or there: no memory, an unreadable disk.
+    Other,
 }
 
 /// A partition that a task is given.

@@ -4,13 +4,13 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use transload_protocol::{Demotion, Event, Memory, MissingCause, PartitionId, Tier, WorkerId};
 
-use crate::Action;
 use crate::index::Source;
 use crate::machine::{Turn, Worker};
 use crate::memory::Pressure;
 use crate::spill::Room;
 use crate::store::{Claim, State};
 use crate::tasks::{Help, Place};
+use crate::{Action, FetchFault};
 
 /// A fetch that failed is tried again after this time, which doubles with every failure.
 const FETCH_RETRY_MICROS: u64 = 20_000;
@@ -227,7 +227,7 @@ impl Worker {
         &mut self,
         partition: PartitionId,
         from: WorkerId,
-        (gone, reason): (bool, String),
+        (fault, reason): (FetchFault, String),
         turn: &mut Turn<'_>,
     ) {
         let failed = match self.store.get(partition).map(|record| record.state) {
@@ -237,15 +237,15 @@ impl Worker {
             }) if asked == from => failed + 1,
             _ => return,
         };
-        let is_gone = gone || !self.peers.contains(&from);
+        let is_gone = fault == FetchFault::Gone || !self.peers.contains(&from);
         if is_gone || failed >= self.limits.fetch_attempts {
             // Whoever was told of another holder tries that one next.
             self.store.set_state(partition, State::Absent { failed: 0 });
             let readers = self.readers(&[partition], |holder| holder == from);
-            let cause = if is_gone {
-                MissingCause::Gone
-            } else {
-                MissingCause::Unreached { reason }
+            let cause = match fault {
+                _ if is_gone => MissingCause::Gone,
+                FetchFault::Link => MissingCause::Unreached { reason },
+                FetchFault::Gone | FetchFault::Other => MissingCause::Failed { reason },
             };
             self.give_back(readers, &cause, turn);
         } else {

@@ -22,5 +22,5 @@ mod spill;
 mod store;
 mod tasks;
 
-pub use api::{Action, Config, Given, GpuConfig, Input};
+pub use api::{Action, Config, FetchFault, Given, GpuConfig, Input};
 pub use machine::Worker;

@@ -187,9 +187,9 @@ impl Worker {
             Input::FetchFailed {
                 partition,
                 from,
-                gone,
+                fault,
                 reason,
-            } => self.on_fetch_failed(partition, from, (gone, reason), turn),
+            } => self.on_fetch_failed(partition, from, (fault, reason), turn),
             Input::TaskDone {
                 task,
                 attempt,

@@ -10,12 +10,12 @@ mod common;
 
 use common::{
     Bench, FIRST, OTHER, PEER, SELF, drops, events, fetches, from, loads, messages, output, part,
-    says, says_missing, says_unreached, shared, small, starts, task,
+    says, says_missing, says_missing_for, shared, small, starts, task,
 };
 use transload_protocol::{
-    Attempt, Demotion, Event, Memory, OutputSizes, Resources, WorkerId, WorkerMessage,
+    Attempt, Demotion, Event, Memory, MissingCause, OutputSizes, Resources, WorkerId, WorkerMessage,
 };
-use transload_worker::{Action, Config, Given, Input};
+use transload_worker::{Action, Config, FetchFault, Given, Input};
 
 #[test]
 fn a_task_starts_once_its_remote_input_has_arrived() {
@@ -133,7 +133,7 @@ fn fetches_are_spread_over_the_peers_that_hold_the_inputs() {
 fn a_fetch_that_failed_is_tried_again_after_a_pause() {
     let mut bench = Bench::new(small());
     bench.assign(1, &[from(PEER, part(50), 10)]);
-    let failed = bench.fetch_failed(part(50), PEER, false);
+    let failed = bench.fetch_failed(part(50), PEER, FetchFault::Link);
     assert_eq!(failed, [], "not at once");
     let retry = bench.worker.next_deadline().unwrap();
     assert!(retry.micros < 100_000, "and not late");
@@ -144,23 +144,36 @@ fn a_fetch_that_failed_is_tried_again_after_a_pause() {
 
 #[test]
 fn a_task_is_given_back_when_the_attempts_to_fetch_its_input_are_used_up() {
-    let mut bench = Bench::new(small());
-    bench.assign(1, &[from(PEER, part(50), 10)]);
-    bench.assign(2, &[from(PEER, part(50), 10)]);
-    bench.fetch_failed(part(50), PEER, false);
-    bench.pass_millis(1_000);
-    let given_back = bench.fetch_failed(part(50), PEER, false);
-    for index in [1, 2] {
-        assert!(says_unreached(&given_back, index, &[(part(50), PEER)]));
+    for fault in [FetchFault::Link, FetchFault::Other] {
+        let mut bench = Bench::new(small());
+        bench.assign(1, &[from(PEER, part(50), 10)]);
+        bench.assign(2, &[from(PEER, part(50), 10)]);
+        bench.fetch_failed(part(50), PEER, fault);
+        bench.pass_millis(1_000);
+        let given_back = bench.fetch_failed(part(50), PEER, fault);
+        let reason = "broken".to_owned();
+        let cause = match fault {
+            FetchFault::Link => MissingCause::Unreached { reason },
+            _ => MissingCause::Failed { reason },
+        };
+        for index in [1, 2] {
+            let missing = [(part(50), PEER)];
+            assert!(says_missing_for(
+                &given_back,
+                index,
+                &missing,
+                cause.clone()
+            ));
+        }
+        assert!(bench.worker.is_idle());
     }
-    assert!(bench.worker.is_idle());
 }
 
 #[test]
 fn a_partition_that_its_holder_no_longer_has_is_not_asked_for_again() {
     let mut bench = Bench::new(small());
     bench.assign(1, &[from(PEER, part(50), 10)]);
-    let gone = bench.fetch_failed(part(50), PEER, true);
+    let gone = bench.fetch_failed(part(50), PEER, FetchFault::Gone);
     assert!(says_missing(&gone, 1, &[(part(50), PEER)]));
 }
 
@@ -169,7 +182,7 @@ fn a_second_holder_is_asked_for_the_tasks_that_know_it() {
     let mut bench = Bench::new(small());
     bench.assign(1, &[from(PEER, part(50), 10)]);
     bench.assign(2, &[from(OTHER, part(50), 10)]);
-    let gone = bench.fetch_failed(part(50), PEER, true);
+    let gone = bench.fetch_failed(part(50), PEER, FetchFault::Gone);
     assert!(says_missing(&gone, 1, &[(part(50), PEER)]));
     assert_eq!(fetches(&gone), [(part(50), OTHER)]);
     assert!(starts(&bench.fetched(part(50), OTHER, 10), 2));
@@ -183,7 +196,7 @@ fn a_lost_peer_fails_its_fetches_at_once() {
     assert_eq!(lost[0], Action::RemovePeer { worker: PEER });
     assert!(says_missing(&lost, 1, &[(part(50), PEER)]));
     assert!(!bench.worker.is_idle(), "the driver's answers are due");
-    bench.fetch_failed(part(50), PEER, false);
+    bench.fetch_failed(part(50), PEER, FetchFault::Link);
     let late = bench.fetched(part(51), OTHER, 10);
     assert!(drops(&late, part(51)), "nobody reads it any more");
     assert!(bench.worker.is_idle());

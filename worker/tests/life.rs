@@ -16,7 +16,7 @@ use transload_protocol::{
     Arguments, Attempt, Fused, LayerIndex, LayerSpec, Memory, Resources, RunningTask,
     SchedulerToWorker, Step, StepInput, TaskErrorKind, Tier, Time, WorkerMessage,
 };
-use transload_worker::{Action, Config, Given, Input, Worker};
+use transload_worker::{Action, Config, FetchFault, Given, Input, Worker};
 
 #[test]
 fn tasks_start_in_order_as_slots_allow() {
@@ -325,7 +325,7 @@ fn answers_about_unknown_tasks_and_partitions_are_ignored() {
     assert_eq!(bench.spill_failed(part(9)), []);
     assert_eq!(bench.loaded(part(9)), []);
     assert_eq!(bench.load_failed(part(9)), []);
-    assert_eq!(bench.fetch_failed(part(9), PEER, true), []);
+    assert_eq!(bench.fetch_failed(part(9), PEER, FetchFault::Gone), []);
     assert_eq!(bench.release(9), []);
 }
 

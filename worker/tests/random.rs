@@ -15,7 +15,7 @@ use transload_protocol::{
     PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment, TaskErrorKind, TaskId,
     Tier, Time, WorkerId, WorkerMessage,
 };
-use transload_worker::{Action, Config, Given, GpuConfig, Input, Worker};
+use transload_worker::{Action, Config, FetchFault, Given, GpuConfig, Input, Worker};
 
 const SELF: WorkerId = WorkerId(0);
 const GRAPHS: u32 = 2;
@@ -650,7 +650,7 @@ impl World {
             self.input(Input::FetchFailed {
                 partition,
                 from,
-                gone: b.is_multiple_of(3),
+                fault: [FetchFault::Gone, FetchFault::Link, FetchFault::Other][usize::from(b % 3)],
                 reason: "broken".to_owned(),
             });
         } else {

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
@@ -36,6 +38,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// One that cannot be reached, or asks to be left alone, is tried again for so long, after pauses that grow from this.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// After a person has asked for the end, for so long.
+const GRACE: Duration = Duration::from_secs(3);
+/// A collector that takes spans so much slower than they come never catches up.
+const MOST_WAITING: usize = 500_000;
 /// Of an answer, more than this is not read.
 const MOST_ANSWER_BYTES: usize = 64 << 10;
 
@@ -57,15 +63,24 @@ enum Refusal {
     Never(String),
 }
 
-/// What has been sent.
-struct Sent {
-    spans: u64,
+/// What is sent, and what has been.
+struct Sending<'a> {
+    collector: &'a Collector,
+    signals: &'a Signals,
+    bar: &'a ProgressBar,
+    spans: OtlpSpans,
+    sent: u64,
     refused: u64,
     /// What the collector said of these last.
     refusal: String,
     requests: u64,
     since: Instant,
+    /// Nothing more is listened to.
+    has_ended: bool,
 }
+
+/// What a collector said to a request: how many spans it did not take, and why.
+type Answer = (u64, String);
 
 /// Runs `transload trace send`.
 pub(super) async fn run(args: &SendArgs, signals: &Signals) -> Result<(), Failure> {
@@ -79,30 +94,19 @@ pub(super) async fn run(args: &SendArgs, signals: &Signals) -> Result<(), Failur
         _ = signals.stop() => return Err(Failure::interrupted()),
     };
     let bar = progress::waiting_line(progress::is_shown(args.quiet));
-    let mut sent = Sent {
-        spans: 0,
+    let mut sending = Sending {
+        collector: &collector,
+        signals,
+        bar: &bar,
+        spans: OtlpSpans::default(),
+        sent: 0,
         refused: 0,
         refusal: String::new(),
         requests: 0,
         since: Instant::now(),
+        has_ended: false,
     };
-    let mut spans = OtlpSpans::default();
-    let ended = tokio::select! {
-        ended = sent.all(&mut viewer, &mut spans, &collector, &bar) => ended,
-        () = sleep(args.limit.unwrap_or(Duration::MAX)) => Ok(End::Time),
-        _ = signals.stop() => Ok(End::Asked),
-    };
-    let ended = match ended {
-        Ok(end) => {
-            spans.end();
-            tokio::select! {
-                rest = sent.now(&mut spans, &collector, &bar) => rest.map(|()| end),
-                // Asked a second time, or while the end of the time is told.
-                _ = signals.stop(), if end != End::Asked => Err(Failure::interrupted()),
-            }
-        }
-        Err(failure) => Err(failure),
-    };
+    let ended = sending.all(&mut viewer, args.limit).await;
     bar.finish_and_clear();
     let end = ended?;
     if !args.quiet {
@@ -111,78 +115,114 @@ pub(super) async fn run(args: &SendArgs, signals: &Signals) -> Result<(), Failur
             io::stderr(),
             "{}sent {} to {}",
             end.words(),
-            sent.words(),
+            sending.words(),
             collector.name
         );
     }
-    if sent.refused > 0 {
-        let refused = show::count(sent.refused, "span");
+    if sending.refused > 0 {
+        let refused = show::count(sending.refused, "span");
         return Err(Failure::failed(format!(
             "{} did not take {refused}: {}",
-            collector.name, sent.refusal
+            collector.name, sending.refusal
         )));
     }
     Ok(())
 }
 
-impl Sent {
-    /// Until the cluster ends.
-    async fn all(
-        &mut self,
-        viewer: &mut Viewer,
-        spans: &mut OtlpSpans,
-        collector: &Collector,
-        bar: &ProgressBar,
-    ) -> Result<End, Failure> {
+impl<'a> Sending<'a> {
+    /// Until somebody asks, the time is over or the cluster has ended, and all that was seen until then is sent.
+    async fn all(&mut self, viewer: &mut Viewer, limit: Option<Duration>) -> Result<End, Failure> {
         let mut times = interval(PAUSE);
         times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut over = pin!(sleep(limit.unwrap_or(Duration::MAX)));
+        // One request at a time. The dashboard is listened to meanwhile: it does not wait for those who do not.
+        let mut flight: Option<(u64, BoxFuture<'a, Result<Answer, Failure>>)> = None;
+        let mut end = None;
+        let mut is_due = true;
         loop {
+            if flight.is_none() && (is_due || end.is_some()) {
+                flight = self.next_request();
+                // What is left of the same time follows at once.
+                is_due = !self.spans.is_empty();
+            }
+            if let (Some(end), None) = (end, &flight) {
+                return Ok(end);
+            }
+            if self.spans.len() > MOST_WAITING {
+                let waiting = show::count(self.spans.len() as u64, "span");
+                let name = &self.collector.name;
+                let message = format!("{name} is too slow: {waiting} wait for it");
+                return Err(Failure::failed(message));
+            }
             tokio::select! {
-                said = viewer.next() => {
-                    let Some(line) = said? else {
-                        return Ok(End::ClusterEnded);
-                    };
-                    let message: Message = serde_json::from_str(&line).map_err(|error| {
-                        Failure::failed("the dashboard says something that is not known here")
-                            .because(&error)
-                            .hint("use the version of transload that the scheduler has")
-                    })?;
-                    spans.take(&message);
+                (spans, answer) = landed(&mut flight) => {
+                    flight = None;
+                    self.on_answer(spans, answer?);
                 }
-                _ = times.tick() => self.now(spans, collector, bar).await?,
+                said = viewer.next(), if end.is_none() => match said? {
+                    Some(line) => self.hear(&line)?,
+                    None => end = Some(End::ClusterEnded),
+                },
+                _ = times.tick() => is_due = true,
+                () = &mut over, if end.is_none() => end = Some(End::Time),
+                _ = self.signals.stop(), if end.is_none() => end = Some(End::Asked),
+            }
+            if end.is_some() && !self.has_ended {
+                self.has_ended = true;
+                self.spans.end();
             }
         }
     }
 
-    /// Sends all that is to be had.
-    async fn now(
-        &mut self,
-        spans: &mut OtlpSpans,
-        collector: &Collector,
-        bar: &ProgressBar,
-    ) -> Result<(), Failure> {
-        let mut left = spans.len();
-        while let Some(request) = spans.request() {
-            let (refused, why) = collector.send(&request, bar).await?;
-            if refused > 0 {
-                self.refused += refused;
-                self.refusal = why;
-            }
-            self.spans += ((left - spans.len()) as u64).saturating_sub(refused);
-            self.requests += 1;
-            left = spans.len();
-        }
-        bar.set_message(format!("sending: {}; Ctrl-C ends it", self.words()));
+    fn hear(&mut self, line: &str) -> Result<(), Failure> {
+        let message: Message = serde_json::from_str(line).map_err(|error| {
+            Failure::failed("the dashboard says something that is not known here")
+                .because(&error)
+                .hint("use the version of transload that the scheduler has")
+        })?;
+        self.spans.take(&message);
         Ok(())
+    }
+
+    /// The next request, and how many spans it has.
+    fn next_request(&mut self) -> Option<(u64, BoxFuture<'a, Result<Answer, Failure>>)> {
+        let before = self.spans.len();
+        let request = self.spans.request()?;
+        let spans = (before - self.spans.len()) as u64;
+        let (collector, signals, bar) = (self.collector, self.signals, self.bar);
+        let sending = async move { collector.send(&request, signals, bar).await };
+        Some((spans, sending.boxed()))
+    }
+
+    fn on_answer(&mut self, spans: u64, (refused, why): Answer) {
+        if refused > 0 {
+            self.refused += refused;
+            self.refusal = why;
+        }
+        self.sent += spans.saturating_sub(refused);
+        self.requests += 1;
+        let words = self.words();
+        self.bar
+            .set_message(format!("sending: {words}; Ctrl-C ends it"));
     }
 
     fn words(&self) -> String {
         format!(
             "{} in {}, {}",
-            show::count(self.spans, "span"),
+            show::count(self.sent, "span"),
             show::count(self.requests, "request"),
             show::time(self.since.elapsed()),
         )
+    }
+}
+
+/// The answer to a request, if one is on its way.
+async fn landed(
+    flight: &mut Option<(u64, BoxFuture<'_, Result<Answer, Failure>>)>,
+) -> (u64, Result<Answer, Failure>) {
+    match flight {
+        Some((spans, sending)) => (*spans, sending.await),
+        None => future::pending().await,
     }
 }
 
@@ -196,12 +236,30 @@ impl Collector {
         let (url, is_whole) = named
             .or_else(all)
             .unwrap_or_else(|| (USUAL_ENDPOINT.to_owned(), false));
-        let headers = set("OTEL_EXPORTER_OTLP_TRACES_HEADERS");
-        let headers = headers.or_else(|| set("OTEL_EXPORTER_OTLP_HEADERS"));
-        Self::at(url.trim(), is_whole, headers.as_deref().unwrap_or_default())
+        let variables = [
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ];
+        let mut headers = variables.into_iter().filter_map(|it| Some((it, set(it)?)));
+        let headers = headers.next();
+        let headers = headers.map(|(name, text)| headers_of(name, &text));
+        let headers = headers.transpose()?.unwrap_or_default();
+        Self::at(url.trim(), is_whole, headers)
     }
 
-    fn at(url: &str, is_whole: bool, headers: &str) -> Result<Self, Failure> {
+    fn at(
+        url: &str,
+        is_whole: bool,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    ) -> Result<Self, Failure> {
+        if url.contains('@') {
+            // Who it is may be secret.
+            return Err(
+                Failure::usage("a collector's URL may have no user and no password").hint(
+                    "put them into OTEL_EXPORTER_OTLP_HEADERS, as in authorization=Basic%20...",
+                ),
+            );
+        }
         let wrong = |why: &str| {
             Failure::usage(format!("`{url}` is no collector: {why}"))
                 .hint("give an address like http://localhost:4318")
@@ -217,7 +275,9 @@ impl Collector {
         }
         let host = uri.host().ok_or_else(|| wrong("it names no host"))?;
         let base = uri.path().trim_end_matches('/');
-        let path = if is_whole && !base.is_empty() || base.ends_with(TRACES) {
+        let path = if is_whole {
+            uri.path().to_owned()
+        } else if base.ends_with(TRACES) {
             base.to_owned()
         } else {
             format!("{base}{TRACES}")
@@ -228,7 +288,7 @@ impl Collector {
             host: host.to_owned(),
             port: uri.port_u16().unwrap_or(80),
             path: format!("{path}{query}"),
-            headers: headers_of(headers)?,
+            headers,
         })
     }
 
@@ -253,40 +313,47 @@ impl Collector {
             .hint("collectors listen for OTLP over HTTP on port 4318, unless told otherwise")
     }
 
-    /// How many spans the collector did not take though it took the request, and why.
-    async fn send(&self, request: &Value, bar: &ProgressBar) -> Result<(u64, String), Failure> {
+    /// Sends a request, again and again where it may help.
+    async fn send(
+        &self,
+        request: &Value,
+        signals: &Signals,
+        bar: &ProgressBar,
+    ) -> Result<Answer, Failure> {
         let body = Bytes::from(request.to_string());
         let since = Instant::now();
         let mut pause = FIRST_RETRY;
         loop {
             let posted = timeout(ANSWER_TIMEOUT, self.post(body.clone())).await;
-            let refusal = match posted {
-                Ok(Ok(refused)) => return Ok(refused),
-                Ok(Err(refusal)) => refusal,
-                Err(_) => {
-                    let seconds = ANSWER_TIMEOUT.as_secs();
-                    Refusal::Later(format!("it has not answered for {seconds} s"), None)
-                }
-            };
-            match refusal {
-                Refusal::Never(why) => {
+            let (why, after) = match posted {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(Refusal::Never(why))) => {
                     let message = format!("the collector at {} refuses spans: {why}", self.name);
                     return Err(Failure::failed(message));
                 }
-                Refusal::Later(why, after) => {
-                    let wait = after.unwrap_or(pause);
-                    if since.elapsed() + wait > PATIENCE {
-                        return Err(self.out_of_reach(&why));
-                    }
-                    bar.set_message(format!("waiting for {}: {why}", self.name));
-                    sleep(wait).await;
-                    pause *= 2;
+                Ok(Err(Refusal::Later(why, after))) => (why, after),
+                Err(_) => {
+                    let seconds = ANSWER_TIMEOUT.as_secs();
+                    (format!("it has not answered for {seconds} s"), None)
                 }
+            };
+            let wait = after.unwrap_or(pause).max(FIRST_RETRY);
+            let is_asked = signals.stop().now_or_never().is_some();
+            let patience = if is_asked { GRACE } else { PATIENCE };
+            if since.elapsed().saturating_add(wait) > patience {
+                return Err(self.out_of_reach(&why));
             }
+            bar.set_message(format!("waiting for {}: {why}", self.name));
+            tokio::select! {
+                () = sleep(wait) => {}
+                // Whoever wants to go is not kept for long.
+                _ = signals.stop(), if !is_asked => {}
+            }
+            pause *= 2;
         }
     }
 
-    async fn post(&self, body: Bytes) -> Result<(u64, String), Refusal> {
+    async fn post(&self, body: Bytes) -> Result<Answer, Refusal> {
         let later = |error: &dyn std::fmt::Display| Refusal::Later(error.to_string(), None);
         let stream = self.connect().await.map_err(|error| later(&error))?;
         let (mut sender, connection) = handshake(TokioIo::new(stream))
@@ -340,7 +407,7 @@ impl Collector {
 }
 
 /// How many spans a collector says it did not take, and why.
-fn rejected(answer: &[u8]) -> (u64, String) {
+fn rejected(answer: &[u8]) -> Answer {
     let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
     let partial = &answer["partialSuccess"];
     let rejected = &partial["rejectedSpans"];
@@ -353,13 +420,13 @@ fn rejected(answer: &[u8]) -> (u64, String) {
 }
 
 /// As OpenTelemetry's variables have them: `name=value,name=value`, values with `%20` for what cannot stand there.
-fn headers_of(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+fn headers_of(variable: &str, text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
     let mut headers = Vec::new();
     for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
         // The value may be secret.
         let wrong = |name: &str| {
             Failure::usage(format!(
-                "OTEL_EXPORTER_OTLP_HEADERS has a header `{name}` that cannot be sent"
+                "{variable} has a header `{name}` that cannot be sent"
             ))
             .hint("write NAME=VALUE,NAME=VALUE")
         };
@@ -416,6 +483,10 @@ mod tests {
         let said = at(Some("http://[::1]:4318/v1/traces"), &[general, traces]);
         assert_eq!(said, place("[::1]", 4318, "/v1/traces"));
         assert_eq!(at(Some("http://c"), &[]), place("c", 80, "/v1/traces"));
+        let bare = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://b:2");
+        assert_eq!(at(None, &[bare]), place("b", 2, "/"));
+        let said = at(Some("http://me:secret@c"), &[]).expect_err("no collector");
+        assert!(!said.contains("secret"), "{said}");
         for (wrong, why) in [
             ("https://c:4318", "HTTPS is not spoken here"),
             ("c:4318", "it does not begin with http://"),
@@ -431,7 +502,8 @@ mod tests {
     #[test]
     fn headers_are_read_as_opentelemetry_writes_them() {
         let read = |text| {
-            let headers = headers_of(text).map_err(|failure| failure.message)?;
+            let headers = headers_of("OTEL_EXPORTER_OTLP_HEADERS", text)
+                .map_err(|failure| failure.message)?;
             let pairs = headers.into_iter().map(|(name, value)| {
                 let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
                 (name.to_string(), value)

@@ -182,6 +182,35 @@ fn no_request_has_more_than_a_collector_takes() {
 }
 
 #[test]
+fn graphs_that_ended_while_nobody_listened_are_told_when_all_is_told_anew() {
+    let mut spans = OtlpSpans::default();
+    spans.take(&fakes::about());
+    spans.take(&frame(|_| ()));
+    let first = spans.request().expect("tasks of it");
+    spans.take(&frame(|frame| {
+        frame.now_us = 20_000;
+        frame.graphs[0].id = "1.1".to_owned();
+        frame.spans.clear();
+        frame.transfers.clear();
+    }));
+    let request = spans.request().expect("a span");
+    let (_, graph) = named(&request, "SELECT 1");
+    let trace = &named(&first, "scan").1["traceId"];
+    assert_eq!(&graph["traceId"], trace);
+    assert_eq!(graph["status"], json!({}));
+    // When it was heard of last.
+    assert_eq!(graph["endTimeUnixNano"], "1004000000");
+    assert_eq!(spans.graphs.len(), 1);
+}
+
+#[test]
+fn how_a_graph_ended_that_nobody_heard_of_is_not_made_up() {
+    let text = otlp(&[fakes::about(), ended("ended", None)]);
+    let (_, graph) = named(&requests(&text)[0], "SELECT 1");
+    assert_eq!(graph["status"], json!({}));
+}
+
+#[test]
 fn memory_is_bounded_however_long_somebody_looks() {
     let mut spans = OtlpSpans::default();
     spans.take(&fakes::about());
@@ -197,4 +226,13 @@ fn memory_is_bounded_however_long_somebody_looks() {
         assert!(request.len() < 10_000);
     }
     assert!(spans.graphs.len() <= MOST_ENDED && spans.waiting.len() <= PATIENCE as usize + 1);
+    // Those of which the end was not heard.
+    for number in 0..2_000_u64 {
+        spans.take(&frame(|frame| {
+            frame.graphs[0].id = format!("2.{number}");
+            frame.spans.clear();
+            frame.transfers.clear();
+        }));
+    }
+    assert!(spans.graphs.len() <= MOST_ENDED + 1);
 }

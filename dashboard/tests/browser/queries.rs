@@ -54,6 +54,8 @@ async fn the_newest_query_is_shown_until_one_is_chosen_and_its_comment_stands_ap
     page.until(&format!("{SHOWN} === '7.0'"));
     let button = "document.querySelector('#panel-queries .query-list button')";
     page.until(&format!("{button}.querySelector('.comment').textContent === 'What it is for.' && {button}.querySelector('.text').textContent === 'select 7.0'"));
+    let title = r"transload.graphTitle({ id: '9.0', layers: [], name: '/* Two\n lines. */ -- And one.\nselect 1 /* not this */' })";
+    assert_eq!(page.ask(title), "select 1 /* not this */");
     page.ask(&format!("{button}.click()"));
     submit(page, "8.0", "scan orders");
     page.until("document.querySelectorAll('#panel-queries .query-list button').length === 3");

@@ -7,7 +7,7 @@ use transload_protocol::{
     Attempt, LayerIndex, Memory, PartitionId, TaskErrorKind, TaskId, Tier, WorkerId,
 };
 use transload_transport::Destination;
-use transload_worker::{Action, Given, Input};
+use transload_worker::{Action, FetchFault, Given, Input};
 
 use super::completions::Completion;
 use super::disk;
@@ -77,7 +77,7 @@ impl Driver {
             self.pending.push_back(Input::FetchFailed {
                 partition,
                 from: worker,
-                gone: false,
+                fault: FetchFault::Other,
                 reason: format!("worker {worker} is gone"),
             });
         }
@@ -88,7 +88,7 @@ impl Driver {
             self.pending.push_back(Input::FetchFailed {
                 partition: id,
                 from,
-                gone: false,
+                fault: FetchFault::Other,
                 reason: format!("worker {from} is unknown here"),
             });
             return;

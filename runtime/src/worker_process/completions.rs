@@ -5,7 +5,7 @@ use std::sync::Arc;
 use transload_gpu::device::DeviceError;
 use transload_gpu::{Partition, SpilledPartition, Stored};
 use transload_protocol::{Attempt, PartitionId, TaskId, WorkerId};
-use transload_worker::Input;
+use transload_worker::{FetchFault, Input};
 
 use super::driver::Driver;
 use super::fused::Failure;
@@ -298,7 +298,7 @@ impl Driver {
             Err(error) => Input::FetchFailed {
                 partition: id,
                 from,
-                gone: error.is_gone(),
+                fault: fault_of(&error),
                 reason: error.to_string(),
             },
         })
@@ -346,6 +346,17 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// What is at fault where a fetch failed.
+fn fault_of(error: &FetchError) -> FetchFault {
+    if error.is_gone() {
+        FetchFault::Gone
+    } else if error.is_about_the_link() {
+        FetchFault::Link
+    } else {
+        FetchFault::Other
     }
 }
 

@@ -125,8 +125,13 @@ impl Scheduler {
         let own = self.is_kept_for(rank);
         let kept = self.gangs.kept.iter().filter(|_| own);
         let kept = kept.flat_map(|(_, shares)| shares.keys().copied());
-        let candidates = self.workers.open.below(FULL).chain(kept);
         let avoided = self.avoided_by(rank);
+        let is_free = |worker: &WorkerSlot| {
+            let worker = &self.workers.slab[*worker];
+            !worker.leaving && worker.fullness() < FULL
+        };
+        let aside = self.apart.aside().filter(is_free);
+        let candidates = self.workers.open.below(FULL).chain(aside).chain(kept);
         let mut room = Room::new();
         for worker in candidates {
             let Some(record) = self.workers.slab.get(worker) else {
@@ -169,15 +174,18 @@ impl Scheduler {
         let failed = graph.history.get(&first).and_then(|history| history.avoid);
         let failed = failed.and_then(|worker| self.workers.by_id.get(&worker).copied());
         let mut avoided = BTreeSet::new();
-        for unwanted in [self.apart.aside().collect(), failed.into_iter().collect()] {
-            let more: BTreeSet<WorkerSlot> = &avoided | &unwanted;
-            // Nearly always nothing is.
-            if more.len() > avoided.len() {
-                let mut others = self.room_if_idle(rank);
-                others.retain(|worker, _| !more.contains(worker));
-                if is_enough(&others, self.members(rank)) {
-                    avoided = more;
-                }
+        let unwanted: Vec<WorkerSlot> = self.apart.aside().chain(failed).collect();
+        if unwanted.is_empty() {
+            return avoided;
+        }
+        let mut others = self.room_if_idle(rank);
+        let members = self.members(rank);
+        for worker in unwanted {
+            let room = others.remove(&worker);
+            if is_enough(&others, members) {
+                avoided.insert(worker);
+            } else if let Some(room) = room {
+                others.insert(worker, room);
             }
         }
         avoided

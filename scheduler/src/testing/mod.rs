@@ -153,7 +153,7 @@ impl Cluster {
         }
     }
 
-    fn carry_out(&mut self, action: Action) {
+    pub(crate) fn carry_out(&mut self, action: Action) {
         match action {
             Action::ToClient { client, message } => {
                 let client = self.clients.get_mut(&client).expect("a connected client");

@@ -1,7 +1,7 @@
 //! Fetches of a simulated worker, and its store as its peers and clients see it.
 
 use transload_protocol::{Memory, PartitionId, Tier, WorkerId};
-use transload_worker::Input;
+use transload_worker::{FetchFault, Input};
 
 use super::{Process, SCHEME, Stored};
 use crate::network::{FetchAnswer, Happening};
@@ -167,19 +167,19 @@ impl Process {
             FetchAnswer::Gone => Input::FetchFailed {
                 partition,
                 from,
-                gone: true,
+                fault: FetchFault::Gone,
                 reason: "not here".to_owned(),
             },
             FetchAnswer::TimedOut => Input::FetchFailed {
                 partition,
                 from,
-                gone: false,
+                fault: FetchFault::Link,
                 reason: "timed out".to_owned(),
             },
             FetchAnswer::Failed(reason) => Input::FetchFailed {
                 partition,
                 from,
-                gone: false,
+                fault: FetchFault::Link,
                 reason: (*reason).to_owned(),
             },
         };

@@ -14,7 +14,7 @@ use transload_protocol::{
     Memory, MissingCause, PartitionId, PeerTable, Resources, SchedulerToWorker, TaskAssignment,
     TaskErrorKind, TaskId, Tier, Time, WorkerId, WorkerMessage,
 };
-use transload_worker::{Action, Config, Input, Worker};
+use transload_worker::{Action, Config, FetchFault, Input, Worker};
 
 /// The worker under test.
 pub const SELF: WorkerId = WorkerId(0);
@@ -200,13 +200,13 @@ impl Bench {
         &mut self,
         partition: PartitionId,
         from: WorkerId,
-        gone: bool,
+        fault: FetchFault,
     ) -> Vec<Action> {
         let reason = "broken".to_owned();
         self.input(Input::FetchFailed {
             partition,
             from,
-            gone,
+            fault,
             reason,
         })
     }
@@ -357,24 +357,21 @@ pub fn says_finished(actions: &[Action], index: u32) -> bool {
 }
 
 pub fn says_missing(actions: &[Action], index: u32, missing: &[(PartitionId, WorkerId)]) -> bool {
-    let message = WorkerMessage::MissingInputs {
-        task: task(index),
-        attempt: FIRST,
-        missing: missing.to_vec(),
-        cause: MissingCause::Gone,
-    };
-    says(actions, &message)
+    says_missing_for(actions, index, missing, MissingCause::Gone)
 }
 
-/// As [`says_missing`], where the holder was asked in vain.
-pub fn says_unreached(actions: &[Action], index: u32, missing: &[(PartitionId, WorkerId)]) -> bool {
+/// As [`says_missing`], for that cause.
+pub fn says_missing_for(
+    actions: &[Action],
+    index: u32,
+    missing: &[(PartitionId, WorkerId)],
+    cause: MissingCause,
+) -> bool {
     let message = WorkerMessage::MissingInputs {
         task: task(index),
         attempt: FIRST,
         missing: missing.to_vec(),
-        cause: MissingCause::Unreached {
-            reason: "broken".to_owned(),
-        },
+        cause,
     };
     says(actions, &message)
 }
