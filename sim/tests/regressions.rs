@@ -145,6 +145,10 @@ const SEEDS: &[(u64, &str)] = &[
         1_728,
         "a device counted as emptied for a task while a partition was on its way there straight from disk",
     ),
+    (
+        118_088,
+        "a task that was held up by one that waits for it had failed, which the simulation did not know",
+    ),
 ];
 
 #[test]

@@ -281,6 +281,8 @@ impl Simulation {
             | WorkerMessage::Cancelled { task, attempt } => Some((*task, *attempt)),
             WorkerMessage::HeldUp { task, attempt, .. } => {
                 self.world.count("tasks held up");
+                // It counts as failed where the other waits for it.
+                self.world.injected(*task).reported += 1;
                 Some((*task, *attempt))
             }
             WorkerMessage::MissingInputs {
