@@ -18,7 +18,9 @@ pub(crate) use bench::{
     TransportBenchArgs,
 };
 pub(crate) use top::TopArgs;
-pub(crate) use trace::{ExportArgs, RecordArgs, SendArgs, TraceArgs, TraceCommand, TraceFormat};
+pub(crate) use trace::{
+    ExportArgs, RecordArgs, SendArgs, TraceArgs, TraceCommand, TraceFormat, WatchArgs,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +59,7 @@ pub(crate) enum Command {
     #[command(long_about = DEMO_HELP)]
     Demo,
     /// Answers SQL over Parquet and CSV files: one query, a script, or a prompt.
+    #[command(long_about = SQL_HELP)]
     Sql(Box<SqlArgs>),
     /// Runs the scheduler of a cluster; prints where it listens.
     Scheduler(Box<SchedulerArgs>),
@@ -65,10 +68,12 @@ pub(crate) enum Command {
     /// Looks at a running cluster, or stops it.
     Cluster(ClusterArgs),
     /// Shows a running cluster on the terminal as it works.
+    #[command(long_about = top::HELP)]
     Top(TopArgs),
     /// Records what a cluster does, and makes traces and pages of recordings.
     Trace(TraceArgs),
     /// Says why a task waits, or what became of it.
+    #[command(long_about = EXPLAIN_HELP)]
     Explain(ExplainArgs),
     /// Makes data to try things with.
     Data(DataArgs),
@@ -79,15 +84,15 @@ pub(crate) enum Command {
 }
 
 const DEMO_HELP: &str = "\
-Makes a small TPC-H data set in a temporary folder, starts three worker processes, runs a join with a group-by, and shows its
-progress, its answer, how it was cut into stages, and what moved between which workers. Takes well under a minute, uses only
+Makes a small TPC-H data set in a temporary folder, starts three worker processes, runs a join with a group-by, and shows its \
+progress, its answer, how it was cut into stages, and what moved between which workers. Takes well under a minute, uses only \
 this machine, and leaves nothing behind.";
 
 const SQL_HELP: &str = "\
 Answers SQL. Without --connect or --scheduler-file it starts a cluster on this machine first and ends it afterwards.
 
-Statements come from -c, from a FILE (- for standard input), or from a prompt; a script separates them with semicolons. Tables are
-named with --table or --tables, or by CREATE EXTERNAL TABLE name STORED AS PARQUET LOCATION 'path'. EXPLAIN shows how a query
+Statements come from -c, from a FILE (- for standard input), or from a prompt; a script separates them with semicolons. Tables are \
+named with --table or --tables, or by CREATE EXTERNAL TABLE name STORED AS PARQUET LOCATION 'path'. EXPLAIN shows how a query \
 is cut into stages. Results go to standard output; progress, row counts and times to standard error.";
 
 const SQL_EXAMPLES: &str = "\
@@ -103,7 +108,7 @@ At the prompt: a statement ends with a semicolon; \\? lists the commands; Ctrl-C
 
 /// Arguments of `transload sql`.
 #[derive(Debug, Args)]
-#[command(long_about = SQL_HELP, after_help = SQL_EXAMPLES)]
+#[command(after_help = SQL_EXAMPLES)]
 pub(crate) struct SqlArgs {
     /// A script of statements; - reads standard input.
     #[arg(value_name = "FILE", conflicts_with = "queries")]
@@ -263,7 +268,7 @@ pub(crate) enum ClusterCommand {
 }
 
 const EXPLAIN_HELP: &str = "\
-Says in words where a task is and why: what it waits for, what it asks for and what the workers offer, where it runs, who holds what
+Says in words where a task is and why: what it waits for, what it asks for and what the workers offer, where it runs, who holds what \
 it made, and what went wrong with it so far. A task that no worker can ever run is named as such at once.
 
 TASK is written as logs, errors and `transload cluster info` print it: CLIENT.GRAPH.TASK, three numbers.";
@@ -277,7 +282,7 @@ A task that the scheduler does not know, or no longer, is no error: the answer s
 
 /// Arguments of `transload explain`.
 #[derive(Debug, Args)]
-#[command(long_about = EXPLAIN_HELP, after_help = EXPLAIN_EXAMPLES)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
 pub(crate) struct ExplainArgs {
     /// Which task, as in 1.0.17.
     #[arg(value_name = "TASK", value_parser = parse_task)]
@@ -427,6 +432,26 @@ mod tests {
             "(protocol {})",
             transload_protocol::PROTOCOL_VERSION
         )));
+    }
+
+    #[test]
+    fn help_in_full_says_more_than_in_short_where_there_is_more_to_say() {
+        let help = |words: &str| {
+            let line = format!("transload {words} --help");
+            let shown = Cli::try_parse_from(line.split(' ')).expect_err("help");
+            shown.to_string()
+        };
+        for (words, said) in [
+            ("demo", "leaves nothing behind"),
+            ("sql", "starts a cluster on this machine first"),
+            ("top", "needs no dashboard"),
+            ("explain", "CLIENT.GRAPH.TASK, three numbers"),
+            ("trace record", "one JSON object a line"),
+            ("trace send", "OTEL_EXPORTER_OTLP_HEADERS"),
+        ] {
+            let all: Vec<String> = help(words).split_whitespace().map(str::to_owned).collect();
+            assert!(all.join(" ").contains(said), "{words}: {}", help(words));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::Args;
 use super::ClusterAddress;
 use super::trace::parse_time;
 
-const TOP_HELP: &str = "\
+pub(super) const HELP: &str = "\
 Shows a cluster on this terminal as it works: its workers with their slots and memory, the graphs that run and how far their layers are, \
 what moves between whom and how fast, and tasks that take much longer than others of their layers.
 
@@ -22,7 +22,7 @@ Where there is no terminal: transload cluster info";
 
 /// Arguments of `transload top`.
 #[derive(Debug, Args)]
-#[command(long_about = TOP_HELP, after_help = TOP_EXAMPLES)]
+#[command(after_help = TOP_EXAMPLES)]
 pub(crate) struct TopArgs {
     /// Which cluster.
     #[command(flatten)]

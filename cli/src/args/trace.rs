@@ -29,11 +29,30 @@ pub(crate) struct TraceArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TraceCommand {
     /// Records what a cluster's dashboard shows, until Ctrl-C, for a time, or until the cluster ends.
+    #[command(long_about = RECORD_HELP)]
     Record(RecordArgs),
     /// Makes a trace for Perfetto, a page that stands by itself, or spans for OpenTelemetry, of a recording.
     Export(ExportArgs),
     /// Sends spans to an OpenTelemetry collector, as they come, until Ctrl-C, for a time, or until the cluster ends.
+    #[command(long_about = SEND_HELP)]
     Send(SendArgs),
+}
+
+/// What is looked at, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterAddress,
+    /// End after so long, as in 30s or 5min. [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+    pub(crate) limit: Option<Duration>,
+    /// File with the token that the dashboard wants. [default: what scheduler.dashboard_token_file names]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// No progress and no summary.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 const RECORD_HELP: &str = "\
@@ -51,23 +70,14 @@ Examples:
 
 /// Arguments of `transload trace record`.
 #[derive(Debug, Args)]
-#[command(long_about = RECORD_HELP, after_help = RECORD_EXAMPLES)]
+#[command(after_help = RECORD_EXAMPLES)]
 pub(crate) struct RecordArgs {
-    /// Which cluster.
+    /// What to look at.
     #[command(flatten)]
-    pub(crate) cluster: ClusterAddress,
+    pub(crate) watch: WatchArgs,
     /// Write to a file, which appears when the recording is complete. [default: standard output]
     #[arg(short = 'o', long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// End after so long, as in 30s or 5min. [default: until Ctrl-C]
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
-    pub(crate) limit: Option<Duration>,
-    /// File with the token that the dashboard wants. [default: what scheduler.dashboard_token_file names]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// No progress and no summary.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
 }
 
 const EXPORT_EXAMPLES: &str = "\
@@ -121,24 +131,15 @@ Examples:
 
 /// Arguments of `transload trace send`.
 #[derive(Debug, Args)]
-#[command(long_about = SEND_HELP, after_help = SEND_EXAMPLES)]
+#[command(after_help = SEND_EXAMPLES)]
 pub(crate) struct SendArgs {
-    /// Which cluster.
+    /// What to look at.
     #[command(flatten)]
-    pub(crate) cluster: ClusterAddress,
+    pub(crate) watch: WatchArgs,
     /// Where the collector listens for OTLP over HTTP; /v1/traces is put behind it. [default: what OpenTelemetry's variables say, else
     /// http://localhost:4318]
     #[arg(long, value_name = "URL")]
     pub(crate) to: Option<String>,
-    /// End after so long, as in 30s or 5min. [default: until Ctrl-C]
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
-    pub(crate) limit: Option<Duration>,
-    /// File with the token that the dashboard wants. [default: what scheduler.dashboard_token_file names]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// No progress and no summary.
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
 }
 
 /// A duration of some length.

@@ -7,7 +7,7 @@ mod send;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-use crate::args::{ClusterAddress, TraceCommand};
+use crate::args::{TraceCommand, WatchArgs};
 use crate::cluster;
 use crate::failure::Failure;
 use crate::info;
@@ -43,9 +43,9 @@ impl End {
 }
 
 /// Looks at the dashboard of a cluster.
-async fn open(address: &ClusterAddress, token_file: Option<&Path>) -> Result<Viewer, Failure> {
-    let token = viewer::token(token_file, &cluster::config()?)?;
-    let cluster = info::open(address).await?;
+async fn open(watch: &WatchArgs) -> Result<Viewer, Failure> {
+    let token = viewer::token(watch.token_file.as_deref(), &cluster::config()?)?;
+    let cluster = info::open(&watch.cluster).await?;
     // Looking on needs no client: the cluster is left before its dashboard counts how many are there.
     let viewer = Viewer::open(&cluster.client, token.as_deref()).await;
     cluster.close().await;

@@ -29,10 +29,10 @@ struct Recorded {
 pub(super) async fn run(args: &RecordArgs, signals: &Signals) -> Result<(), Failure> {
     let mut destination = super::destination(args.output.as_deref())?;
     let mut viewer = tokio::select! {
-        opened = super::open(&args.cluster, args.token_file.as_deref()) => opened?,
+        opened = super::open(&args.watch) => opened?,
         _ = signals.stop() => return Err(Failure::interrupted()),
     };
-    let bar = progress::waiting_line(progress::is_shown(args.quiet));
+    let bar = progress::waiting_line(progress::is_shown(args.watch.quiet));
     let mut recorded = Recorded {
         messages: 0,
         bytes: 0,
@@ -40,7 +40,7 @@ pub(super) async fn run(args: &RecordArgs, signals: &Signals) -> Result<(), Fail
     };
     let ended = tokio::select! {
         ended = recorded.all(&mut viewer, &mut destination, &bar) => ended,
-        () = sleep(args.limit.unwrap_or(Duration::MAX)) => Ok(End::Time),
+        () = sleep(args.watch.limit.unwrap_or(Duration::MAX)) => Ok(End::Time),
         _ = signals.stop() => Ok(End::Asked),
     };
     bar.finish_and_clear();
@@ -52,7 +52,7 @@ pub(super) async fn run(args: &RecordArgs, signals: &Signals) -> Result<(), Fail
         });
     }
     tokio::task::block_in_place(|| destination.commit())?;
-    if !args.quiet {
+    if !args.watch.quiet {
         let hint = args.output.as_ref().map_or_else(String::new, |path| {
             let path = path.display();
             format!("\nto look at it: transload trace export {path} -o {path}.html")

@@ -90,10 +90,10 @@ pub(super) async fn run(args: &SendArgs, signals: &Signals) -> Result<(), Failur
         _ = signals.stop() => return Err(Failure::interrupted()),
     }
     let mut viewer = tokio::select! {
-        opened = super::open(&args.cluster, args.token_file.as_deref()) => opened?,
+        opened = super::open(&args.watch) => opened?,
         _ = signals.stop() => return Err(Failure::interrupted()),
     };
-    let bar = progress::waiting_line(progress::is_shown(args.quiet));
+    let bar = progress::waiting_line(progress::is_shown(args.watch.quiet));
     let mut sending = Sending {
         collector: &collector,
         signals,
@@ -106,10 +106,10 @@ pub(super) async fn run(args: &SendArgs, signals: &Signals) -> Result<(), Failur
         since: Instant::now(),
         has_ended: false,
     };
-    let ended = sending.all(&mut viewer, args.limit).await;
+    let ended = sending.all(&mut viewer, args.watch.limit).await;
     bar.finish_and_clear();
     let end = ended?;
-    if !args.quiet {
+    if !args.watch.quiet {
         // Nobody is left to tell when standard error is gone.
         let _ = writeln!(
             io::stderr(),
