@@ -42,7 +42,9 @@ pub fn otlp(messages: &[Message]) -> String {
     }
     let mut text = String::new();
     for message in messages {
-        spans.take(message);
+        if let Message::Frame(frame) = message {
+            spans.add(frame);
+        }
         spans.request_into(&mut text);
     }
     spans.end();
@@ -65,7 +67,6 @@ pub struct OtlpSpans {
     told: Told,
     /// Spans that were not taken yet, by the worker that they are of; those of graphs are of nobody.
     ready: BTreeMap<Option<String>, Vec<Value>>,
-    count: usize,
 }
 
 #[derive(Debug)]
@@ -110,9 +111,14 @@ impl OtlpSpans {
     /// Takes in what was said. What comes of it is had by [`OtlpSpans::request`].
     pub fn take(&mut self, message: &Message) {
         self.learn(message);
-        let Message::Frame(frame) = message else {
-            return;
-        };
+        if let Message::Frame(frame) = message {
+            self.add(frame);
+            self.forget_some();
+        }
+    }
+
+    /// What has happened, when names are learnt.
+    fn add(&mut self, frame: &Frame) {
         self.frames += 1;
         self.now_us = self.now_us.max(frame.now_us);
         if frame.whole {
@@ -145,6 +151,14 @@ impl OtlpSpans {
             if graph.end_us.is_some() {
                 self.tell_graph(&graph.id);
             }
+        }
+    }
+
+    /// Whoever looks on for days does not remember them.
+    fn forget_some(&mut self) {
+        let surplus = self.ended.len().saturating_sub(MOST_ENDED);
+        for oldest in self.ended.drain(..surplus) {
+            self.graphs.remove(&oldest);
         }
         while self.graphs.len() > MOST_GRAPHS && self.give_up_oldest() {}
     }
@@ -186,13 +200,13 @@ impl OtlpSpans {
     }
 
     /// How many spans are to be had.
-    pub const fn len(&self) -> usize {
-        self.count
+    pub fn len(&self) -> usize {
+        self.ready.values().map(Vec::len).sum()
     }
 
     /// Whether there is nothing to be sent.
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty()
     }
 
     /// Spans that were not had before, as many as one request to a collector should have, as its body; `None` where there are none.
@@ -221,7 +235,6 @@ impl OtlpSpans {
             let spans = of.get_mut();
             let first: Vec<Value> = spans.drain(..room.min(spans.len())).collect();
             room -= first.len();
-            self.count -= first.len();
             some.insert(of.key().clone(), first);
             if of.get().is_empty() {
                 of.remove();
@@ -276,13 +289,7 @@ impl OtlpSpans {
         }
         for graph in &frame.graphs {
             match self.graphs.get_mut(&graph.id) {
-                Some(known) => {
-                    let had_ended = known.graph.end_us.is_some();
-                    // A recording is read twice: what it says first is older than what is known.
-                    if !had_ended {
-                        known.graph = graph.clone();
-                    }
-                }
+                Some(known) => known.graph = graph.clone(),
                 None => {
                     let known = Known {
                         graph: graph.clone(),
@@ -398,11 +405,6 @@ impl OtlpSpans {
         if self.told.insert(root) {
             self.tell_graph_now(id, (trace, root));
         }
-        if self.ended.len() > MOST_ENDED
-            && let Some(oldest) = self.ended.pop_front()
-        {
-            self.graphs.remove(&oldest);
-        }
     }
 
     fn tell_graph_now(&mut self, id: &str, (trace, root): (String, u64)) {
@@ -465,7 +467,6 @@ impl OtlpSpans {
     fn push(&mut self, worker: Option<&str>, span: Value) {
         let of = self.ready.entry(worker.map(str::to_owned));
         of.or_default().push(span);
-        self.count += 1;
     }
 
     /// The trace of a graph, and its first span: the same whoever looks.

@@ -157,6 +157,37 @@ fn a_graph_that_still_runs_is_told_as_far_as_it_is() {
 }
 
 #[test]
+fn a_recording_of_very_many_graphs_names_all_that_ran() {
+    let submitted = frame(|frame| {
+        let graph = frame.graphs.remove(0);
+        frame.graphs = (0..=MOST_GRAPHS)
+            .map(|number| Graph {
+                id: format!("1.{number}"),
+                ..graph.clone()
+            })
+            .collect();
+        frame.spans.clear();
+        frame.transfers.clear();
+    });
+    let ran = frame(|frame| {
+        frame.whole = false;
+        frame.graphs.clear();
+        let span = frame.spans.remove(0);
+        frame.spans = (0..=MOST_GRAPHS)
+            .map(|number| Span {
+                graph: format!("1.{number}"),
+                task: format!("1.{number}.2"),
+                ..span.clone()
+            })
+            .collect();
+    });
+    let text = otlp(&[fakes::about(), submitted, ran]);
+    let names = requests(&text).iter().flat_map(spans).collect::<Vec<_>>();
+    let tasks = names.iter().filter(|(_, span)| span["name"] == "scan");
+    assert_eq!(tasks.count(), MOST_GRAPHS + 1);
+}
+
+#[test]
 fn no_request_has_more_than_a_collector_takes() {
     let mut spans = OtlpSpans::default();
     spans.take(&fakes::about());
