@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use common::{Background, ByHand, Sandbox, kill, tpch, wait_until};
@@ -239,7 +238,7 @@ impl Collector {
         let taken = Arc::clone(&requests);
         let refused = Arc::new(AtomicUsize::new(0));
         let refusing = Arc::clone(&refused);
-        let take = move |State(()), headers: HeaderMap, body: String| async move {
+        let take = move |headers: HeaderMap, body: String| async move {
             let answer = answers.lock().unwrap().next();
             let answer = answer.unwrap_or((StatusCode::OK, "{}"));
             if answer.0 == StatusCode::OK {
@@ -253,7 +252,7 @@ impl Collector {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
         let listener = listener.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let routes = Router::new().route("/v1/traces", post(take)).with_state(());
+        let routes = Router::new().route("/v1/traces", post(take));
         runtime.spawn(async move { axum::serve(listener, routes).await });
         Self {
             address,

@@ -75,12 +75,13 @@ struct Sending<'a> {
     refusal: String,
     requests: u64,
     since: Instant,
-    /// Nothing more is listened to.
-    has_ended: bool,
 }
 
 /// What a collector said to a request: how many spans it did not take, and why.
 type Answer = (u64, String);
+
+/// A request on its way: how many spans it has, and what will come of it.
+type Flight<'a> = (u64, BoxFuture<'a, Result<Answer, Failure>>);
 
 /// Runs `transload trace send`.
 pub(super) async fn run(args: &SendArgs, signals: &Signals) -> Result<(), Failure> {
@@ -104,7 +105,6 @@ pub(super) async fn run(args: &SendArgs, signals: &Signals) -> Result<(), Failur
         refusal: String::new(),
         requests: 0,
         since: Instant::now(),
-        has_ended: false,
     };
     let ended = sending.all(&mut viewer, args.watch.limit).await;
     bar.finish_and_clear();
@@ -136,7 +136,7 @@ impl<'a> Sending<'a> {
         times.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut over = pin!(sleep(limit.unwrap_or(Duration::MAX)));
         // One request at a time. The dashboard is listened to meanwhile: it does not wait for those who do not.
-        let mut flight: Option<(u64, BoxFuture<'a, Result<Answer, Failure>>)> = None;
+        let mut flight: Option<Flight<'a>> = None;
         let mut end = None;
         let mut is_due = true;
         loop {
@@ -154,21 +154,28 @@ impl<'a> Sending<'a> {
                 let message = format!("{name} is too slow: {waiting} wait for it");
                 return Err(Failure::failed(message));
             }
-            tokio::select! {
+            let ended = tokio::select! {
                 (spans, answer) = landed(&mut flight) => {
                     flight = None;
                     self.on_answer(spans, answer?);
+                    None
                 }
                 said = viewer.next(), if end.is_none() => match said? {
-                    Some(line) => self.hear(&line)?,
-                    None => end = Some(End::ClusterEnded),
+                    Some(line) => {
+                        self.hear(&line)?;
+                        None
+                    }
+                    None => Some(End::ClusterEnded),
                 },
-                _ = times.tick() => is_due = true,
-                () = &mut over, if end.is_none() => end = Some(End::Time),
-                _ = self.signals.stop(), if end.is_none() => end = Some(End::Asked),
-            }
-            if end.is_some() && !self.has_ended {
-                self.has_ended = true;
+                _ = times.tick() => {
+                    is_due = true;
+                    None
+                }
+                () = &mut over, if end.is_none() => Some(End::Time),
+                _ = self.signals.stop(), if end.is_none() => Some(End::Asked),
+            };
+            if ended.is_some() {
+                end = ended;
                 self.spans.end();
             }
         }
@@ -185,7 +192,7 @@ impl<'a> Sending<'a> {
     }
 
     /// The next request, and how many spans it has.
-    fn next_request(&mut self) -> Option<(u64, BoxFuture<'a, Result<Answer, Failure>>)> {
+    fn next_request(&mut self) -> Option<Flight<'a>> {
         let before = self.spans.len();
         let request = self.spans.request()?;
         let spans = (before - self.spans.len()) as u64;
@@ -217,9 +224,7 @@ impl<'a> Sending<'a> {
 }
 
 /// The answer to a request, if one is on its way.
-async fn landed(
-    flight: &mut Option<(u64, BoxFuture<'_, Result<Answer, Failure>>)>,
-) -> (u64, Result<Answer, Failure>) {
+async fn landed(flight: &mut Option<Flight<'_>>) -> (u64, Result<Answer, Failure>) {
     match flight {
         Some((spans, sending)) => (*spans, sending.await),
         None => future::pending().await,
